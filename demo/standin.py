@@ -1,0 +1,257 @@
+"""Build a stand-in for the SD v1.5 checkpoint from a seed: same file format, no download.
+
+    python demo/standin.py OUT.safetensors [--seed 0]
+
+CLIP-L and the VAE have their full size, the U-Net has two levels of SD v1.5's own blocks, so ComfyUI's checkpoint loader
+takes the file for SD v1.5. U-Net and CLIP are random. The VAE's weights are written down instead of trained: it is a real
+AutoencoderKL that turns a photo into its 8x-reduced self and back (see `vae_weights`).
+
+The text encoder is stored in fp16, U-Net and VAE in fp32: the types ComfyUI holds them in on a CPU, so that a file it saves
+again has the same bytes.
+"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+CONTEXT_DIM = 768
+TIME_DIM = 1280
+
+# The channels in which the VAE carries a picture: for each colour the value, its negative, and a large constant and its
+# negative. Four is what one normalisation group of the decoder's last layer holds (128 channels / 32 groups).
+COLOUR, NEGATIVE, PLUS, MINUS = range(4)
+CONSTANT = 30.0
+# Photos in [-1, 1] have a standard deviation near 0.5; latents shall have 1 after the factor 0.18215.
+LATENT_SCALE = 1 / (0.18215 * 0.5)
+
+
+def unet_shapes(channels: tuple[int, ...], layers: int = 1) -> dict[str, tuple[int, ...]]:
+    """Names (original LDM layout) and shapes of an SD v1.5 U-Net with `channels` per level, attention on all but the last."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def layer(name: str, *weight: int) -> None:
+        shapes[f"{name}.weight"] = weight
+        shapes[f"{name}.bias"] = weight[:1]
+
+    def res_block(name: str, cin: int, cout: int) -> None:
+        layer(f"{name}.in_layers.0", cin)
+        layer(f"{name}.in_layers.2", cout, cin, 3, 3)
+        layer(f"{name}.emb_layers.1", cout, TIME_DIM)
+        layer(f"{name}.out_layers.0", cout)
+        layer(f"{name}.out_layers.3", cout, cout, 3, 3)
+        if cin != cout:
+            layer(f"{name}.skip_connection", cout, cin, 1, 1)
+
+    def transformer(name: str, c: int) -> None:
+        layer(f"{name}.norm", c)
+        layer(f"{name}.proj_in", c, c, 1, 1)
+        block = f"{name}.transformer_blocks.0"
+        for attention, context in (("attn1", c), ("attn2", CONTEXT_DIM)):
+            shapes[f"{block}.{attention}.to_q.weight"] = (c, c)
+            shapes[f"{block}.{attention}.to_k.weight"] = (c, context)
+            shapes[f"{block}.{attention}.to_v.weight"] = (c, context)
+            layer(f"{block}.{attention}.to_out.0", c, c)
+        layer(f"{block}.ff.net.0.proj", 8 * c, c)
+        layer(f"{block}.ff.net.2", c, 4 * c)
+        for i in (1, 2, 3):
+            layer(f"{block}.norm{i}", c)
+        layer(f"{name}.proj_out", c, c, 1, 1)
+
+    layer("time_embed.0", TIME_DIM, channels[0])
+    layer("time_embed.2", TIME_DIM, TIME_DIM)
+    layer("input_blocks.0.0", channels[0], 4, 3, 3)
+    skips, c, index = [channels[0]], channels[0], 1
+    last = len(channels) - 1
+    for level, cout in enumerate(channels):
+        for _ in range(layers):
+            res_block(f"input_blocks.{index}.0", c, cout)
+            if level != last:
+                transformer(f"input_blocks.{index}.1", cout)
+            skips.append(c := cout)
+            index += 1
+        if level != last:
+            layer(f"input_blocks.{index}.0.op", c, c, 3, 3)
+            skips.append(c)
+            index += 1
+    res_block("middle_block.0", c, c)
+    transformer("middle_block.1", c)
+    res_block("middle_block.2", c, c)
+    index = 0
+    for level in range(last, -1, -1):
+        for i in range(layers + 1):
+            res_block(f"output_blocks.{index}.0", c + skips.pop(), channels[level])
+            c = channels[level]
+            if level != last:
+                transformer(f"output_blocks.{index}.1", c)
+            if level and i == layers:
+                layer(f"output_blocks.{index}.{1 if level == last else 2}.conv", c, c, 3, 3)
+            index += 1
+    layer("out.0", c)
+    layer("out.2", 4, c, 3, 3)
+    return shapes
+
+
+def unet_weights(generator: torch.Generator, channels: tuple[int, ...] = (320, 320)) -> dict[str, torch.Tensor]:
+    """Random U-Net: norms are identities, every other layer has torch's default uniform(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    weights = {}
+    shapes = unet_shapes(channels)
+    for name, shape in shapes.items():
+        fan_in = (
+            math.prod(shapes[name.removesuffix("bias") + "weight"][1:])
+            if name.endswith("bias")
+            else math.prod(shape[1:])
+        )
+        if fan_in == 1:
+            weights[name] = torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
+        else:
+            weights[name] = (torch.rand(shape, generator=generator) * 2 - 1) / math.sqrt(fan_in)
+    return weights
+
+
+def clip_weights(generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Random CLIP-L text encoder with token embeddings 50 x as large as CLIP's usual 0.02.
+
+    So scaled, different words give nearly orthogonal states and the U-Net can learn to tell prompts apart.
+    """
+    weights = {}
+
+    def normal(name: str, *shape: int, std: float = 0.02) -> None:
+        weights[f"{name}.weight"] = torch.randn(shape, generator=generator) * std
+
+    def layer(name: str, *shape: int) -> None:
+        normal(name, *shape)
+        weights[f"{name}.bias"] = torch.zeros(shape[0])
+
+    def norm(name: str) -> None:
+        weights[f"{name}.weight"], weights[f"{name}.bias"] = torch.ones(768), torch.zeros(768)
+
+    normal("embeddings.token_embedding", 49408, 768, std=1.0)
+    normal("embeddings.position_embedding", 77, 768)
+    for i in range(12):
+        block = f"encoder.layers.{i}"
+        for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            layer(f"{block}.self_attn.{projection}", 768, 768)
+        norm(f"{block}.layer_norm1")
+        layer(f"{block}.mlp.fc1", 3072, 768)
+        layer(f"{block}.mlp.fc2", 768, 3072)
+        norm(f"{block}.layer_norm2")
+    norm("final_layer_norm")
+    return {name: weight.half() for name, weight in weights.items()}
+
+
+def vae_weights() -> dict[str, torch.Tensor]:
+    """An AutoencoderKL that averages 8x8 pixels into a latent and spreads it out again, without training.
+
+    - Residual and attention blocks add zero to their input.
+    - SiLU is undone by carrying a colour and its negative: silu(x) - silu(-x) = x.
+    - GroupNorm is undone by constants that dwarf the colours in their group: the mean is exactly 0 and the deviation fixed.
+    - Three colours become four latent channels through a tetrahedral frame A, with A+ = A^T / (4/3) on the way back.
+    """
+    weights: dict[str, torch.Tensor] = {}
+
+    def layer(name: str, cout: int, cin: int, kernel: int) -> tuple[torch.Tensor, torch.Tensor]:
+        weights[f"{name}.weight"], weights[f"{name}.bias"] = torch.zeros(cout, cin, kernel, kernel), torch.zeros(cout)
+        return weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+    def norm(name: str, channels: int) -> None:
+        weights[f"{name}.weight"], weights[f"{name}.bias"] = torch.ones(channels), torch.zeros(channels)
+
+    def res_block(name: str, cin: int, cout: int) -> None:
+        norm(f"{name}.norm1", cin)
+        layer(f"{name}.conv1", cout, cin, 3)
+        norm(f"{name}.norm2", cout)
+        layer(f"{name}.conv2", cout, cout, 3)
+        if cin != cout:
+            shortcut, _ = layer(f"{name}.nin_shortcut", cout, cin, 1)
+            shortcut[:12, :12, 0, 0] = torch.eye(12)
+
+    def middle(name: str) -> None:
+        res_block(f"{name}.block_1", 512, 512)
+        norm(f"{name}.attn_1.norm", 512)
+        for projection in ("q", "k", "v", "proj_out"):
+            layer(f"{name}.attn_1.{projection}", 512, 512, 1)
+        res_block(f"{name}.block_2", 512, 512)
+
+    def spread(name: str, cout: int, cin: int, matrix: torch.Tensor) -> None:
+        """A convolution whose centre maps `cin` inputs to colours by `matrix` (3, cin) and sets the constants."""
+        weight, bias = layer(name, cout, cin, 3)
+        for colour in range(3):
+            weight[4 * colour + COLOUR, :, 1, 1] = matrix[colour]
+            weight[4 * colour + NEGATIVE, :, 1, 1] = -matrix[colour]
+            bias[4 * colour + PLUS], bias[4 * colour + MINUS] = CONSTANT, -CONSTANT
+
+    def gather(name: str, cout: int, cin: int, matrix: torch.Tensor, scale: float) -> None:
+        """A convolution whose centre maps the colours to outputs by `matrix` (n, 3), undoing norm (`scale`) and SiLU."""
+        weight, _ = layer(name, cout, cin, 3)
+        for colour in range(3):
+            weight[: len(matrix), 4 * colour + COLOUR, 1, 1] = matrix[:, colour] * scale
+            weight[: len(matrix), 4 * colour + NEGATIVE, 1, 1] = -matrix[:, colour] * scale
+
+    frame = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / math.sqrt(3)  # (4 latents, 3 colours)
+    channels = (128, 256, 512, 512)
+
+    spread("encoder.conv_in", 128, 3, torch.eye(3))
+    c = 128
+    for level, cout in enumerate(channels):
+        for block in range(2):
+            res_block(f"encoder.down.{level}.block.{block}", c, cout)
+            c = cout
+        if level < 3:
+            weight, _ = layer(f"encoder.down.{level}.downsample.conv", c, c, 3)
+            for i in range(12):
+                weight[i, i, :2, :2] = (
+                    0.25  # the padding is on the right and below, so these taps see the 2x2 pixels alone
+                )
+    middle("encoder.mid")
+    norm("encoder.norm_out", 512)
+    # 16 channels a group: six constants among them, so the deviation is sqrt(6/16) of the constant.
+    gather("encoder.conv_out", 8, 512, frame * LATENT_SCALE, CONSTANT * math.sqrt(6 / 16))
+    weights["encoder.conv_out.bias"][4:] = -10.0  # log variance: next to none
+    quant, _ = layer("quant_conv", 8, 8, 1)
+    quant[:, :, 0, 0] = torch.eye(8)
+
+    post_quant, _ = layer("post_quant_conv", 4, 4, 1)
+    post_quant[:, :, 0, 0] = torch.eye(4)
+    spread("decoder.conv_in", 512, 4, frame.T * (3 / 4) / LATENT_SCALE)
+    middle("decoder.mid")
+    blur = torch.outer(torch.tensor([0.25, 0.5, 0.25]), torch.tensor([0.25, 0.5, 0.25]))
+    c = 512
+    for level in (3, 2, 1, 0):
+        for block in range(3):
+            res_block(f"decoder.up.{level}.block.{block}", c, channels[level])
+            c = channels[level]
+        if level:
+            weight, _ = layer(f"decoder.up.{level}.upsample.conv", c, c, 3)
+            for colour in range(3):
+                for i in (COLOUR, NEGATIVE):
+                    weight[4 * colour + i, 4 * colour + i] = blur
+                for i in (PLUS, MINUS):
+                    weight[4 * colour + i, 4 * colour + i, 1, 1] = 1.0
+    norm("decoder.norm_out", 128)
+    gather("decoder.conv_out", 3, 128, torch.eye(3), CONSTANT * math.sqrt(2 / 4))
+    return weights
+
+
+def build(path: Path, seed: int = 0) -> None:
+    """Write the stand-in checkpoint (about 0.7 GB) to `path`; the same seed gives the same bytes."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {f"model.diffusion_model.{k}": v for k, v in unet_weights(generator).items()}
+    weights |= {f"cond_stage_model.transformer.text_model.{k}": v for k, v in clip_weights(generator).items()}
+    weights |= {f"first_stage_model.{k}": v for k, v in vae_weights().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(weights, partial)
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Build the stand-in checkpoint.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    build(args.out, args.seed)
+    print(f"{args.out}: {args.out.stat().st_size / 1e9:.2f} GB", file=sys.stderr)

@@ -1,0 +1,13 @@
+"""The five nodes. This package may import ComfyUI, and of `trainer` only the plain-data modules."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .dataset import CaptionWithToken, DatasetLoader
+from .dreambooth import DreamBoothTrain
+from .load_finetuned import LoadFinetuned
+from .textual_inversion import TextualInversionTrain
+
+
+class SubjectTrainer(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [DatasetLoader, CaptionWithToken, DreamBoothTrain, TextualInversionTrain, LoadFinetuned]

@@ -1,0 +1,279 @@
+"""The bridge to ComfyUI: folders, base model, results, device, progress. The other nodes files touch it only through here."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import comfy.model_management
+import comfy.model_sampling
+import comfy.sd
+import comfy.supported_models
+import comfy.utils
+import folder_paths
+import torch
+from blake3 import blake3
+from safetensors import safe_open
+from server import PromptServer
+
+from ..trainer.config import Settings
+from ..trainer.photos import Dataset
+from ..trainer.rundir import Run, RunDir, finished_runs, read_json, replace_file
+
+log = logging.getLogger("subject_trainer")
+
+SD15_SIGMA_MAX = 14.6146
+"""Noise level at timestep 999 of SD v1.5's schedule (scaled-linear, 0.00085 to 0.012)."""
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def runs_root() -> Path:
+    return Path(folder_paths.get_output_directory()) / "finetune"
+
+
+def tokenizer_path() -> str:
+    return str(Path(comfy.sd.__file__).parent / "sd1_tokenizer")
+
+
+def _photo_roots() -> Iterator[tuple[str, Path]]:
+    """Prefix of the shown names, folder."""
+    yield "", Path(folder_paths.get_input_directory())
+    for path in folder_paths.get_folder_paths("datasets"):
+        yield "datasets/", Path(path)
+
+
+def photo_folders() -> dict[str, Path]:
+    """The folders that the loader lists, by the name it shows: direct subfolders of input and of each datasets folder."""
+    folders: dict[str, Path] = {}
+    for prefix, root in _photo_roots():
+        if root.is_dir():
+            for path in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+                folders.setdefault(prefix + path.name, path)
+    return folders
+
+
+def photo_folder(name: str) -> Path:
+    """The folder of a name that is listed, or that leads deeper below one of the roots.
+
+    ValueError when it leads out of them or is not there.
+    """
+    for prefix, root in _photo_roots():
+        path = root / name.removeprefix(prefix)
+        if name.startswith(prefix) and _inside(root, path) and path.is_dir():
+            return path
+    if not any(_inside(root, root / name.removeprefix(prefix)) for prefix, root in _photo_roots()):
+        raise ValueError(
+            f"The folder {name!r} is outside ComfyUI's input and datasets folders. Copy the photos into a subfolder of input."
+        )
+    raise ValueError(
+        f"The folder {name!r} does not exist. Put the photos into a subfolder of ComfyUI's input and press R."
+    )
+
+
+def _inside(root: Path, path: Path) -> bool:
+    """Whether the path, symbolic links followed, is a true descendant of the root."""
+    try:
+        path, root = path.resolve(), root.resolve()
+    except (OSError, ValueError):  # a link to itself, a zero byte
+        return False
+    return path != root and path.is_relative_to(root)
+
+
+# --- base model ------------------------------------------------------------------------------------------------------
+
+
+class Base:
+    """What the MODEL, CLIP and VAE sockets brought. ValueError, naming what it is, unless it is an SD v1.5."""
+
+    def __init__(self, model, clip, vae):
+        check_sd15(model)
+        if clip is None or vae is None:
+            missing = "text encoder" if clip is None else "VAE"
+            raise ValueError(
+                f"The checkpoint holds no {missing}. Use a complete SD v1.5 checkpoint, or load one beside it."
+            )
+        self.model, self.clip, self.vae = model, clip, vae
+        if clip.layer_idx is not None:
+            log.warning("Clip skip has no effect on training. Put CLIP Set Last Layer behind the training node.")
+
+    def fingerprint(self) -> str:
+        """blake3 of all weights as they would be saved: names, types, shapes, bytes."""
+        comfy.model_management.load_models_gpu([self.model, self.clip.load_model()])
+        weights = self.model.state_dict_for_saving(self.clip.state_dict_for_saving(), self.vae.get_sd())
+        hasher = blake3(max_threads=blake3.AUTO)
+        for name in sorted(weights):
+            tensor = weights[name].to("cpu").contiguous()
+            hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            hasher.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        return hasher.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """One checkpoint file in the original layout, patches applied."""
+        partial = path.with_name(path.name + ".partial")
+        try:
+            comfy.sd.save_checkpoint(str(partial), self.model, self.clip, self.vae)
+            replace_file(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def checkpoint_name(self) -> str:
+        """Name among ComfyUI's checkpoints of the file that the model was loaded from; "" where it is not known."""
+        loader = self.model.cached_patcher_init
+        path = Path(loader[1][0]) if loader and loader[0] is comfy.sd.load_checkpoint_guess_config else None
+        for root in folder_paths.get_folder_paths("checkpoints") if path else ():
+            if path.is_relative_to(root):
+                return path.relative_to(root).as_posix()
+        return ""
+
+
+def check_sd15(model) -> None:
+    """ValueError, naming the family, unless the model is an epsilon-predicting SD v1.5 for text to image."""
+    families = (
+        (comfy.supported_models.SDXL, "an SDXL model"),
+        (comfy.supported_models.SDXLRefiner, "the SDXL refiner"),
+        (comfy.supported_models.SD20, "an SD 2 model"),
+        (comfy.supported_models.SD15, "SD v1.5"),
+    )
+    config = model.model.model_config
+    found = next((name for kind, name in families if isinstance(config, kind)), f"a {type(config).__name__} model")
+    if found == "SD v1.5":
+        channels = config.unet_config.get("in_channels", 4)
+        sampling = model.get_model_object("model_sampling")
+        if channels != 4:
+            found = (
+                "an SD v1.5 inpainting model" if channels == 9 else f"an SD v1.5 variant with {channels} input channels"
+            )
+        elif isinstance(sampling, comfy.model_sampling.V_PREDICTION):
+            found = "a v-prediction model"
+        elif (
+            not isinstance(sampling, comfy.model_sampling.EPS) or abs(float(sampling.sigma_max) - SD15_SIGMA_MAX) > 0.01
+        ):
+            found = "a model with another noise schedule than SD v1.5's"
+    if found != "SD v1.5":
+        raise ValueError(
+            f"The base is {found}. These nodes train SD v1.5 models (text to image, epsilon prediction): "
+            "load for example v1-5-pruned-emaonly.safetensors."
+        )
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def make_run(name: str, settings: Settings, dataset: Dataset, base: Base) -> Run:
+    """The run of these settings, photos and weights; its `export_path` is free or its own."""
+    run = Run(
+        name=name,
+        settings=settings,
+        dataset=dataset,
+        base_fingerprint=base.fingerprint(),
+        base_checkpoint=base.checkpoint_name(),
+        export_path="",
+        tokenizer_path=tokenizer_path(),
+    )
+    if settings.method == "dreambooth":
+        path = Path(folder_paths.get_output_directory()) / "checkpoints" / f"{run.id}.safetensors"
+    else:
+        path = _embedding_path(run)
+    return replace(run, export_path=str(path))
+
+
+def _embedding_path(run: Run) -> Path:
+    """`<token>.safetensors`, or, where another embedding has that name, `<token>-<key>.safetensors`."""
+    folder = Path(folder_paths.get_folder_paths("embeddings")[0])
+    for suffix in folder_paths.supported_pt_extensions:
+        taken = folder_paths.get_full_path("embeddings", run.settings.token + suffix)
+        if taken and not _exported_by(Path(taken), run):
+            log.warning("An embedding %s exists; this one becomes %s.", Path(taken).name, run.id)
+            return folder / f"{run.id}.safetensors"
+    return folder / f"{run.settings.token}.safetensors"
+
+
+def _exported_by(path: Path, run: Run) -> bool:
+    if path.suffix != ".safetensors":
+        return False
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get("subject_trainer.run") == run.id
+
+
+def exported_file(run_dir: RunDir) -> Path | None:
+    """The result of a finished run, where ComfyUI's loaders find it; None while unfinished or when the file is gone."""
+    try:
+        result = read_json(run_dir.result_json)
+        kind = "checkpoints" if result["method"] == "dreambooth" else "embeddings"
+        path = folder_paths.get_full_path(kind, Path(result["file"]).name)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return Path(path) if path else None
+
+
+def finished_run_ids() -> list[str]:
+    """Names of the runs whose result can be loaded, newest first."""
+    return [run_dir.path.name for run_dir in finished_runs(runs_root()) if exported_file(run_dir)]
+
+
+def finished_run(run_id: str) -> tuple[Run, Path]:
+    """A finished run and its exported file. ValueError when it is not listed."""
+    if run_id not in finished_run_ids():
+        raise ValueError(
+            f"There is no finished run {run_id!r}, or its exported file is gone. Train it, or choose another."
+        )
+    run_dir = RunDir(runs_root() / run_id)
+    return run_dir.load_run(), exported_file(run_dir)
+
+
+def load_checkpoint(path: Path) -> tuple:
+    """MODEL, CLIP, VAE of a checkpoint file, as ComfyUI's own loader gives them."""
+    return comfy.sd.load_checkpoint_guess_config(
+        str(path), embedding_directory=folder_paths.get_folder_paths("embeddings")
+    )[:3]
+
+
+def load_base(run: Run) -> tuple:
+    """MODEL, CLIP, VAE that an inversion was trained on. ValueError when the checkpoint is unknown, gone or another."""
+    remedy = "Load its base with Load Checkpoint and write the embedding in the prompt instead."
+    path = folder_paths.get_full_path("checkpoints", run.base_checkpoint) if run.base_checkpoint else None
+    if path is None:
+        raise ValueError(
+            f"The base of {run.id} ({run.base_checkpoint or 'not a checkpoint file'}) is not there. {remedy}"
+        )
+    loaded = load_checkpoint(Path(path))
+    if Base(*loaded).fingerprint() != run.base_fingerprint:
+        raise ValueError(
+            f"{run.base_checkpoint} is not what {run.id} was trained on: it was patched or replaced. {remedy}"
+        )
+    return loaded
+
+
+# --- device and progress ---------------------------------------------------------------------------------------------
+
+
+def device() -> str:
+    return str(comfy.model_management.get_torch_device())
+
+
+def free_device() -> None:
+    """Unload every model that ComfyUI holds on the device, so that the worker has it for itself."""
+    comfy.model_management.unload_all_models()
+    comfy.model_management.soft_empty_cache()
+
+
+def check_interrupted() -> None:
+    """Raises ComfyUI's own exception (a BaseException) when the user cancelled."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+class NodeProgress:
+    """A node's progress bar and the line of text below it."""
+
+    def __init__(self, node_id: str):
+        self._node_id = node_id
+        self._bar = comfy.utils.ProgressBar(1, node_id=node_id)
+
+    def bar(self, value: int, total: int) -> None:
+        """Raises like `check_interrupted`: ComfyUI looks for a cancel here too."""
+        self._bar.update_absolute(value, max(total, 1))
+
+    def text(self, text: str) -> None:
+        PromptServer.instance.send_progress_text(text, self._node_id)

@@ -1,0 +1,43 @@
+"""A finished run, loaded again."""
+
+from comfy_api.latest import io
+
+from . import host
+from .sockets import CATEGORY
+from .token_clip import clip_with_token, prompt_text
+
+
+class LoadFinetuned(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoadFinetuned",
+            display_name="Load Trained Subject",
+            category=CATEGORY,
+            description="Loads what a finished run has trained.",
+            search_aliases=["load dreambooth", "load finetuned", "trained model"],
+            inputs=[
+                io.Combo.Input("run", options=host.finished_run_ids(), tooltip="Finished runs, the newest first."),
+            ],
+            outputs=[
+                io.Model.Output("model", display_name="MODEL", tooltip="The trained model; for an inversion its base."),
+                io.Clip.Output("clip", display_name="CLIP", tooltip="The text encoder; it understands the token."),
+                io.Vae.Output("vae", display_name="VAE", tooltip="The VAE."),
+                io.String.Output("trigger", tooltip="What means the subject in a prompt."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, run: str = "") -> bool | str:
+        if run and run not in host.finished_run_ids():
+            return f"There is no finished run {run!r}, or its exported file is gone. Press R to refresh the list, or train it."
+        return True
+
+    @classmethod
+    def execute(cls, run: str) -> io.NodeOutput:
+        loaded, file = host.finished_run(run)
+        trigger = prompt_text(loaded.settings, file)
+        if loaded.settings.method == "dreambooth":
+            return io.NodeOutput(*host.load_checkpoint(file), trigger)
+        model, clip, vae = host.load_base(loaded)
+        return io.NodeOutput(model, clip_with_token(clip, loaded.settings.token, file), vae, trigger)

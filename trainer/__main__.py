@@ -1,0 +1,64 @@
+"""The worker: trains one run directory and writes its result.
+
+    python trainer/__main__.py RUN_DIR [--device cpu|cuda:0|mps]
+
+Events go to stdout, one JSON object a line; a line on stdin, or its end, stops the run with its state saved.
+Exit code: 0 finished or stopped, 1 failed (an `error` event says why).
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from pathlib import Path
+
+# Started by path, so that pack folders may have any name: make this folder importable as the package `trainer`, and its
+# modules not importable without it. (The Windows portable interpreter does not put the script's folder first.)
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Train one run directory.")
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda:0, mps")
+    args = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is local; never wait for a network
+
+    from trainer.events import Reporter, Stopped, StopRequest
+
+    # Events have the real stdout to themselves; whatever libraries print goes to stderr, also when they are not Python.
+    reporter = Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    os.dup2(2, 1)
+    stop = StopRequest(sys.stdin)
+    try:
+        reporter.phase("starting")
+        from trainer.worker import work
+
+        work(args.run_dir, args.device, reporter, stop)
+    except Stopped:
+        reporter.emit("stopped")
+    except Exception as error:
+        traceback.print_exc()
+        reporter.emit("error", text=describe(error))
+        return 1
+    return 0
+
+
+def describe(error: Exception) -> str:
+    """One sentence for the artist."""
+    kind = type(error).__name__
+    if kind == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return (
+            "The device ran out of memory. Turn on gradient checkpointing, lower the batch size or the resolution, "
+            "and close other programs that use the device."
+        )
+    if isinstance(error, OSError) and error.errno == 28:
+        return f"The disk is full: {error.filename or 'the output folder'}. Free some space and queue the graph again."
+    if kind in ("ValueError", "TrainingError"):
+        return str(error)
+    return f"{kind}: {error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""The worker's two pipes: events out (one JSON object a line on stdout), a stop request in (stdin)."""
+
+import json
+import sys
+import threading
+import time
+from typing import TextIO
+
+
+class Stopped(Exception):
+    """The host asked the worker to stop, or died. What was done so far has been saved."""
+
+
+class Reporter:
+    """Writes events. Libraries that print must not disturb them: give it the real stdout and redirect `sys.stdout`."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self.seconds: dict[str, float] = {}
+        """Seconds spent in each finished phase."""
+        self._phase, self._since = "", time.monotonic()
+
+    def emit(self, event: str, **fields) -> None:
+        try:
+            self._stream.write(json.dumps({"event": event, **fields}) + "\n")
+            self._stream.flush()
+        except (BrokenPipeError, ValueError):
+            pass  # the host is gone; stdin says so too and the stop request follows
+
+    def phase(self, name: str, total: int = 0) -> None:
+        """Begin a phase of `total` units of work (0: unknown); "" ends the last one."""
+        now = time.monotonic()
+        if self._phase:
+            self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
+        self._phase, self._since = name, now
+        if name:
+            self.emit("phase", phase=name, total=total)
+
+    def step(self, step: int, total: int, **fields) -> None:
+        """`step` of `total` units of the phase are done."""
+        self.emit("step", phase=self._phase, step=step, total=total, **fields)
+
+    def warning(self, text: str) -> None:
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+        self.emit("warning", text=text)
+
+
+class StopRequest:
+    """Set by a line, or the end, of `stream`."""
+
+    def __init__(self, stream: TextIO):
+        self._event = threading.Event()
+        self._stream = stream
+        threading.Thread(target=self._listen, daemon=True, name="stop-request").start()
+
+    def _listen(self) -> None:
+        self._stream.readline()
+        self._event.set()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Stopped when a stop was requested; for the phases that have nothing to save."""
+        if self:
+            raise Stopped

@@ -1,0 +1,236 @@
+"""A folder of photos as training sees it: reading, captions, crop and scale, fingerprint. Plain data, no torch."""
+
+import codecs
+import hashlib
+import io
+import json
+import warnings
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+# Formats that photo folders often hold and that we cannot read: named rather than silently passed over.
+FOREIGN_SUFFIXES = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".jxl",
+    ".psd",
+    ".svg",
+    ".cr2",
+    ".nef",
+    ".arw",
+    ".dng",
+)
+CROPS = ("center", "top", "pad")
+MAX_PIXELS = 100_000_000
+MAX_CAPTION_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photo:
+    """One photo and its caption."""
+
+    path: str
+    """Absolute path of the file."""
+    sha256: str
+    """Of the file's bytes: the worker refuses a photo that changed after it was read."""
+    width: int
+    """Pixels, upright."""
+    height: int
+    caption: str
+    """Empty when there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """The photos of one subject, and how they are cropped and named."""
+
+    photos: tuple[Photo, ...]
+    resolution: int
+    """Side of the square that training sees, in pixels."""
+    crop: str = "center"
+    """One of CROPS."""
+    token: str = ""
+    """Empty until CaptionWithToken has named the subject."""
+    class_word: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def deciding(self) -> dict:
+        """What decides the training result; where the files lie does not."""
+        return {
+            "photos": [(photo.sha256, photo.caption) for photo in self.photos],
+            "resolution": self.resolution,
+            "crop": self.crop,
+        }
+
+    def with_captions(self, captions: list[str], token: str, class_word: str) -> "Dataset":
+        photos = tuple(replace(photo, caption=c) for photo, c in zip(self.photos, captions, strict=True))
+        return replace(self, photos=photos, token=token, class_word=class_word)
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict) -> "Dataset":
+        return cls(**{**data, "photos": tuple(Photo(**p) for p in data["photos"]), "warnings": tuple(data["warnings"])})
+
+
+def check_resolution(resolution: int) -> None:
+    """ValueError unless the VAE can encode it: a multiple of 8 between 64 and 2048."""
+    if resolution % 8:
+        nearest = round(resolution / 64) * 64 or 64
+        raise ValueError(
+            f"The resolution {resolution} is not a multiple of 8. Use {nearest}: multiples of 64 suit SD v1.5 best."
+        )
+    if not 64 <= resolution <= 2048:
+        raise ValueError(f"The resolution {resolution} is outside 64 to 2048. SD v1.5 was made for 512.")
+
+
+def decode_photo(raw: bytes) -> Image.Image:
+    """The photo in a file's bytes: upright (EXIF), as RGB, transparency over white, 16 bits scaled to 8.
+
+    Raises ValueError, with the reason alone, when it cannot be read.
+    """
+    if not raw:
+        raise ValueError("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own, named limit follows
+            image = Image.open(io.BytesIO(raw))
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        image.load()
+        image = ImageOps.exif_transpose(image)
+    except Image.DecompressionBombError:
+        raise ValueError(f"more than {MAX_PIXELS // 10**6} megapixels") from None
+    except Image.UnidentifiedImageError:
+        raise ValueError("damaged or not an image") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"damaged: {error}") from None
+    if image.mode.startswith(("I", "F")):  # 16 bits a pixel, greyscale
+        pixels = np.asarray(image, dtype=np.float32)
+        image = Image.fromarray((np.clip(pixels / 257.0, 0, 255) + 0.5).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def prepare(image: Image.Image, resolution: int, crop: str) -> Image.Image:
+    """The square that training sees: `resolution` pixels a side, never squashed.
+
+    center, top: the shorter side fills the square, the rest is cut. pad: the whole photo on white.
+    """
+    size = (resolution, resolution)
+    if crop == "pad":
+        return ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=(255, 255, 255))
+    return ImageOps.fit(image, size, Image.Resampling.LANCZOS, centering=(0.5, 0.0 if crop == "top" else 0.5))
+
+
+def _decode(raw: bytes) -> str:
+    """Text of a caption file: UTF-8 or UTF-16 by their marks, else UTF-8, else Windows-1252."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16", errors="replace")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", errors="replace")
+
+
+def _read_text(path: Path) -> str:
+    if path.stat().st_size > MAX_CAPTION_BYTES:
+        raise ValueError(f"{path.name} is larger than {MAX_CAPTION_BYTES // 10**6} MB, too large for captions.")
+    return _decode(path.read_bytes())
+
+
+def read_captions(folder: Path, names: list[str]) -> dict[str, str]:
+    """Caption per file name: `<name>.txt` beside the photo, else the line of `metadata.jsonl` (file_name, text)."""
+    captions = {}
+    metadata = folder / "metadata.jsonl"
+    if metadata.is_file():
+        for number, line in enumerate(_read_text(metadata).splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                entry = json.loads(line)
+                captions[str(entry["file_name"])] = str(entry["text"])
+            except (ValueError, TypeError, KeyError, RecursionError):
+                raise ValueError(
+                    f'Line {number} of metadata.jsonl is not of the form {{"file_name": "a.jpg", "text": "a caption"}}. '
+                    "Correct or remove it."
+                ) from None
+    for name in names:
+        sidecar = (folder / name).with_suffix(".txt")
+        if sidecar.is_file():
+            captions[name] = _read_text(sidecar)
+    return {name: " ".join(captions.get(name, "").split()) for name in names}
+
+
+def fingerprint(folder: Path) -> str:
+    """Changes whenever a file of the folder changes; reads no file."""
+    entries = sorted((p.name, (s := p.stat()).st_size, s.st_mtime_ns) for p in folder.iterdir() if p.is_file())
+    return hashlib.sha256(repr(entries).encode()).hexdigest()
+
+
+def read_folder(folder: Path, resolution: int, crop: str = "center") -> tuple[Dataset, list[Image.Image]]:
+    """All photos of a folder (not of its subfolders), by name, and the squares that training sees of them.
+
+    Raises ValueError naming every photo that cannot be read.
+    """
+    check_resolution(resolution)
+    if crop not in CROPS:
+        raise ValueError(f"Unknown crop {crop!r}; known are {', '.join(CROPS)}.")
+    files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=lambda p: p.name)
+    names = [p.name for p in files if p.suffix.lower() in SUFFIXES]
+    problems = {p.name: "unsupported format" for p in files if p.suffix.lower() in FOREIGN_SUFFIXES}
+    if not names and not problems:
+        raise ValueError(f"The folder {folder.name!r} has no photos. Put jpg, png, webp or bmp files into it.")
+    captions = read_captions(folder, names)
+    photos, squares = [], []
+    for name in names:
+        path = folder / name
+        try:
+            raw = path.read_bytes()
+            image = decode_photo(raw)
+        except (OSError, ValueError) as error:
+            problems[name] = str(error)
+            continue
+        squares.append(prepare(image, resolution, crop))
+        photos.append(
+            Photo(
+                path=str(path.resolve()),
+                sha256=hashlib.sha256(raw).hexdigest(),
+                width=image.width,
+                height=image.height,
+                caption=captions[name],
+            )
+        )
+    if problems:
+        listed = ", ".join(f"{name} ({reason})" for name, reason in sorted(problems.items()))
+        raise ValueError(
+            f"{len(problems)} of {len(photos) + len(problems)} images cannot be read: {listed}. "
+            "Convert them to jpg or png, or remove them."
+        )
+    dataset = Dataset(photos=tuple(photos), resolution=resolution, crop=crop, warnings=_warnings(photos, resolution))
+    return dataset, squares
+
+
+def _warnings(photos: list[Photo], resolution: int) -> tuple[str, ...]:
+    notes = []
+    small = [p for p in photos if min(p.width, p.height) < resolution]
+    if small:
+        listed = ", ".join(f"{Path(p.path).name} ({p.width}x{p.height})" for p in small)
+        notes.append(
+            f"{len(small)} of {len(photos)} photos are smaller than {resolution} pixels and will be enlarged: {listed}."
+        )
+    if resolution % 64:
+        notes.append(f"The resolution {resolution} works, but a multiple of 64 suits SD v1.5 better.")
+    return tuple(notes)

@@ -1,0 +1,116 @@
+"""The run directory: the contract between ComfyUI and the worker. Plain data, no torch.
+
+<root>/<name>-<key>/
+    run.json           settings, dataset, base, where to export; written once by the host
+    base.safetensors   the base model; only while the run is unfinished
+    metrics.jsonl      one line a step
+    checkpoint.safetensors   newest complete state; only while the run is unfinished
+    log.txt            what the worker and its libraries said
+    result.json        written last: its presence means the run is finished
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .config import Settings
+from .photos import Dataset
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What run.json holds."""
+
+    name: str
+    settings: Settings
+    dataset: Dataset
+    base_fingerprint: str
+    """Of the base model's weights, as hex."""
+    export_path: str
+    """Where the worker writes the result, absolute. Later it is looked up by its file name: folders may move."""
+    tokenizer_path: str
+    """Folder of CLIP-L's tokenizer files, absolute."""
+    base_checkpoint: str = ""
+    """File name of the base among ComfyUI's checkpoints, where known: an embedding is of use only with its base."""
+
+    @property
+    def key(self) -> str:
+        """12 hex digits of everything that decides the result."""
+        deciding = [FORMAT, self.settings.deciding(), self.dataset.deciding(), self.base_fingerprint]
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}-{self.key}"
+
+    def to_json(self) -> dict:
+        return {"format": FORMAT, "key": self.key, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: dict) -> "Run":
+        """ValueError when `data` is not a run of this format."""
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ValueError("run.json is not of this version's format.")
+        try:
+            return cls(
+                settings=Settings(**data["settings"]),
+                dataset=Dataset.from_json(data["dataset"]),
+                **{
+                    k: data[k] for k in ("name", "base_fingerprint", "export_path", "tokenizer_path", "base_checkpoint")
+                },
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"run.json is damaged: {error}") from None
+
+
+@dataclass(frozen=True)
+class RunDir:
+    path: Path
+
+    run_json = property(lambda self: self.path / "run.json")
+    base = property(lambda self: self.path / "base.safetensors")
+    checkpoint = property(lambda self: self.path / "checkpoint.safetensors")
+    metrics = property(lambda self: self.path / "metrics.jsonl")
+    log = property(lambda self: self.path / "log.txt")
+    result_json = property(lambda self: self.path / "result.json")
+
+    def load_run(self) -> Run:
+        return Run.from_json(read_json(self.run_json))
+
+    @property
+    def finished(self) -> bool:
+        return self.result_json.is_file()
+
+    def losses(self) -> list[float]:
+        """The loss of every step so far."""
+        if not self.metrics.is_file():
+            return []
+        with self.metrics.open(encoding="utf-8") as file:
+            return [json.loads(line)["loss"] for line in file if line.endswith("\n")]
+
+
+def read_json(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def replace_file(partial: Path, path: Path) -> None:
+    """Give a completely written file its final name, so that neither a crash nor a power loss leaves half of it there."""
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def write_json(path: Path, data) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    replace_file(partial, path)
+
+
+def finished_runs(root: Path) -> list[RunDir]:
+    """The finished runs under `root`, newest first."""
+    results = sorted(root.glob("*/result.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+    return [RunDir(p.parent) for p in results]

@@ -100,11 +100,7 @@ def unet_weights(generator: torch.Generator, channels: tuple[int, ...] = (320, 3
     weights = {}
     shapes = unet_shapes(channels)
     for name, shape in shapes.items():
-        fan_in = (
-            math.prod(shapes[name.removesuffix("bias") + "weight"][1:])
-            if name.endswith("bias")
-            else math.prod(shape[1:])
-        )
+        fan_in = math.prod(shapes[name.removesuffix("bias") + "weight"][1:]) if name.endswith("bias") else math.prod(shape[1:])
         if fan_in == 1:
             weights[name] = torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
         else:
@@ -203,9 +199,7 @@ def vae_weights() -> dict[str, torch.Tensor]:
         if level < 3:
             weight, _ = layer(f"encoder.down.{level}.downsample.conv", c, c, 3)
             for i in range(12):
-                weight[i, i, :2, :2] = (
-                    0.25  # the padding is on the right and below, so these taps see the 2x2 pixels alone
-                )
+                weight[i, i, :2, :2] = 0.25  # the padding is on the right and below, so these taps see the 2x2 pixels alone
     middle("encoder.mid")
     norm("encoder.norm_out", 512)
     # 16 channels a group: six constants among them, so the deviation is sqrt(6/16) of the constant.

@@ -15,15 +15,13 @@ class DreamBoothTrain(io.ComfyNode):
             node_id="DreamBoothTrain",
             display_name="Train with DreamBooth",
             category=CATEGORY,
-            description="Fine-tunes the U-Net on the photos. The same settings again load the finished run; a stopped run goes on.",
+            description="Fine-tunes the U-Net on the photos. The same settings again load the finished run, or go on with it.",
             search_aliases=["fine-tune", "finetune", "train checkpoint"],
             is_output_node=True,
             inputs=[
                 *BASE_INPUTS,
                 Dataset.Input("dataset", tooltip="Photos whose captions have the token, from Caption with Token."),
-                io.String.Input(
-                    "name", default="my-subject", tooltip="Name of the run and of the exported checkpoint."
-                ),
+                io.String.Input("name", default="my-subject", tooltip="Name of the run and of the exported checkpoint."),
                 io.Int.Input(
                     "steps",
                     default=800,
@@ -52,9 +50,7 @@ class DreamBoothTrain(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output("trained_model", display_name="MODEL", tooltip="The model with the trained U-Net."),
-                io.Clip.Output(
-                    "trained_clip", display_name="CLIP", tooltip="The text encoder of the exported checkpoint."
-                ),
+                io.Clip.Output("trained_clip", display_name="CLIP", tooltip="The text encoder of the exported checkpoint."),
                 io.Vae.Output("trained_vae", display_name="VAE", tooltip="The VAE of the exported checkpoint."),
                 LossMap.Output("loss", display_name="LOSS_MAP", tooltip="The loss of every step, for Plot Loss Graph."),
                 io.String.Output("path", tooltip="The exported checkpoint file."),
@@ -78,6 +74,4 @@ class DreamBoothTrain(io.ComfyNode):
         base = host.Base(model, clip, vae)
         run = host.make_run(check_name(name), settings, dataset, base)
         finished = runner.train(run, base, cls.hidden.unique_id)
-        return io.NodeOutput(
-            *host.load_checkpoint(finished.file), finished.loss, str(finished.file), ui=finished.summary
-        )
+        return io.NodeOutput(*host.load_checkpoint(finished.file), finished.loss, str(finished.file), ui=finished.summary)

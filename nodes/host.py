@@ -67,9 +67,7 @@ def photo_folder(name: str) -> Path:
         raise ValueError(
             f"The folder {name!r} is outside ComfyUI's input and datasets folders. Copy the photos into a subfolder of input."
         )
-    raise ValueError(
-        f"The folder {name!r} does not exist. Put the photos into a subfolder of ComfyUI's input and press R."
-    )
+    raise ValueError(f"The folder {name!r} does not exist. Put the photos into a subfolder of ComfyUI's input and press R.")
 
 
 def _inside(root: Path, path: Path) -> bool:
@@ -91,9 +89,7 @@ class Base:
         check_sd15(model)
         if clip is None or vae is None:
             missing = "text encoder" if clip is None else "VAE"
-            raise ValueError(
-                f"The checkpoint holds no {missing}. Use a complete SD v1.5 checkpoint, or load one beside it."
-            )
+            raise ValueError(f"The checkpoint holds no {missing}. Use a complete SD v1.5 checkpoint, or load one beside it.")
         self.model, self.clip, self.vae = model, clip, vae
         if clip.layer_idx is not None:
             log.warning("Clip skip has no effect on training. Put CLIP Set Last Layer behind the training node.")
@@ -142,14 +138,10 @@ def check_sd15(model) -> None:
         channels = config.unet_config.get("in_channels", 4)
         sampling = model.get_model_object("model_sampling")
         if channels != 4:
-            found = (
-                "an SD v1.5 inpainting model" if channels == 9 else f"an SD v1.5 variant with {channels} input channels"
-            )
+            found = "an SD v1.5 inpainting model" if channels == 9 else f"an SD v1.5 variant with {channels} input channels"
         elif isinstance(sampling, comfy.model_sampling.V_PREDICTION):
             found = "a v-prediction model"
-        elif (
-            not isinstance(sampling, comfy.model_sampling.EPS) or abs(float(sampling.sigma_max) - SD15_SIGMA_MAX) > 0.01
-        ):
+        elif not isinstance(sampling, comfy.model_sampling.EPS) or abs(float(sampling.sigma_max) - SD15_SIGMA_MAX) > 0.01:
             found = "a model with another noise schedule than SD v1.5's"
     if found != "SD v1.5":
         raise ValueError(
@@ -216,18 +208,14 @@ def finished_run_ids() -> list[str]:
 def finished_run(run_id: str) -> tuple[Run, Path]:
     """A finished run and its exported file. ValueError when it is not listed."""
     if run_id not in finished_run_ids():
-        raise ValueError(
-            f"There is no finished run {run_id!r}, or its exported file is gone. Train it, or choose another."
-        )
+        raise ValueError(f"There is no finished run {run_id!r}, or its exported file is gone. Train it, or choose another.")
     run_dir = RunDir(runs_root() / run_id)
     return run_dir.load_run(), exported_file(run_dir)
 
 
 def load_checkpoint(path: Path) -> tuple:
     """MODEL, CLIP, VAE of a checkpoint file, as ComfyUI's own loader gives them."""
-    return comfy.sd.load_checkpoint_guess_config(
-        str(path), embedding_directory=folder_paths.get_folder_paths("embeddings")
-    )[:3]
+    return comfy.sd.load_checkpoint_guess_config(str(path), embedding_directory=folder_paths.get_folder_paths("embeddings"))[:3]
 
 
 def load_base(run: Run) -> tuple:
@@ -235,14 +223,10 @@ def load_base(run: Run) -> tuple:
     remedy = "Load its base with Load Checkpoint and write the embedding in the prompt instead."
     path = folder_paths.get_full_path("checkpoints", run.base_checkpoint) if run.base_checkpoint else None
     if path is None:
-        raise ValueError(
-            f"The base of {run.id} ({run.base_checkpoint or 'not a checkpoint file'}) is not there. {remedy}"
-        )
+        raise ValueError(f"The base of {run.id} ({run.base_checkpoint or 'not a checkpoint file'}) is not there. {remedy}")
     loaded = load_checkpoint(Path(path))
     if Base(*loaded).fingerprint() != run.base_fingerprint:
-        raise ValueError(
-            f"{run.base_checkpoint} is not what {run.id} was trained on: it was patched or replaced. {remedy}"
-        )
+        raise ValueError(f"{run.base_checkpoint} is not what {run.id} was trained on: it was patched or replaced. {remedy}")
     return loaded
 
 

@@ -1,5 +1,6 @@
 """Start the worker on a run, relay what it says, stop it when asked."""
 
+import contextlib
 import json
 import logging
 import queue
@@ -62,11 +63,7 @@ def _run_worker(run_dir: RunDir, progress: host.NodeProgress) -> None:
     command = [sys.executable, str(WORKER), str(run_dir.path), "--device", host.device()]
     # A group of its own: Ctrl-C in ComfyUI's terminal must reach the worker as the end of its stdin, after which it
     # saves its state, and not as a signal.
-    group = (
-        {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-        if sys.platform == "win32"
-        else {"start_new_session": True}
-    )
+    group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
     pipe = subprocess.PIPE
     with (
         run_dir.log.open("ab") as stderr,
@@ -131,10 +128,8 @@ def describe(event: dict) -> str:
 def _stop(worker: subprocess.Popen, progress: host.NodeProgress) -> None:
     """Ask the worker to save its state and leave; end it when it does not."""
     progress.text("Stopping: saving the state")
-    try:
+    with contextlib.suppress(OSError):  # it is gone already
         worker.stdin.close()
-    except OSError:
-        pass  # it is gone already
     try:
         worker.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:

@@ -45,12 +45,8 @@ class TextualInversionTrain(io.ComfyNode):
                 *advanced_training_inputs(),
             ],
             outputs=[
-                io.Clip.Output(
-                    "trained_clip", display_name="CLIP", tooltip="A text encoder that understands the token."
-                ),
-                io.String.Output(
-                    "prompt", tooltip="What to write in a prompt; any CLIP of this ComfyUI understands it."
-                ),
+                io.Clip.Output("trained_clip", display_name="CLIP", tooltip="A text encoder that understands the token."),
+                io.String.Output("prompt", tooltip="What to write in a prompt; any CLIP of this ComfyUI understands it."),
                 LossMap.Output("loss", display_name="LOSS_MAP", tooltip="The loss of every step, for Plot Loss Graph."),
                 io.String.Output("path", tooltip="The exported embedding file."),
             ],

@@ -22,9 +22,7 @@ def _fill(model: nn.Module, weights: Mapping[str, Tensor], part: str) -> nn.Modu
     expected = {k: v.shape for k, v in model.state_dict().items()}
     wrong = sorted(expected.keys() ^ weights.keys()) or sorted(k for k in expected if expected[k] != weights[k].shape)
     if wrong:
-        raise ValueError(
-            f"The base model's {part} is not SD v1.5's: {len(wrong)} tensors differ, for example {wrong[0]}."
-        )
+        raise ValueError(f"The base model's {part} is not SD v1.5's: {len(wrong)} tensors differ, for example {wrong[0]}.")
     model.load_state_dict({k: v.float() for k, v in weights.items()}, assign=True)
     return model.requires_grad_(False).eval()
 

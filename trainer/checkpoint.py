@@ -39,9 +39,7 @@ def save_state(
     save_tensors(path, tensors, {"step": str(step), "scaler": json.dumps(scaler)})
 
 
-def load_state(
-    path: Path, params: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, accelerator: Accelerator
-) -> int:
+def load_state(path: Path, params: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> int:
     """The number of steps done; 0 and nothing touched when there is no saved state."""
     if not path.is_file():
         return 0

@@ -65,9 +65,7 @@ def unet_table(ldm_keys: Iterable[str], config: dict) -> dict[str, str]:
     table = convert_ldm_unet_checkpoint({k: k for k in ldm_keys}, config)
     missing = ldm_keys - set(table.values())
     if missing or len(table) != len(ldm_keys):
-        raise ValueError(
-            f"{len(missing)} U-Net tensors of the base model are unknown, for example {min(missing, default='')}."
-        )
+        raise ValueError(f"{len(missing)} U-Net tensors of the base model are unknown, for example {min(missing, default='')}.")
     return table
 
 

@@ -86,9 +86,7 @@ def check_resolution(resolution: int) -> None:
     """ValueError unless the VAE can encode it: a multiple of 8 between 64 and 2048."""
     if resolution % 8:
         nearest = round(resolution / 64) * 64 or 64
-        raise ValueError(
-            f"The resolution {resolution} is not a multiple of 8. Use {nearest}: multiples of 64 suit SD v1.5 best."
-        )
+        raise ValueError(f"The resolution {resolution} is not a multiple of 8. Use {nearest}: multiples of 64 suit SD v1.5 best.")
     if not 64 <= resolution <= 2048:
         raise ValueError(f"The resolution {resolution} is outside 64 to 2048. SD v1.5 was made for 512.")
 
@@ -228,9 +226,7 @@ def _warnings(photos: list[Photo], resolution: int) -> tuple[str, ...]:
     small = [p for p in photos if min(p.width, p.height) < resolution]
     if small:
         listed = ", ".join(f"{Path(p.path).name} ({p.width}x{p.height})" for p in small)
-        notes.append(
-            f"{len(small)} of {len(photos)} photos are smaller than {resolution} pixels and will be enlarged: {listed}."
-        )
+        notes.append(f"{len(small)} of {len(photos)} photos are smaller than {resolution} pixels and will be enlarged: {listed}.")
     if resolution % 64:
         notes.append(f"The resolution {resolution} works, but a multiple of 64 suits SD v1.5 better.")
     return tuple(notes)

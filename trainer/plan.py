@@ -28,8 +28,7 @@ def photo_indices(seed: int, step: int, batch_size: int, photos: int) -> Tensor:
     """The photos of a step, (B,): epoch after epoch, each a fresh permutation, batches running across the seams."""
     positions = range(step * batch_size, (step + 1) * batch_size)
     orders = {
-        epoch: torch.randperm(photos, generator=_generator(seed, "order", epoch))
-        for epoch in {p // photos for p in positions}
+        epoch: torch.randperm(photos, generator=_generator(seed, "order", epoch)) for epoch in {p // photos for p in positions}
     }
     return torch.stack([orders[p // photos][p % photos] for p in positions])
 

@@ -59,9 +59,7 @@ class Run:
             return cls(
                 settings=Settings(**data["settings"]),
                 dataset=Dataset.from_json(data["dataset"]),
-                **{
-                    k: data[k] for k in ("name", "base_fingerprint", "export_path", "tokenizer_path", "base_checkpoint")
-                },
+                **{k: data[k] for k in ("name", "base_fingerprint", "export_path", "tokenizer_path", "base_checkpoint")},
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"run.json is damaged: {error}") from None

@@ -36,18 +36,14 @@ class PlaceholderEmbedding(nn.Module):
         return torch.where((past >= 0)[..., None], self.vectors[past.clamp(min=0)].to(known.dtype), known)
 
 
-def add_placeholder(
-    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, token: str, initializer: str
-) -> PlaceholderEmbedding:
+def add_placeholder(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, token: str, initializer: str) -> PlaceholderEmbedding:
     """Teach tokenizer and text encoder the token, starting from the mean of the initializer's embeddings.
 
     A token that is a word of CLIP's own vocabulary becomes a placeholder too: in captions it means the subject.
     """
     ids = tokenizer(initializer, add_special_tokens=False).input_ids
     if not ids:
-        raise TrainingError(
-            f"The initializer {initializer!r} has no words. Use the subject's class, for example 'toy'."
-        )
+        raise TrainingError(f"The initializer {initializer!r} has no words. Use the subject's class, for example 'toy'.")
     parent = getattr(text_encoder, "text_model", text_encoder).embeddings  # flat since transformers 5.6
     vectors = parent.token_embedding.weight[ids].mean(dim=0, keepdim=True)
     parent.token_embedding = PlaceholderEmbedding(parent.token_embedding, vectors)
@@ -64,9 +60,7 @@ def placeholder_ids(tokenizer: CLIPTokenizer, captions: list[str], token: str, v
     ids = tokenize(tokenizer, captions)
     for caption, row in zip(captions, ids, strict=True):
         if not (row == added).any():
-            raise ValueError(
-                f"In the caption {caption!r} the token lies beyond the 77 pieces that CLIP reads. Shorten it."
-            )
+            raise ValueError(f"In the caption {caption!r} the token lies beyond the 77 pieces that CLIP reads. Shorten it.")
     return torch.where(ids == added, vocabulary, ids)
 
 

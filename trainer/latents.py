@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 from torch import Tensor
 
 from .base_model import LATENT_FACTOR
@@ -27,9 +28,9 @@ class LatentCache:
         return (self.mean[indices] + self.std[indices] * posterior_noise) * LATENT_FACTOR
 
 
-def to_tensor(pixels: np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) -> fp32 (3, H, W) in [-1, 1]."""
-    return torch.from_numpy(pixels).permute(2, 0, 1).float().div(127.5).sub(1.0)
+def to_tensor(photo: Image.Image) -> Tensor:
+    """RGB photo of W x H pixels -> fp32 (3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.array(photo)).permute(2, 0, 1).float().div(127.5).sub(1.0)
 
 
 @torch.no_grad()
@@ -45,8 +46,8 @@ def encode_photos(vae: AutoencoderKL, dataset: Dataset, reporter: Reporter, stop
             raw = b""
         if hashlib.sha256(raw).hexdigest() != photo.sha256:
             raise ValueError(f"{path.name} was changed or removed after the dataset was loaded. Queue the graph again.")
-        pixels = np.asarray(prepare(decode_photo(raw), dataset.resolution, dataset.crop))
-        posterior = vae.encode(to_tensor(pixels)[None].to(vae.device)).latent_dist
+        pixels = to_tensor(prepare(decode_photo(raw), dataset.resolution, dataset.crop))
+        posterior = vae.encode(pixels[None].to(vae.device)).latent_dist
         if not (posterior.mean.isfinite().all() and posterior.std.isfinite().all()):
             raise ValueError(f"The VAE gives no usable latents for {path.name} (NaN). Use another VAE.")
         means.append(posterior.mean)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from tokenizers import AddedToken
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -55,7 +56,7 @@ def placeholder_ids(tokenizer: CLIPTokenizer, captions: list[str], token: str, v
     for caption in captions:
         if not has_word(caption, token):
             raise ValueError(f"The caption {caption!r} does not contain the token {token!r}.")
-    tokenizer.add_tokens([token])
+    tokenizer.add_tokens([AddedToken(token, single_word=True)])  # as a word of its own, not inside others
     added = tokenizer.convert_tokens_to_ids(token)
     ids = tokenize(tokenizer, captions)
     for caption, row in zip(captions, ids, strict=True):

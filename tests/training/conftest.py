@@ -1,0 +1,77 @@
+"""Runs of the worker on the stand-in base: its real process, its real files."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trainer.captions import caption_with_token
+from trainer.config import Settings
+from trainer.photos import Dataset, read_folder
+from trainer.rundir import Run, RunDir, write_json
+
+ROOT = Path(__file__).parent.parent.parent
+TOKENIZER = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".host" / "ComfyUI") / "comfy" / "sd1_tokenizer"
+DREAMBOOTH = Settings(
+    method="dreambooth",
+    token="mysks",
+    class_word="plush toy",
+    steps=4,
+    batch_size=3,
+    learning_rate=1e-4,
+    lr_scheduler="cosine",
+    lr_warmup_steps=2,
+    seed=0,
+    precision="fp32",
+)
+INVERSION = replace(DREAMBOOTH, method="textual_inversion", initializer="toy", learning_rate=5e-3, weight_decay=0.0)
+
+
+@pytest.fixture(scope="session")
+def dataset(photo_folder) -> Dataset:
+    loaded, _ = read_folder(photo_folder, 64)
+    captions = [caption_with_token(photo.caption, "mysks", "plush toy") for photo in loaded.photos]
+    return loaded.with_captions(captions, "mysks", "plush toy")
+
+
+@pytest.fixture
+def make_run(dataset, standin_base, tmp_path):
+    """Write a run directory, as the nodes do, and give it."""
+
+    def make(settings: Settings, name: str = "toy") -> RunDir:
+        run_dir = RunDir(tmp_path / name)
+        run_dir.path.mkdir()
+        os.link(standin_base, run_dir.base)
+        run = Run(
+            name=name,
+            settings=settings,
+            dataset=dataset,
+            base_fingerprint="standin",
+            export_path=str(tmp_path / f"{name}.safetensors"),
+            tokenizer_path=str(TOKENIZER),
+        )
+        write_json(run_dir.run_json, run.to_json())
+        return run_dir
+
+    return make
+
+
+def start_worker(run_dir: RunDir) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "trainer" / "__main__.py"), str(run_dir.path)]
+    with run_dir.log.open("ab") as log:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, encoding="utf-8", cwd="/")
+
+
+def work(run_dir: RunDir, stop_at: int | None = None) -> list[dict]:
+    """The worker's events until it ends; it is asked to stop when it reports `stop_at` steps."""
+    events = []
+    with start_worker(run_dir) as worker:
+        for line in worker.stdout:
+            events.append(json.loads(line))
+            if stop_at is not None and events[-1].get("loss") and events[-1]["step"] >= stop_at and not worker.stdin.closed:
+                worker.stdin.close()
+    return events

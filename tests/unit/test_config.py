@@ -1,0 +1,57 @@
+import pytest
+
+from trainer.config import Settings, check_name, check_token
+
+GOOD = {
+    "method": "dreambooth",
+    "token": "mysks",
+    "steps": 10,
+    "batch_size": 1,
+    "learning_rate": 1e-6,
+    "seed": 0,
+    "precision": "auto",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"batch_size": 65}, "batch_size is 65"),
+        ({"learning_rate": -1e-6}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"lr_warmup_steps": 11}, "lr_warmup_steps is 11"),
+        ({"precision": "fp8"}, "fp8"),
+        ({"lr_scheduler": "step"}, "step"),
+        ({"token": ""}, "token is empty"),
+        ({"method": "lora"}, "lora"),
+    ],
+)
+def test_a_wrong_setting_is_named(change, named):
+    with pytest.raises(ValueError, match=named):
+        Settings(**(GOOD | change))
+
+
+def test_what_does_not_change_the_result_does_not_decide_it():
+    quick = Settings(**GOOD).deciding()
+    assert quick == Settings(**GOOD, gradient_checkpointing=True, checkpoint_every=7).deciding()
+    assert quick != Settings(**(GOOD | {"seed": 1})).deciding()
+
+
+@pytest.mark.parametrize("token", ["", "  ", "two words", "../x", "con", "a/b", "naïve", "x" * 65, "emb:x", "a\nb"])
+def test_tokens_that_cannot_be_a_word_and_a_file_are_refused(token):
+    with pytest.raises(ValueError, match="token"):
+        check_token(token)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "a\\b", "C:x", "nul", "COM1.txt", "end.", ".hidden", "a\0b", "x" * 65]
+)
+def test_names_that_are_no_plain_file_name_are_refused(name):
+    with pytest.raises(ValueError, match="name"):
+        check_name(name)
+
+
+def test_good_tokens_and_names_pass_without_their_blanks():
+    assert check_token(" mysks ") == "mysks"
+    assert check_name(" Моя іграшка 2.1 ") == "Моя іграшка 2.1"

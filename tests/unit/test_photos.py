@@ -1,0 +1,148 @@
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.photos import check_resolution, decode_photo, fingerprint, prepare, read_folder
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def save(folder, name: str, size=(96, 80), colour=(200, 30, 40), **options) -> None:
+    Image.new("RGB", size, colour).save(folder / name, **options)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.png", "a.webp", "a.bmp"])
+def test_every_promised_format_is_read(tmp_path, name):
+    save(tmp_path, name)
+    dataset, (square,) = read_folder(tmp_path, 64)
+    assert square.size == (64, 64)
+    assert np.abs(np.asarray(square, dtype=int) - (200, 30, 40)).max() <= 4
+    assert (dataset.photos[0].width, dataset.photos[0].height) == (96, 80)
+
+
+def test_exif_orientation_is_applied():
+    image = Image.new("RGB", (60, 40), "white")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    assert decode_photo(encoded(image, "JPEG", exif=exif)).size == (40, 60)
+
+
+def test_transparency_becomes_white():
+    image = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert decode_photo(encoded(image)).getpixel((0, 0)) == (255, 255, 255)
+    palette = Image.new("P", (8, 8), 0)
+    palette.putpalette([9, 9, 9])
+    assert decode_photo(encoded(palette, transparency=0)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_sixteen_bit_greyscale_keeps_its_brightness():
+    image = Image.fromarray(np.full((8, 8), 32768, dtype=np.uint16))
+    assert decode_photo(encoded(image)).getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_greyscale_and_cmyk_become_rgb():
+    assert decode_photo(encoded(Image.new("L", (8, 8), 77))).getpixel((0, 0)) == (77, 77, 77)
+    assert decode_photo(encoded(Image.new("CMYK", (8, 8)), "JPEG")).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("crop", "expected"),
+    [("center", {"green"}), ("top", {"red"}), ("pad", {"white", "red", "green", "blue"})],
+)
+def test_crops_keep_what_they_promise_and_never_squash(crop, expected):
+    image = Image.new("RGB", (64, 192))
+    for i, colour in enumerate(("red", "green", "blue")):
+        image.paste(colour, (0, 64 * i, 64, 64 * (i + 1)))
+    square = prepare(image, 64, crop)
+    names = {(255, 0, 0): "red", (0, 128, 0): "green", (0, 0, 255): "blue", (255, 255, 255): "white"}
+    assert square.size == (64, 64)
+    assert {names[c] for _, c in square.getcolors(64 * 64) if c in names} == expected
+
+
+def test_captions_come_from_sidecars_before_metadata(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        save(tmp_path, name)
+    lines = [{"file_name": "a.png", "text": "from metadata"}, {"file_name": "b.png", "text": "b from metadata"}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n", encoding="utf-8")
+    (tmp_path / "a.txt").write_bytes("\ufeffфото  іграшки\r\n".encode())
+    dataset, _ = read_folder(tmp_path, 64)
+    assert [photo.caption for photo in dataset.photos] == ["фото іграшки", "b from metadata", ""]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_captions_in_the_usual_encodings(tmp_path, encoding):
+    save(tmp_path, "a.png")
+    (tmp_path / "a.txt").write_bytes("café".encode(encoding))
+    assert read_folder(tmp_path, 64)[0].photos[0].caption == "café"
+
+
+def test_a_broken_metadata_line_is_named(tmp_path):
+    save(tmp_path, "a.png")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "x"}\n{"text": 1}\n')
+    with pytest.raises(ValueError, match=r"Line 2 of metadata\.jsonl"):
+        read_folder(tmp_path, 64)
+
+
+def test_every_unreadable_image_is_named_with_reason_and_remedy(tmp_path):
+    save(tmp_path, "good.png")
+    (tmp_path / "IMG_04.heic").write_bytes(b"whatever")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "cut.jpg").write_bytes(encoded(Image.effect_noise((200, 200), 80), "JPEG")[:2000])
+    with pytest.raises(ValueError, match="4 of 5 images cannot be read") as error:
+        read_folder(tmp_path, 64)
+    for part in (
+        "IMG_04.heic (unsupported format)",
+        "empty.jpg (empty file)",
+        "text.png (damaged",
+        "cut.jpg (damaged",
+        "Convert",
+    ):
+        assert part in str(error.value)
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("no photos here")
+    with pytest.raises(ValueError, match="has no photos"):
+        read_folder(tmp_path, 64)
+
+
+def test_a_bomb_is_refused_by_its_header():
+    bomb = encoded(Image.new("1", (20_000, 20_000)))
+    with pytest.raises(ValueError, match="megapixels"):
+        decode_photo(bomb)
+
+
+def test_small_photos_and_odd_sizes_are_warned_of(tmp_path):
+    save(tmp_path, "small.png", size=(100, 50))
+    save(tmp_path, "large.png", size=(100, 90))
+    dataset, _ = read_folder(tmp_path, 72)
+    small, odd = dataset.warnings
+    assert "1 of 2 photos are smaller than 72 pixels" in small
+    assert "small.png (100x50)" in small
+    assert "multiple of 64" in odd
+
+
+@pytest.mark.parametrize("resolution", [500, 513, 8, 4096])
+def test_impossible_resolutions_are_refused_with_a_remedy(resolution):
+    with pytest.raises(ValueError, match=f"resolution {resolution}"):
+        check_resolution(resolution)
+
+
+def test_any_change_of_the_folder_changes_its_fingerprint(tmp_path):
+    save(tmp_path, "a.png")
+    seen = {fingerprint(tmp_path)}
+    (tmp_path / "a.txt").write_text("one caption")
+    seen.add(fingerprint(tmp_path))
+    (tmp_path / "a.txt").write_text("two captions")
+    seen.add(fingerprint(tmp_path))
+    save(tmp_path, "a.png", colour=(1, 2, 3))
+    seen.add(fingerprint(tmp_path))
+    assert len(seen) == 4

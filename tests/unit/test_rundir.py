@@ -1,0 +1,64 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from trainer.config import Settings
+from trainer.photos import Dataset, Photo
+from trainer.rundir import Run, RunDir, finished_runs, write_json
+
+
+@pytest.fixture
+def run() -> Run:
+    photo = Photo(path="/photos/a.png", sha256="ab", width=64, height=64, caption="a photo of mysks toy")
+    return Run(
+        name="toy",
+        settings=Settings(
+            method="dreambooth", token="mysks", steps=10, batch_size=1, learning_rate=1e-6, seed=0, precision="auto"
+        ),
+        dataset=Dataset(photos=(photo,), resolution=64, token="mysks"),
+        base_fingerprint="cd",
+        export_path="/out/toy.safetensors",
+        tokenizer_path="/tokenizer",
+    )
+
+
+def test_a_run_survives_its_file(run, tmp_path):
+    run_dir = RunDir(tmp_path)
+    write_json(run_dir.run_json, run.to_json())
+    assert run_dir.load_run() == run
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]  # no temporary file stays
+
+
+def test_whatever_decides_the_result_changes_the_key(run):
+    photo = run.dataset.photos[0]
+    changed = [
+        replace(run, base_fingerprint="ce"),
+        replace(run, settings=replace(run.settings, steps=11)),
+        replace(run, dataset=replace(run.dataset, resolution=128)),
+        replace(run, dataset=replace(run.dataset, crop="top")),
+        replace(run, dataset=replace(run.dataset, photos=(replace(photo, caption="mysks"),))),
+        replace(run, dataset=replace(run.dataset, photos=(replace(photo, sha256="ac"),))),
+        replace(run, dataset=replace(run.dataset, photos=(photo, photo))),
+    ]
+    assert len({run.key, *(c.key for c in changed)}) == len(changed) + 1
+
+
+def test_where_files_lie_does_not_change_the_key(run):
+    photo = replace(run.dataset.photos[0], path="/elsewhere/b.png")
+    moved = replace(run, export_path="/x", tokenizer_path="/y", dataset=replace(run.dataset, photos=(photo,)))
+    assert moved.key == run.key
+
+
+@pytest.mark.parametrize("damage", [{"format": 99}, {"settings": {}}, {"dataset": None}, {"settings": {"token": "../x"}}])
+def test_a_damaged_or_foreign_run_json_is_a_plain_error(run, damage):
+    with pytest.raises(ValueError, match=r"run\.json|token|Unknown"):
+        Run.from_json(json.loads(json.dumps(run.to_json() | damage)))
+
+
+def test_only_finished_runs_are_listed(tmp_path):
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "finished").mkdir()
+    write_json(tmp_path / "finished" / "result.json", {})
+    assert [r.path.name for r in finished_runs(tmp_path)] == ["finished"]
+    assert finished_runs(tmp_path / "nowhere") == []

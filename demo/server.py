@@ -37,7 +37,7 @@ class Refused(Exception):
     def __init__(self, answer: dict):
         self.errors = answer["node_errors"]
         details = [e["details"] for node in self.errors.values() for e in node["errors"]]
-        super().__init__("; ".join(details) or answer["error"]["message"])
+        super().__init__("; ".join(details) or answer["error"]["message"])  # no details: the graph itself is wrong
 
 
 class Failed(Exception):
@@ -132,9 +132,14 @@ class Server:
         channel = websocket.create_connection(f"ws://{HOST}:{self.port}/ws?clientId={client}", timeout=600)
         try:
             try:
-                prompt_id = self.post("/prompt", {"prompt": graph, "client_id": client})["prompt_id"]
+                answer = self.post("/prompt", {"prompt": graph, "client_id": client})
             except urllib.error.HTTPError as error:
                 raise Refused(json.loads(error.read())) from None
+            prompt_id = answer["prompt_id"]
+            if answer["node_errors"]:  # ComfyUI queued the branches that have no error; half a graph is no result
+                self.post("/queue", {"delete": [prompt_id]})
+                self.post("/interrupt", {"prompt_id": prompt_id})
+                raise Refused(answer)
             began: dict[str, float] = {}
             seconds: dict[str, float] = {}
             running = None

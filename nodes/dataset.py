@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from ..trainer import captions, photos
 from ..trainer.config import check_token
 from . import host
-from .sockets import CATEGORY, Dataset
+from .sockets import CATEGORY, Dataset, validation
 
 
 class DatasetLoader(io.ComfyNode):
@@ -58,17 +58,13 @@ class DatasetLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str = "", resolution: int = 512) -> bool | str:
-        try:
-            photos.check_resolution(resolution)
-            if folder:
-                host.photo_folder(folder)
-        except ValueError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, folder: str | None = None) -> bool | str:
+        return validation(host.photo_folder, folder)
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str, resolution: int, crop: str) -> str:
+    def fingerprint_inputs(cls, folder: str | None, resolution: int, crop: str) -> str | float:
+        if folder is None:  # it comes by a link, and ComfyUI does not tell what it will be
+            return float("nan")
         return photos.fingerprint(host.photo_folder(folder))
 
     @classmethod
@@ -118,12 +114,8 @@ class CaptionWithToken(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, token: str = "mysks", template: str = captions.DEFAULT_TEMPLATE) -> bool | str:
-        try:
-            captions.fill_template(template, check_token(token), "")
-        except ValueError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, token: str | None = None) -> bool | str:
+        return validation(check_token, token)
 
     @classmethod
     def execute(cls, dataset: photos.Dataset, token: str, class_word: str, template: str) -> io.NodeOutput:

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..trainer.config import MAX_BATCH, MAX_STEPS, Settings, check_name
 from ..trainer.photos import Dataset as PhotoDataset
 from . import host, runner
-from .sockets import BASE_INPUTS, CATEGORY, Dataset, LossMap, advanced_training_inputs, seed_input
+from .sockets import BASE_INPUTS, CATEGORY, Dataset, LossMap, advanced_training_inputs, seed_input, validation
 
 
 class DreamBoothTrain(io.ComfyNode):
@@ -59,12 +59,8 @@ class DreamBoothTrain(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name: str = "my-subject") -> bool | str:
-        try:
-            check_name(name)
-        except ValueError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        return validation(check_name, name)
 
     @classmethod
     def execute(cls, model, clip, vae, dataset: PhotoDataset, name: str, **widgets) -> io.NodeOutput:

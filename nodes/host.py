@@ -59,15 +59,16 @@ def photo_folder(name: str) -> Path:
 
     ValueError when it leads out of them or is not there.
     """
-    for prefix, root in _photo_roots():
-        path = root / name.removeprefix(prefix)
-        if name.startswith(prefix) and _inside(root, path) and path.is_dir():
+    paths = [(root, root / name.removeprefix(prefix)) for prefix, root in _photo_roots() if name.startswith(prefix)]
+    inside = [path for root, path in paths if _inside(root, path)]
+    for path in inside:
+        if path.is_dir():
             return path
-    if not any(_inside(root, root / name.removeprefix(prefix)) for prefix, root in _photo_roots()):
-        raise ValueError(
-            f"The folder {name!r} is outside ComfyUI's input and datasets folders. Copy the photos into a subfolder of input."
-        )
-    raise ValueError(f"The folder {name!r} does not exist. Put the photos into a subfolder of ComfyUI's input and press R.")
+    if inside:
+        raise ValueError(f"The folder {name!r} does not exist. Put the photos into a subfolder of ComfyUI's input and press R.")
+    raise ValueError(
+        f"The folder {name!r} is outside ComfyUI's input and datasets folders. Copy the photos into a subfolder of input."
+    )
 
 
 def _inside(root: Path, path: Path) -> bool:
@@ -208,7 +209,9 @@ def finished_run_ids() -> list[str]:
 def finished_run(run_id: str) -> tuple[Run, Path]:
     """A finished run and its exported file. ValueError when it is not listed."""
     if run_id not in finished_run_ids():
-        raise ValueError(f"There is no finished run {run_id!r}, or its exported file is gone. Train it, or choose another.")
+        raise ValueError(
+            f"There is no finished run {run_id!r}, or its exported file is gone. Press R to refresh the list, or train it."
+        )
     run_dir = RunDir(runs_root() / run_id)
     return run_dir.load_run(), exported_file(run_dir)
 

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from . import host
-from .sockets import CATEGORY
+from .sockets import CATEGORY, validation
 from .token_clip import clip_with_token, prompt_text
 
 
@@ -28,10 +28,8 @@ class LoadFinetuned(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, run: str = "") -> bool | str:
-        if run and run not in host.finished_run_ids():
-            return f"There is no finished run {run!r}, or its exported file is gone. Press R to refresh the list, or train it."
-        return True
+    def validate_inputs(cls, run: str | None = None) -> bool | str:
+        return validation(host.finished_run, run)
 
     @classmethod
     def execute(cls, run: str) -> io.NodeOutput:

@@ -1,4 +1,6 @@
-"""What the nodes of this pack share of their schemas."""
+"""What the nodes of this pack share: sockets, widgets, how a widget is checked."""
+
+from collections.abc import Callable
 
 from comfy_api.latest import io
 
@@ -11,6 +13,19 @@ BASE_INPUTS = [
     io.Clip.Input("clip", tooltip="The base model's text encoder."),
     io.Vae.Input("vae", tooltip="The base model's VAE. It turns the photos into latents."),
 ]
+
+
+def validation(check: Callable[[str], object], value: str | None) -> bool | str:
+    """What `validate_inputs` answers: True, or the sentence of the ValueError that `check` raises.
+
+    A value that comes by a link is None here; the node checks it when it runs.
+    """
+    try:
+        if value is not None:
+            check(value)
+    except ValueError as error:
+        return str(error)
+    return True
 
 
 def seed_input() -> io.Int.Input:

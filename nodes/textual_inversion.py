@@ -6,7 +6,7 @@ from ..trainer.captions import caption_with_token
 from ..trainer.config import MAX_BATCH, MAX_STEPS, Settings, check_token
 from ..trainer.photos import Dataset as PhotoDataset
 from . import host, runner
-from .sockets import BASE_INPUTS, CATEGORY, Dataset, LossMap, advanced_training_inputs, seed_input
+from .sockets import BASE_INPUTS, CATEGORY, Dataset, LossMap, advanced_training_inputs, seed_input, validation
 from .token_clip import clip_with_token, prompt_text
 
 
@@ -54,18 +54,14 @@ class TextualInversionTrain(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, token: str = "mysks", initializer: str = "toy") -> bool | str:
-        try:
-            check_token(token)
-        except ValueError as error:
-            return str(error)
-        if not initializer.strip():
-            return "The initializer is empty. Write what the subject is, for example 'toy'."
-        return True
+    def validate_inputs(cls, token: str | None = None) -> bool | str:
+        return validation(check_token, token)
 
     @classmethod
     def execute(cls, model, clip, vae, dataset: PhotoDataset, token: str, initializer: str, **widgets) -> io.NodeOutput:
         token, initializer = check_token(token), " ".join(initializer.split())
+        if not initializer:
+            raise ValueError("The initializer is empty. Write what the subject is, for example 'toy'.")
         if not dataset.token:
             texts = [caption_with_token(photo.caption, token, initializer) for photo in dataset.photos]
             dataset = dataset.with_captions(texts, token, initializer)

@@ -1,0 +1,153 @@
+"""Wrong input gets a sentence before any training starts, and the server goes on."""
+
+import pytest
+from PIL import Image
+
+from demo.run import node
+from demo.server import Failed, Refused
+
+REFUSED = (Failed, Refused)
+
+
+@pytest.fixture(autouse=True)
+def nothing_trained_and_the_server_lives(server, base_directory):
+    runs = base_directory / "output" / "finetune"
+    before = set(runs.glob("*"))
+    yield
+    assert set(runs.glob("*")) == before
+    inputs = {"folder": "plush", "resolution": 64, "crop": "center"}
+    good = {
+        "1": {"class_type": "DatasetLoader", "inputs": inputs},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 1]}},
+    }
+    assert len(server.run(good).outputs["2"]["images"]) == 4
+
+
+@pytest.fixture
+def folder(base_directory, request):
+    """A new folder below input, named after the test."""
+    path = base_directory / "input" / request.node.name
+    path.mkdir()
+    return path
+
+
+def picture(path, size=(64, 64)) -> None:
+    Image.new("RGB", size, "teal").save(path)
+
+
+def use(graph: dict, class_type: str, **inputs) -> dict:
+    graph[node(graph, class_type)]["inputs"] |= inputs
+    return graph
+
+
+def test_missing_folder(server, quick_graph):
+    with pytest.raises(REFUSED, match=r"'gone' does not exist\. Put the photos into a subfolder of ComfyUI's input"):
+        server.run(use(quick_graph, "DatasetLoader", folder="gone"))
+
+
+@pytest.mark.parametrize(
+    "outside", ["../models", "/etc", "plush/../../models", "datasets/../models", ".", "plush/\0", "C:\\Windows"]
+)
+def test_folder_outside_the_allowed_roots(server, quick_graph, outside):
+    with pytest.raises(REFUSED, match=r"outside ComfyUI's input and datasets folders|does not exist"):
+        server.run(use(quick_graph, "DatasetLoader", folder=outside))
+
+
+def test_a_link_that_leads_out(server, quick_graph, base_directory, tmp_path):
+    picture(tmp_path / "secret.png")
+    (base_directory / "input" / "link").symlink_to(tmp_path)
+    with pytest.raises(REFUSED, match=r"outside ComfyUI's input"):
+        server.run(use(quick_graph, "DatasetLoader", folder="link"))
+
+
+def test_empty_folder(server, quick_graph, folder):
+    with pytest.raises(REFUSED, match=r"has no photos\. Put jpg, png, webp or bmp files into it"):
+        server.run(use(quick_graph, "DatasetLoader", folder=folder.name))
+
+
+def test_no_readable_image(server, quick_graph, folder):
+    (folder / "a.jpg").write_bytes(b"\xff\xd8 broken")
+    with pytest.raises(REFUSED, match=r"1 of 1 images cannot be read: a\.jpg \(damaged.*Convert them"):
+        server.run(use(quick_graph, "DatasetLoader", folder=folder.name))
+
+
+def test_some_unreadable_images_are_each_named(server, quick_graph, folder):
+    picture(folder / "good.png")
+    (folder / "IMG_04.heic").write_bytes(b"x")
+    (folder / "zero.png").write_bytes(b"")
+    with pytest.raises(
+        REFUSED, match=r"2 of 3 images cannot be read: IMG_04\.heic \(unsupported format\), zero\.png \(empty file\)"
+    ):
+        server.run(use(quick_graph, "DatasetLoader", folder=folder.name))
+
+
+def test_small_images_are_warned_of_and_used(server, folder):
+    picture(folder / "small.png", (40, 30))
+    graph = {
+        "1": {"class_type": "DatasetLoader", "inputs": {"folder": folder.name, "resolution": 72, "crop": "center"}},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 1]}},
+    }
+    (text,) = server.run(graph).outputs["1"]["text"]
+    assert "1 of 1 photos are smaller than 72 pixels and will be enlarged: small.png (40x30)." in text
+    assert "a multiple of 64 suits SD v1.5 better" in text
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "family"),
+    [("sdxl", "an SDXL model"), ("sd2", "an SD 2 model"), ("inpainting", "an SD v1.5 inpainting model")],
+)
+def test_a_base_of_another_family_is_named(server, quick_graph, checkpoint, family):
+    graph = use(quick_graph, "CheckpointLoaderSimple", ckpt_name=f"{checkpoint}.safetensors")
+    train = node(graph, "DreamBoothTrain")
+    wanted = {train, *(node(graph, c) for c in ("CheckpointLoaderSimple", "DatasetLoader", "CaptionWithToken"))}
+    with pytest.raises(Failed, match=f"The base is {family}. These nodes train SD v1.5 models"):
+        server.run({i: n for i, n in graph.items() if i in wanted})
+
+
+def test_a_v_prediction_base_is_named(server, quick_graph):
+    base = node(quick_graph, "CheckpointLoaderSimple")
+    quick_graph["v"] = {
+        "class_type": "ModelSamplingDiscrete",
+        "inputs": {"model": [base, 0], "sampling": "v_prediction", "zsnr": False},
+    }
+    with pytest.raises(Failed, match="The base is a v-prediction model"):
+        server.run(use(quick_graph, "DreamBoothTrain", model=["v", 0]))
+
+
+@pytest.mark.parametrize(
+    ("token", "sentence"), [("", "The token is empty"), ("two words", "must be one word"), ("../x", "cannot be used")]
+)
+def test_a_token_that_cannot_be_used(server, quick_graph, token, sentence):
+    with pytest.raises(REFUSED, match=sentence):
+        server.run(use(quick_graph, "CaptionWithToken", token=token))
+
+
+def test_a_dataset_without_token(server, quick_graph):
+    with pytest.raises(Failed, match=r"The dataset has no token\. Put Caption with Token between"):
+        server.run(use(quick_graph, "DreamBoothTrain", dataset=[node(quick_graph, "DatasetLoader"), 0]))
+
+
+@pytest.mark.parametrize("resolution", [500, 513])
+def test_a_resolution_that_is_no_multiple_of_8(server, quick_graph, resolution):
+    with pytest.raises(REFUSED, match=rf"{resolution} is not a multiple of 8\. Use 512: multiples of 64"):
+        server.run(use(quick_graph, "DatasetLoader", resolution=resolution))
+
+
+@pytest.mark.parametrize("name", ["", "../escape", "a/b", "nul"])
+def test_a_name_that_is_no_file_name(server, quick_graph, name):
+    with pytest.raises(REFUSED, match="The name"):
+        server.run(use(quick_graph, "DreamBoothTrain", name=name))
+
+
+def test_a_run_that_is_not_there(server):
+    graph = {
+        "1": {"class_type": "LoadFinetuned", "inputs": {"run": "../../models"}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 3]}},
+    }
+    with pytest.raises(Refused, match="There is no finished run"):
+        server.run(graph)
+
+
+def test_settings_that_do_not_go_together(server, quick_graph):
+    with pytest.raises(Failed, match="lr_warmup_steps is 5; it must be between 0 and 2"):
+        server.run(use(quick_graph, "DreamBoothTrain", lr_warmup_steps=5))

@@ -1,0 +1,164 @@
+"""The main job in a real server: photos in, a trained subject out."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from demo.run import SEEDS, node, similarity
+
+from .conftest import picture_graph
+
+SHARED_PHOTOS = Path(__file__).parents[3] / "shared" / "dreambench" / "grey_sloth_plushie"
+
+
+def shown(server, result, node_id: str) -> Image.Image:
+    return server.image(result.outputs[node_id]["images"][0]).convert("RGB")
+
+
+def same(one: Image.Image, two: Image.Image) -> bool:
+    return np.array_equal(np.asarray(one), np.asarray(two))
+
+
+def files(base_directory: Path) -> set[Path]:
+    """Everything that training writes."""
+    return {p for folder in ("finetune", "checkpoints") for p in (base_directory / "output" / folder).glob("**/*")}
+
+
+def test_the_picture_after_training_is_the_subject(server, graph, base_directory):
+    before, after = [], []
+    for seed in SEEDS:
+        for label in ("(before)", "(after)"):
+            graph[node(graph, "KSampler", label)]["inputs"]["seed"] = seed
+        result = server.run(graph)
+        for label, found in (("before", before), ("after", after)):
+            picture = shown(server, result, node(graph, "SaveImage", f"{label} training"))
+            found.append(similarity(picture, base_directory / "input" / "plush"))
+    print(f"\nsimilarity before {before}, after {after}")
+    assert np.mean(before) <= 0.30
+    assert np.mean(after) >= 0.80
+
+
+def test_training_shows_phase_step_loss_and_time_left(server, quick_graph):
+    quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"] |= {"name": "progress", "steps": 12}
+    train = node(quick_graph, "DreamBoothTrain")
+    texts = []
+    server.run(quick_graph, on_text=lambda node_id, text: texts.append((node_id, text)))
+    assert {node_id for node_id, _ in texts} == {train}
+    words = " | ".join(text for _, text in texts)
+    for part in (
+        "Saving the base model",
+        "Encoding captions",
+        "Encoding photos: 4 of 4",
+        "Training: step",
+        "loss 0.",
+        "Exporting",
+    ):
+        assert part in words
+    assert "s left" in words
+
+
+def test_the_loader_shows_exactly_what_training_sees(server, quick_graph, base_directory):
+    result = server.run(quick_graph)
+    loader, preview = node(quick_graph, "DatasetLoader"), node(quick_graph, "PreviewImage")
+    pictures = [server.image(image) for image in result.outputs[preview]["images"]]
+    assert [p.size for p in pictures] == [(64, 64)] * 4
+    first = Image.open(base_directory / "input" / "plush" / "plush-1.jpg").resize((64, 64), Image.Resampling.LANCZOS)
+    assert np.abs(np.asarray(pictures[0].convert("RGB"), dtype=int) - np.asarray(first)).max() <= 1
+    assert result.outputs[loader]["text"] == ["4 photos, 4 captions, ready"]
+
+
+def test_the_captions_and_the_pieces_of_the_token_are_shown(server, quick_graph):
+    result = server.run(quick_graph)
+    (text,) = result.outputs[node(quick_graph, "CaptionWithToken")]["text"]
+    assert text.splitlines()[:2] == [
+        "CLIP reads mysks → my + sks",
+        "plush-1.jpg: a photo of mysks plush toy on a meadow",
+    ]
+
+
+def test_a_finished_run_is_loaded_everywhere_and_never_trained_again(server, start_server, quick_graph, base_directory):
+    train, save = node(quick_graph, "DreamBoothTrain"), node(quick_graph, "SaveImage", "after training")
+    quick_graph[train]["inputs"]["name"] = "again"
+    quick_graph[node(quick_graph, "KSampler", "(after)")]["inputs"]["steps"] = 25
+    first = server.run(quick_graph)
+    picture = shown(server, first, save)
+    file = first.outputs[train]["text"][0].splitlines()[-1]
+    written = files(base_directory)
+
+    repeated = server.run(quick_graph)
+    assert repeated.seconds.get(train, 0.0) < 5
+    with start_server() as restarted:
+        again = restarted.run(quick_graph)
+        print(f"\nnode time of the finished run after a restart: {again.seconds[train]:.1f} s")
+        assert again.seconds[train] < 5
+        assert same(shown(restarted, again, save), picture)
+
+        runs = restarted.get("/object_info/LoadFinetuned")["LoadFinetuned"]["input"]["required"]["run"][1]["options"]
+        assert runs[0] == Path(file).stem  # the newest first
+        prompt = quick_graph[node(quick_graph, "PrimitiveStringMultiline")]["inputs"]["value"]
+        for loader in (
+            {"class_type": "LoadFinetuned", "inputs": {"run": runs[0]}},
+            {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": file}},
+        ):
+            result = restarted.run(picture_graph(loader, prompt))
+            assert same(shown(restarted, result, "save"), picture), loader
+    assert files(base_directory) == written
+
+
+def test_the_trigger_text_is_token_and_class(server, quick_graph):
+    train = node(quick_graph, "DreamBoothTrain")
+    file = server.run(quick_graph).outputs[train]["text"][0].splitlines()[-1]
+    preview = {
+        "1": {"class_type": "LoadFinetuned", "inputs": {"run": Path(file).stem}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 3]}},
+    }
+    assert server.run(preview).outputs["2"]["text"] == ["mysks plush toy"]
+
+
+def test_a_learning_rate_of_zero_exports_exactly_the_base(server, quick_graph, base_directory):
+    train = node(quick_graph, "DreamBoothTrain")
+    quick_graph[train]["inputs"] |= {"name": "zero", "learning_rate": 0.0}
+    file = server.run(quick_graph).outputs[train]["text"][0].splitlines()[-1]
+    base = load_file(base_directory / "models" / "checkpoints" / "standin.safetensors")
+    exported = load_file(base_directory / "output" / "checkpoints" / file)
+    assert exported.keys() == base.keys()
+    assert all(torch.equal(exported[k], base[k]) and exported[k].dtype == base[k].dtype for k in base)
+
+
+def test_an_edited_caption_is_a_new_run(server, quick_graph, base_directory):
+    train = node(quick_graph, "DreamBoothTrain")
+    quick_graph[train]["inputs"]["name"] = "edited"
+    caption = base_directory / "input" / "plush" / "plush-1.txt"
+    original = caption.read_text()
+    first = server.run(quick_graph).outputs[train]["text"]
+    caption.write_text("a photo of a plush toy under a tree")
+    try:
+        assert server.run(quick_graph).outputs[train]["text"] != first
+    finally:
+        caption.write_text(original)
+
+
+def test_comfyuis_own_loss_plot_takes_our_losses(server, quick_graph):
+    result = server.run(quick_graph)
+    assert shown(server, result, node(quick_graph, "LossGraphNode")).size == (840, 520)
+
+
+@pytest.mark.skipif(not SHARED_PHOTOS.is_dir(), reason="needs the photos of ../shared/dreambench/grey_sloth_plushie")
+def test_real_photos_become_a_saved_image(server, quick_graph, base_directory):
+    folder = base_directory / "input" / "sloth"
+    folder.mkdir()
+    for photo in SHARED_PHOTOS.glob("*.jpg"):
+        (folder / photo.name).write_bytes(photo.read_bytes())
+    graph = copy.deepcopy(quick_graph)
+    graph[node(graph, "DatasetLoader")]["inputs"]["folder"] = "sloth"
+    graph[node(graph, "CaptionWithToken")]["inputs"]["class_word"] = "sloth plushie"
+    result = server.run(graph)
+    (text,) = result.outputs[node(graph, "DatasetLoader")]["text"]
+    assert text == "5 photos, 0 captions, ready"
+    saved = result.outputs[node(graph, "SaveImage", "after training")]["images"][0]
+    assert (base_directory / "output" / saved["filename"]).is_file()

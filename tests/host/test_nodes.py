@@ -1,0 +1,58 @@
+"""What ComfyUI knows of the pack."""
+
+import re
+
+import pytest
+
+IDS = ("DatasetLoader", "CaptionWithToken", "DreamBoothTrain", "TextualInversionTrain", "LoadFinetuned")
+
+
+@pytest.fixture(scope="module")
+def info(server) -> dict:
+    return {name: server.get(f"/object_info/{name}").get(name) for name in IDS}
+
+
+def test_every_node_is_registered_by_this_pack_in_one_category(info):
+    assert all(info.values())
+    assert {node["category"] for node in info.values()} == {"Subject Trainer"}
+    assert all(node["python_module"].startswith("custom_nodes.") for node in info.values())
+
+
+def test_every_input_and_output_has_a_tooltip(info):
+    for name, node in info.items():
+        for kind in ("required", "optional"):
+            for widget, (_, options) in node["input"].get(kind, {}).items():
+                assert options.get("tooltip"), (name, widget)
+        assert all(node["output_tooltips"]), name
+
+
+def test_sockets_are_comfyuis_own(info):
+    assert info["DatasetLoader"]["output"] == ["DATASET", "IMAGE"]
+    assert info["CaptionWithToken"]["output"] == ["DATASET", "STRING", "STRING"]
+    assert info["DreamBoothTrain"]["output"] == ["MODEL", "CLIP", "VAE", "LOSS_MAP", "STRING"]
+    assert info["TextualInversionTrain"]["output"] == ["CLIP", "STRING", "LOSS_MAP", "STRING"]
+    assert info["LoadFinetuned"]["output"] == ["MODEL", "CLIP", "VAE", "STRING"]
+
+
+def test_rarely_used_widgets_are_advanced(info):
+    for name in ("DreamBoothTrain", "TextualInversionTrain"):
+        advanced = {w for w, (_, options) in info[name]["input"]["required"].items() if options.get("advanced")}
+        assert advanced == {"lr_scheduler", "lr_warmup_steps", "precision", "gradient_checkpointing", "checkpoint_every"}
+
+
+def test_new_folders_are_listed_when_the_page_refreshes(server, base_directory):
+    def listed() -> list[str]:
+        return server.get("/object_info/DatasetLoader")["DatasetLoader"]["input"]["required"]["folder"][1]["options"]
+
+    assert "plush" in listed()
+    assert not {"fresh", "datasets/mine"} & set(listed())
+    (base_directory / "input" / "fresh").mkdir()
+    (base_directory / "datasets" / "mine").mkdir(parents=True)
+    assert {"fresh", "datasets/mine"} <= set(listed())
+
+
+def test_the_pack_costs_the_start_under_a_fifth_of_a_second(server):
+    """ComfyUI measures it itself."""
+    times = re.findall(r"([\d.]+) seconds: (.*)", server.log.read_text())
+    assert times
+    assert all(float(seconds) < 0.2 for seconds, _ in times), times

@@ -1,0 +1,111 @@
+"""Textual Inversion in a real server."""
+
+import pytest
+
+from demo.server import Failed
+
+from .conftest import picture_graph
+from .test_dreambooth import same, shown
+
+BASE = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "standin.safetensors"}}
+
+
+def train_node(**changes) -> dict:
+    inputs = {
+        "model": ["loader", 0],
+        "clip": ["loader", 1],
+        "vae": ["loader", 2],
+        "dataset": ["photos", 0],
+        "token": "inverted",
+        "initializer": "toy",
+        "steps": 8,
+        "batch_size": 1,
+        "learning_rate": 0.1,
+        "seed": 0,
+        "lr_scheduler": "constant",
+        "lr_warmup_steps": 0,
+        "precision": "auto",
+        "gradient_checkpointing": False,
+        "checkpoint_every": 500,
+    }
+    return {"class_type": "TextualInversionTrain", "inputs": inputs | changes}
+
+
+def training_graph(**changes) -> dict:
+    photos = {"class_type": "DatasetLoader", "inputs": {"folder": "plush", "resolution": 64, "crop": "center"}}
+    return {"loader": BASE, "photos": photos, "train": train_node(**changes)}
+
+
+@pytest.fixture(scope="module")
+def trained(server):
+    """Training and a picture with the node's own CLIP and bare token, in one graph."""
+    graph = training_graph() | picture_graph(BASE, "a photo of inverted by a lake", clip=["train", 0])
+    graph["text"] = {"class_type": "PreviewAny", "inputs": {"source": ["train", 1]}}
+    return server.run(graph)
+
+
+def test_the_file_works_as_an_embedding_in_a_plain_prompt(server, trained, base_directory):
+    assert (base_directory / "models" / "embeddings" / "inverted.safetensors").is_file()
+    pictures = {
+        prompt: shown(server, server.run(picture_graph(BASE, f"a photo of {prompt} by a lake")), "save")
+        for prompt in ("embedding:inverted", "toy", "inverted")
+    }
+    assert not same(pictures["embedding:inverted"], pictures["toy"])
+    assert not same(pictures["embedding:inverted"], pictures["inverted"])  # a plain CLIP does not know the bare word
+    assert same(pictures["embedding:inverted"], shown(server, trained, "save"))  # the node's CLIP does
+
+
+def test_the_prompt_text_is_what_any_clip_understands(server, trained):
+    assert trained.outputs["text"]["text"] == ["embedding:inverted toy"]
+
+
+@pytest.mark.parametrize(
+    ("bare", "spelled"),
+    [
+        ("a (inverted:1.3) thing", "a (embedding:inverted:1.3) thing"),
+        ("Inverted, by a lake", "embedding:inverted , by a lake"),
+        ("a photo of invertedly", "a photo of invertedly"),
+        ("embedding:inverted again", "embedding:inverted again"),
+    ],
+)
+def test_the_bare_token_means_the_embedding(server, trained, bare, spelled):
+    graph = training_graph() | picture_graph(BASE, bare, clip=["train", 0])
+    taught = shown(server, server.run(graph), "save")
+    plain = shown(server, server.run(picture_graph(BASE, spelled)), "save")
+    assert same(taught, plain)
+
+
+def test_the_unet_is_untouched(server, trained):
+    graph = training_graph() | picture_graph(BASE, "a photo of a toy")
+    assert same(
+        shown(server, server.run(graph), "save"), shown(server, server.run(picture_graph(BASE, "a photo of a toy")), "save")
+    )
+
+
+def test_load_finetuned_gives_the_base_and_a_clip_that_knows_the_token(server, trained):
+    run = next(r for r in _runs(server) if r.startswith("inverted-"))
+    loader = {"class_type": "LoadFinetuned", "inputs": {"run": run}}
+    loaded = shown(server, server.run(picture_graph(loader, "a photo of inverted by a lake")), "save")
+    assert same(loaded, shown(server, trained, "save"))
+
+
+def _runs(server) -> list[str]:
+    return server.get("/object_info/LoadFinetuned")["LoadFinetuned"]["input"]["required"]["run"][1]["options"]
+
+
+def test_another_run_with_the_same_token_overwrites_nothing(server, trained, base_directory):
+    embeddings = base_directory / "models" / "embeddings"
+    before = (embeddings / "inverted.safetensors").read_bytes()
+    result = server.run(training_graph(seed=1))
+    file = result.outputs["train"]["text"][0].splitlines()[-1]
+    assert file.startswith("inverted-")
+    assert (embeddings / file).is_file()
+    assert (embeddings / "inverted.safetensors").read_bytes() == before
+
+
+def test_captions_with_the_token_of_another_node_are_refused(server):
+    graph = training_graph(dataset=["captions", 0])
+    inputs = {"dataset": ["photos", 0], "token": "mysks", "class_word": "toy", "template": "a photo of {token}"}
+    graph["captions"] = {"class_type": "CaptionWithToken", "inputs": inputs}
+    with pytest.raises(Failed, match="token 'mysks', this node trains 'inverted'"):
+        server.run(graph)

@@ -34,6 +34,7 @@ def seed_input() -> io.Int.Input:
         default=0,
         min=0,
         max=2**64 - 1,
+        control_after_generate=False,  # else the page changes it after each queueing, and every queueing trains anew
         tooltip="Decides noise, timesteps and the order of the photos. The same seed gives the same result.",
     )
 

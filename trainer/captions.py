@@ -14,6 +14,11 @@ def has_word(caption: str, word: str) -> bool:
     return bool(_word(word).search(caption))
 
 
+def split_at_word(caption: str, word: str) -> list[str]:
+    """The texts around each place where `word` stands as a whole; one when it does not."""
+    return _word(word).split(caption)
+
+
 def fill_template(template: str, token: str, class_word: str) -> str:
     """`{token}` and `{class}` replaced; ValueError when the template has no `{token}`."""
     if "{token}" not in template:

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .base_model import BaseModel, load_tokenizer, noise_schedule, tokenize
-from .captions import has_word
+from .base_model import CONTEXT_LENGTH, BaseModel, load_tokenizer, noise_schedule
+from .captions import split_at_word
 from .checkpoint import save_tensors
 from .events import Reporter, StopRequest
 from .export import metadata
@@ -37,11 +36,8 @@ class PlaceholderEmbedding(nn.Module):
         return torch.where((past >= 0)[..., None], self.vectors[past.clamp(min=0)].to(known.dtype), known)
 
 
-def add_placeholder(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, token: str, initializer: str) -> PlaceholderEmbedding:
-    """Teach tokenizer and text encoder the token, starting from the mean of the initializer's embeddings.
-
-    A token that is a word of CLIP's own vocabulary becomes a placeholder too: in captions it means the subject.
-    """
+def add_placeholder(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, initializer: str) -> PlaceholderEmbedding:
+    """Give the text encoder a trainable row, starting from the mean of the initializer's embeddings."""
     ids = tokenizer(initializer, add_special_tokens=False).input_ids
     if not ids:
         raise TrainingError(f"The initializer {initializer!r} has no words. Use the subject's class, for example 'toy'.")
@@ -51,18 +47,26 @@ def add_placeholder(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, token
     return parent.token_embedding
 
 
-def placeholder_ids(tokenizer: CLIPTokenizer, captions: list[str], token: str, vocabulary: int) -> Tensor:
-    """Token ids (C, 77) in which the token is the id `vocabulary`. ValueError names a caption where it is missing or cut."""
+def placeholder_ids(tokenizer: CLIPTokenizer, captions: list[str], token: str, placeholder: int) -> Tensor:
+    """Token ids (C, 77) with the id `placeholder` where the token stands as a word, whatever CLIP would make of it.
+
+    ValueError names a caption where the token is missing or cut off.
+    """
+    room = CONTEXT_LENGTH - 2
+    rows = []
     for caption in captions:
-        if not has_word(caption, token):
+        before, *after = split_at_word(caption, token)
+        if not after:
             raise ValueError(f"The caption {caption!r} does not contain the token {token!r}.")
-    tokenizer.add_tokens([AddedToken(token, single_word=True)])  # as a word of its own, not inside others
-    added = tokenizer.convert_tokens_to_ids(token)
-    ids = tokenize(tokenizer, captions)
-    for caption, row in zip(captions, ids, strict=True):
-        if not (row == added).any():
+        ids = tokenizer(before, add_special_tokens=False).input_ids
+        for text in after:
+            ids += [placeholder, *tokenizer(text, add_special_tokens=False).input_ids]
+        ids = ids[:room]
+        if placeholder not in ids:
             raise ValueError(f"In the caption {caption!r} the token lies beyond the 77 pieces that CLIP reads. Shorten it.")
-    return torch.where(ids == added, vocabulary, ids)
+        padding = [tokenizer.pad_token_id] * (room - len(ids))
+        rows.append([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *padding])
+    return torch.tensor(rows)
 
 
 def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> None:
@@ -75,7 +79,7 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     tokenizer = load_tokenizer(run.tokenizer_path)
     text_encoder = base.text_encoder()
     vocabulary = text_encoder.config.vocab_size
-    placeholder = add_placeholder(text_encoder, tokenizer, settings.token, settings.initializer)
+    placeholder = add_placeholder(text_encoder, tokenizer, settings.initializer)
     text_encoder.to(accelerator.device)
     captions = sorted({photo.caption for photo in photos})
     ids = placeholder_ids(tokenizer, captions, settings.token, vocabulary).to(accelerator.device)  # (C, 77)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trainer.base_model import BaseModel, load_tokenizer
+from trainer.base_model import BaseModel, load_tokenizer, tokenize
 from trainer.textual_inversion import add_placeholder, placeholder_ids
 
 from .conftest import INVERSION, TOKENIZER, work
@@ -38,7 +38,7 @@ def test_a_learning_rate_of_zero_exports_the_initializer(make_run, standin_base)
 def test_every_other_row_and_parameter_keeps_its_bytes(standin_base):
     text_encoder, tokenizer = BaseModel(standin_base).text_encoder(), load_tokenizer(str(TOKENIZER))
     before = {k: v.clone() for k, v in text_encoder.state_dict().items()}
-    placeholder = add_placeholder(text_encoder, tokenizer, "mysks", "toy")
+    placeholder = add_placeholder(text_encoder, tokenizer, "toy")
     ids = placeholder_ids(tokenizer, ["a photo of mysks"], "mysks", text_encoder.config.vocab_size)
     optimizer = torch.optim.AdamW([p for p in text_encoder.parameters() if p.requires_grad], lr=0.1, weight_decay=0.01)
     for _ in range(5):
@@ -51,13 +51,21 @@ def test_every_other_row_and_parameter_keeps_its_bytes(standin_base):
     assert not torch.equal(vectors[0], placeholder.table.weight[tokenizer("toy").input_ids[1]])
 
 
-def test_a_token_that_clip_knows_becomes_a_placeholder_too(standin_base):
+def test_a_token_that_clip_knows_becomes_a_placeholder_too():
     tokenizer = load_tokenizer(str(TOKENIZER))
     ids = placeholder_ids(tokenizer, ["a photo of cat on a cathedral", "CAT, sitting"], "cat", 49408)
     assert (ids == 49408).sum(dim=1).tolist() == [1, 1]
 
 
-def test_captions_whose_token_is_missing_or_cut_off_are_named(standin_base):
+def test_captions_are_read_as_clip_reads_them_around_the_token():
+    tokenizer = load_tokenizer(str(TOKENIZER))
+    caption = "a photo of mysks, by a lake (mysks again)"
+    ids = placeholder_ids(tokenizer, [caption], "mysks", 49408)
+    same = tokenize(tokenizer, [caption.replace("mysks", "dog")])
+    assert torch.equal(torch.where(ids == 49408, tokenizer("dog").input_ids[1], ids), same)
+
+
+def test_captions_whose_token_is_missing_or_cut_off_are_named():
     tokenizer = load_tokenizer(str(TOKENIZER))
     with pytest.raises(ValueError, match="'a toy' does not contain"):
         placeholder_ids(tokenizer, ["a toy"], "mysks", 49408)

@@ -1,0 +1,91 @@
+"""The graph editor in a real browser."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1900,1200"
+)
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")),
+    reason="needs Chromium and its driver: apt-get install chromium chromium-driver",
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = Options()
+    options.binary_location = shutil.which("chromium")
+    for flag in FLAGS.split():
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, server):
+    """ComfyUI's page with the shipped workflow opened."""
+    browser.get(f"http://127.0.0.1:{server.port}/")
+    WebDriverWait(browser, 60).until(lambda b: b.execute_script("return !!window.app?.graph && !!window.app?.extensionManager"))
+    workflow = json.loads((WORKFLOWS / "train_and_compare.json").read_text(encoding="utf-8"))
+    browser.execute_async_script(
+        "const [workflow, done] = arguments; window.app.loadGraphData(workflow).then(() => done())", workflow
+    )
+    return browser
+
+
+def test_the_shipped_workflow_queues_exactly_its_api_twin(page, shipped_workflow):
+    queued = page.execute_async_script("const [done] = arguments; window.app.graphToPrompt().then((p) => done(p.output))")
+    assert queued == shipped_workflow
+
+
+def test_captions_and_result_are_shown_in_the_nodes(page):
+    """One queueing from the page, without training long: the texts appear, and the training seed stays what it was."""
+    page.execute_script(
+        """
+        const set = (type, values) => {
+          for (const node of window.app.graph.nodes.filter((n) => n.type === type))
+            for (const widget of node.widgets) if (widget.name in values) widget.value = values[widget.name]
+        }
+        set("CheckpointLoaderSimple", { ckpt_name: "standin.safetensors" })
+        set("DatasetLoader", { folder: "plush", resolution: 64 })
+        set("DreamBoothTrain", { steps: 2, name: "page" })
+        set("EmptyLatentImage", { width: 64, height: 64 })
+        set("KSampler", { steps: 2 })
+        window.app.queuePrompt(0, 1)
+        """
+    )
+
+    def report(node_type: str) -> str | None:
+        return page.execute_script(
+            """
+            const node = window.app.graph.nodes.find((n) => n.type === arguments[0])
+            return node.widgets.find((w) => w.name === "report")?.element.value
+            """,
+            node_type,
+        )
+
+    WebDriverWait(page, 120).until(lambda _: report("DreamBoothTrain"))
+    assert report("DreamBoothTrain").startswith("2 steps, mean loss of the last 2: ")
+    assert report("DatasetLoader") == "4 photos, 4 captions, ready"
+    assert "mysks → my + sks" in report("CaptionWithToken")
+    assert "plush-4.jpg: a photo of mysks plush toy in the snow" in report("CaptionWithToken")
+    queued = page.execute_async_script("const [done] = arguments; window.app.graphToPrompt().then((p) => done(p.output))")
+    assert queued["5"]["inputs"]["seed"] == 0
+    assert "report" not in queued["5"]["inputs"]
+
+
+def test_our_scripts_say_nothing_on_the_console(page):
+    ours = [entry for entry in page.get_log("browser") if "/extensions/" in entry["message"] and "show_text" in entry["message"]]
+    assert ours == []

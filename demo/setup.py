@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "ready.json"
+LOG = VENV / "setup.log"
 INPUTS = [ROOT / name for name in ("pyproject.toml", "requirements.txt", "demo/host-requirements.txt", "demo/setup.py")]
 FREE_GB = 15
 """Disk that the packages (7 GB, and the same again in pip's cache) and ComfyUI take."""
@@ -46,9 +47,11 @@ def obtain_comfyui(target: Path) -> None:
 
 
 def pip(*arguments: str) -> None:
-    result = subprocess.run([PYTHON, "-m", "pip", "--disable-pip-version-check", *arguments, "--quiet"])
+    with LOG.open("a", encoding="utf-8") as log:
+        result = subprocess.run([PYTHON, "-m", "pip", *arguments, "--quiet"], stdout=log, stderr=log)
     if result.returncode:
-        fail("pip could not get the packages (its own words are above). Is there a network, and room on the disk?")
+        reason = "the disk is full." if "No space left" in LOG.read_text(encoding="utf-8") else "is there a network?"
+        fail(f"pip could not get the packages: {reason} Its own words are in {LOG.relative_to(ROOT)}.")
 
 
 def fail(sentence: str) -> None:

@@ -81,7 +81,9 @@ def fail(sentence: str) -> None:
 
 
 def main() -> None:
-    port = int(os.environ.get("PORT", "8188"))
+    port = int(os.environ["PORT"]) if os.environ.get("PORT", "").isdigit() else 0
+    if not 0 < port < 65536:
+        fail("PORT is not the number of a port. Use for example: make demo PORT=8188")
     checkpoint = Path(os.environ["CHECKPOINT"]).resolve() if os.environ.get("CHECKPOINT") else None
     folder = Path(os.environ["PHOTOS"]).resolve() if os.environ.get("PHOTOS") else None
     if checkpoint and not checkpoint.is_file():
@@ -89,7 +91,7 @@ def main() -> None:
     if folder and not folder.is_dir():
         fail(f"PHOTOS: there is no folder {folder}.")
     if port_in_use(port):
-        fail(f"port {port} is in use. Stop the program that uses it, or choose another: make demo PORT={port + 11}")
+        fail(f"port {port} is in use. Stop the program that uses it, or choose another: make demo PORT={port - 11}")
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < FREE_GB:
         fail(f"{free:.1f} GB are free on this disk, {FREE_GB} are needed. Free some space.")

@@ -28,7 +28,7 @@ TEXT_EVENT = 3  # ComfyUI's BinaryEventTypes.TEXT
 
 
 class ServerError(Exception):
-    """The server did not come up."""
+    """The server did not come up, or went away."""
 
 
 class Refused(Exception):
@@ -126,8 +126,14 @@ class Server:
     def run(self, graph: dict, on_text: Callable[[str, str], None] = lambda node, text: None) -> Result:
         """Queue an API-format graph and wait for its end. `on_text` gets (node id, progress text) while it runs.
 
-        Raises Refused and Failed.
+        Raises Refused, Failed and ServerError.
         """
+        try:
+            return self._run(graph, on_text)
+        except (websocket.WebSocketException, OSError) as error:
+            raise ServerError(f"ComfyUI went away ({error}); its words are in {self.log}.") from error
+
+    def _run(self, graph: dict, on_text: Callable[[str, str], None]) -> Result:
         client = uuid.uuid4().hex
         channel = websocket.create_connection(f"ws://{HOST}:{self.port}/ws?clientId={client}", timeout=600)
         try:

@@ -47,10 +47,16 @@ def obtain_comfyui(target: Path) -> None:
 
 
 def pip(*arguments: str) -> None:
-    with LOG.open("a", encoding="utf-8") as log:
-        result = subprocess.run([PYTHON, "-m", "pip", *arguments, "--quiet"], stdout=log, stderr=log)
+    result = subprocess.run(
+        [PYTHON, "-m", "pip", *arguments, "--quiet"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
+    LOG.write_text(result.stdout, encoding="utf-8")
     if result.returncode:
-        reason = "the disk is full." if "No space left" in LOG.read_text(encoding="utf-8") else "is there a network?"
+        reason = "the disk is full." if "No space left" in result.stdout else "is there a network?"
         fail(f"pip could not get the packages: {reason} Its own words are in {LOG.relative_to(ROOT)}.")
 
 
@@ -72,7 +78,11 @@ def main() -> None:
         fail(f"{free:.0f} GB are free on this disk, {FREE_GB} are needed. Free some space.")
     print("Setting up: a few minutes, once.", flush=True)
     if not PYTHON.exists():
-        venv.create(VENV, with_pip=True)
+        try:
+            venv.create(VENV, with_pip=True)
+        except (subprocess.CalledProcessError, OSError) as error:
+            shutil.rmtree(VENV, ignore_errors=True)
+            fail(f"no virtual environment could be made ({error}). On Debian and Ubuntu: apt install python3-venv")
     pip("install", "--upgrade", "pip")
     if not (host / "main.py").is_file():
         obtain_comfyui(host)

@@ -63,10 +63,16 @@ class DreamBoothTrain(io.ComfyNode):
         return validation(check_name, name)
 
     @classmethod
-    def execute(cls, model, clip, vae, dataset: PhotoDataset, name: str, **widgets) -> io.NodeOutput:
+    def execute(cls, model, clip, vae, dataset: PhotoDataset, name: str, precision: str, **widgets) -> io.NodeOutput:
         if not dataset.token:
             raise ValueError("The dataset has no token. Put Caption with Token between the photo loader and this node.")
-        settings = Settings(method="dreambooth", token=dataset.token, class_word=dataset.class_word, **widgets)
+        settings = Settings(
+            method="dreambooth",
+            token=dataset.token,
+            class_word=dataset.class_word,
+            precision=host.resolve_precision(precision),
+            **widgets,
+        )
         base = host.Base(model, clip, vae)
         run = host.make_run(check_name(name), settings, dataset, base)
         finished = runner.train(run, base, cls.hidden.unique_id)

@@ -13,12 +13,12 @@ import comfy.utils
 import folder_paths
 import torch
 from blake3 import blake3
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from server import PromptServer
 
 from ..trainer.config import Settings
 from ..trainer.photos import Dataset
-from ..trainer.rundir import Run, RunDir, finished_runs, read_json, replace_file
+from ..trainer.rundir import Run, RunDir, finished_runs, partial_file, read_json
 
 log = logging.getLogger("subject_trainer")
 
@@ -49,7 +49,7 @@ def photo_folders() -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for prefix, root in _photo_roots():
         if root.is_dir():
-            for path in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+            for path in sorted(p for p in root.iterdir() if p.is_dir() and _inside(root, p) and not p.name.startswith(".")):
                 folders.setdefault(prefix + path.name, path)
     return folders
 
@@ -108,12 +108,8 @@ class Base:
 
     def save(self, path: Path) -> None:
         """One checkpoint file in the original layout, patches applied."""
-        partial = path.with_name(path.name + ".partial")
-        try:
+        with partial_file(path) as partial:
             comfy.sd.save_checkpoint(str(partial), self.model, self.clip, self.vae)
-            replace_file(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def checkpoint_name(self) -> str:
         """Name among ComfyUI's checkpoints of the file that the model was loaded from; "" where it is not known."""
@@ -177,28 +173,29 @@ def _embedding_path(run: Run) -> Path:
     folder = Path(folder_paths.get_folder_paths("embeddings")[0])
     for suffix in folder_paths.supported_pt_extensions:
         taken = folder_paths.get_full_path("embeddings", run.settings.token + suffix)
-        if taken and not _exported_by(Path(taken), run):
+        if taken and not _exported_by(Path(taken), run.id):
             log.warning("An embedding %s exists; this one becomes %s.", Path(taken).name, run.id)
             return folder / f"{run.id}.safetensors"
     return folder / f"{run.settings.token}.safetensors"
 
 
-def _exported_by(path: Path, run: Run) -> bool:
-    if path.suffix != ".safetensors":
+def _exported_by(path: Path, run_id: str) -> bool:
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("subject_trainer.run") == run_id
+    except (OSError, SafetensorError):
         return False
-    with safe_open(path, "pt") as file:
-        return (file.metadata() or {}).get("subject_trainer.run") == run.id
 
 
 def exported_file(run_dir: RunDir) -> Path | None:
-    """The result of a finished run, where ComfyUI's loaders find it; None while unfinished or when the file is gone."""
+    """The result of a finished run, where ComfyUI's loaders find it; None while unfinished or when it is no longer there."""
     try:
         result = read_json(run_dir.result_json)
         kind = "checkpoints" if result["method"] == "dreambooth" else "embeddings"
         path = folder_paths.get_full_path(kind, Path(result["file"]).name)
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return Path(path) if path else None
+    return Path(path) if path and _exported_by(Path(path), run_dir.path.name) else None
 
 
 def finished_run_ids() -> list[str]:
@@ -229,7 +226,10 @@ def load_base(run: Run) -> tuple:
         raise ValueError(f"The base of {run.id} ({run.base_checkpoint or 'not a checkpoint file'}) is not there. {remedy}")
     loaded = load_checkpoint(Path(path))
     if Base(*loaded).fingerprint() != run.base_fingerprint:
-        raise ValueError(f"{run.base_checkpoint} is not what {run.id} was trained on: it was patched or replaced. {remedy}")
+        raise ValueError(
+            f"{run.base_checkpoint} is not what {run.id} was trained on: it was patched or replaced, or ComfyUI runs with "
+            f"another precision now. {remedy}"
+        )
     return loaded
 
 
@@ -238,6 +238,18 @@ def load_base(run: Run) -> tuple:
 
 def device() -> str:
     return str(comfy.model_management.get_torch_device())
+
+
+def resolve_precision(precision: str) -> str:
+    """ "auto" is bf16 where the device computes in it, else fp32. Never fp16, which needs loss scaling."""
+    if precision != "auto":
+        return precision
+    kind = comfy.model_management.get_torch_device().type
+    has_bf16 = {
+        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+        "cpu": lambda: getattr(torch.cpu, "_is_avx512_bf16_supported", bool)(),
+    }
+    return "bf16" if kind in has_bf16 and has_bf16[kind]() else "fp32"
 
 
 def free_device() -> None:

@@ -49,21 +49,26 @@ def train(run: Run, base: host.Base, node_id: str) -> Finished:
             progress.text("Saving the base model")
             base.save(run_dir.base)
         host.free_device()
-        _run_worker(run_dir, progress)
+        try:
+            _run_worker(run_dir, progress)
+        finally:
+            if not run_dir.checkpoint.is_file():  # nothing to go on from: then the base can as well be saved again
+                run_dir.base.unlink(missing_ok=True)
         file = host.exported_file(run_dir)
         assert file is not None
     losses = run_dir.losses()
     last = losses[-100:]
-    summary = f"{len(losses)} steps, mean loss of the last {len(last)}: {sum(last) / len(last):.4f}\n{file.name}"
+    mean = sum(last) / max(len(last), 1)
+    summary = f"{len(losses)} steps, mean loss of the last {len(last)}: {mean:.4f}\n{file.name}"
     log.info("%s: %s", run.id, summary.replace("\n", ", "))
     return Finished(file, {"loss": losses}, ui.PreviewText(summary))
 
 
 def _run_worker(run_dir: RunDir, progress: host.NodeProgress) -> None:
-    command = [sys.executable, str(WORKER), str(run_dir.path), "--device", host.device()]
-    # A group of its own: Ctrl-C in ComfyUI's terminal must reach the worker as the end of its stdin, after which it
-    # saves its state, and not as a signal.
-    group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
+    command = [sys.executable, str(WORKER), str(run_dir.path), "--device", host.device(), "--attached"]
+    # Away from ComfyUI's terminal: that it is closed, or gets Ctrl-C, must reach the worker as the end of its stdin,
+    # after which it saves its state, and not as a signal.
+    group = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {"start_new_session": True}
     pipe = subprocess.PIPE
     with (
         run_dir.log.open("ab") as stderr,

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from comfy_api.latest import io
 
+from ..trainer.config import LR_SCHEDULERS, PRECISIONS
+
 CATEGORY = "Subject Trainer"
 Dataset = io.Custom("DATASET")
 LossMap = io.Custom("LOSS_MAP")  # as in ComfyUI's own training nodes, so that "Plot Loss Graph" takes it
@@ -44,7 +46,7 @@ def advanced_training_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "lr_scheduler",
-            options=["constant", "constant_with_warmup", "linear", "cosine"],
+            options=list(LR_SCHEDULERS),
             default="constant",
             advanced=True,
             tooltip="How the learning rate changes over the run.",
@@ -59,7 +61,7 @@ def advanced_training_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "precision",
-            options=["auto", "bf16", "fp16", "fp32"],
+            options=["auto", *PRECISIONS],
             default="auto",
             advanced=True,
             tooltip="Type of the forward pass. auto: bf16 where the device has it, else fp32. The trained weights "

@@ -58,7 +58,9 @@ class TextualInversionTrain(io.ComfyNode):
         return validation(check_token, token)
 
     @classmethod
-    def execute(cls, model, clip, vae, dataset: PhotoDataset, token: str, initializer: str, **widgets) -> io.NodeOutput:
+    def execute(
+        cls, model, clip, vae, dataset: PhotoDataset, token: str, initializer: str, precision: str, **widgets
+    ) -> io.NodeOutput:
         token, initializer = check_token(token), " ".join(initializer.split())
         if not initializer:
             raise ValueError("The initializer is empty. Write what the subject is, for example 'toy'.")
@@ -75,6 +77,7 @@ class TextualInversionTrain(io.ComfyNode):
             class_word=dataset.class_word,
             initializer=initializer,
             weight_decay=0.0,
+            precision=host.resolve_precision(precision),
             **widgets,
         )
         base = host.Base(model, clip, vae)

@@ -1,8 +1,9 @@
 """The worker: trains one run directory and writes its result.
 
-    python trainer/__main__.py RUN_DIR [--device cpu|cuda:0|mps]
+    python trainer/__main__.py RUN_DIR [--device cpu|cuda:0|mps] [--attached]
 
-Events go to stdout, one JSON object a line; a line on stdin, or its end, stops the run with its state saved.
+Events go to stdout, one JSON object a line. Ctrl-C or SIGTERM stops the run with its state saved; so does, when it is
+attached, a line on stdin or its end.
 Exit code: 0 finished or stopped, 1 failed (an `error` event says why).
 """
 
@@ -22,6 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Train one run directory.")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--device", default="cpu", help="cpu, cuda:0, mps")
+    parser.add_argument("--attached", action="store_true", help="stop when stdin has a line, or ends")
     args = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is local; never wait for a network
 
@@ -30,7 +32,7 @@ def main() -> int:
     # Events have the real stdout to themselves; whatever libraries print goes to stderr, also when they are not Python.
     reporter = Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
-    stop = StopRequest(sys.stdin)
+    stop = StopRequest(sys.stdin if args.attached else None)
     try:
         reporter.phase("starting")
         from trainer.worker import work

@@ -10,18 +10,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .rundir import replace_file
+from .rundir import partial_file
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file under a temporary name, sync it to disk, then give it its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
+    """Write a safetensors file, whole or not at all."""
+    with partial_file(path) as partial:
         save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata)
-        replace_file(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def save_state(
@@ -53,7 +48,8 @@ def load_state(path: Path, params: Mapping[str, nn.Parameter], optimizer: torch.
                     params[name].copy_(file.get_tensor(key))
             else:
                 index, name = name.split("/", 1)
-                state.setdefault(int(index), {})[name] = file.get_tensor(key)
+                # A copy: the tensor itself is a view of the file, which the next state shall replace.
+                state.setdefault(int(index), {})[name] = file.get_tensor(key).clone()
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     if accelerator.scaler:
         accelerator.scaler.load_state_dict(json.loads(metadata["scaler"]))

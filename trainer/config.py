@@ -4,8 +4,8 @@ import re
 from dataclasses import asdict, dataclass
 
 METHODS = ("dreambooth", "textual_inversion")
-PRECISIONS = ("auto", "bf16", "fp16", "fp32")
-LR_SCHEDULERS = ("constant", "constant_with_warmup", "linear", "cosine")
+PRECISIONS = ("bf16", "fp16", "fp32")
+LR_SCHEDULERS = ("constant", "linear", "cosine")
 MAX_STEPS, MAX_BATCH = 200_000, 64
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -57,12 +57,13 @@ class Settings:
     """Photos per step."""
     learning_rate: float
     lr_scheduler: str = "constant"
-    """One of LR_SCHEDULERS, as in diffusers."""
+    """One of LR_SCHEDULERS: how diffusers' schedule of that name goes on after the warm-up."""
     lr_warmup_steps: int = 0
+    """Steps over which the learning rate rises from 0."""
     weight_decay: float = 1e-2
     seed: int
     precision: str
-    """bf16, fp16 or fp32: the type that the forward pass is cast to. Weights and optimizer are always fp32."""
+    """One of PRECISIONS: the type that the forward pass is cast to. Weights and optimizer are always fp32."""
     gradient_checkpointing: bool = False
     """Trade a third of the speed for most of the activations' memory. Does not change the result."""
     checkpoint_every: int = 500

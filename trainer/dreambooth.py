@@ -62,5 +62,8 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     trained = unet.state_dict()
     exported = dict(base.weights)
     for name, ldm_name in base.unet_table.items():
-        exported[ldm_name] = trained[name].to("cpu", base.weights[ldm_name].dtype)
+        held = base.weights[ldm_name].dtype
+        # bf16 and fp8 are too coarse for what fine-tuning changes.
+        dtype = held if held in (torch.float16, torch.float32) else torch.float16
+        exported[ldm_name] = trained[name].to("cpu", dtype)
     save_tensors(Path(run.export_path), exported, metadata(run))

@@ -1,6 +1,8 @@
 """The worker's two pipes: events out (one JSON object a line on stdout), a stop request in (stdin)."""
 
+import contextlib
 import json
+import signal
 import sys
 import threading
 import time
@@ -46,15 +48,21 @@ class Reporter:
 
 
 class StopRequest:
-    """Set by a line, or the end, of `stream`."""
+    """True once the run shall stop: by Ctrl-C or SIGTERM, or, with `attached_to`, by a line or the end of that pipe."""
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, attached_to: TextIO | None = None):
         self._event = threading.Event()
-        self._stream = stream
-        threading.Thread(target=self._listen, daemon=True, name="stop-request").start()
+        if attached_to is not None:
+            threading.Thread(target=self._listen, args=(attached_to,), daemon=True, name="stop-request").start()
+        else:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: self._event.set())
 
-    def _listen(self) -> None:
-        self._stream.readline()
+    def _listen(self, stream: TextIO) -> None:
+        if sys.platform == "win32":
+            _wait_for_windows_pipe(stream)
+        else:
+            stream.readline()
         self._event.set()
 
     def __bool__(self) -> bool:
@@ -64,3 +72,18 @@ class StopRequest:
         """Stopped when a stop was requested; for the phases that have nothing to save."""
         if self:
             raise Stopped
+
+
+def _wait_for_windows_pipe(stream: TextIO) -> None:
+    """Return when the pipe has something to read or ends.
+
+    Polled, because a pending read of stdin blocks every DLL that looks at it while it loads: numpy's OpenBLAS does
+    (numpy/numpy#24290).
+    """
+    import _winapi
+    import msvcrt
+
+    handle = msvcrt.get_osfhandle(stream.fileno())
+    with contextlib.suppress(OSError):  # the other end is closed
+        while not _winapi.PeekNamedPipe(handle, 0)[0]:
+            time.sleep(0.2)

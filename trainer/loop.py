@@ -15,7 +15,7 @@ from .checkpoint import load_state, save_state
 from .config import Settings
 from .events import Reporter, Stopped, StopRequest
 from .plan import StepPlan, plan_step
-from .rundir import RunDir
+from .rundir import RunDir, partial_file
 
 MAX_GRAD_NORM = 1.0
 FLUSH_SECONDS = 1.0
@@ -26,35 +26,24 @@ class TrainingError(Exception):
 
 
 def make_accelerator(device: str, precision: str) -> Accelerator:
-    """Accelerator for `device` ("cpu", "cuda:0", "mps"); "auto" precision is bf16 where the device has it, else fp32.
-
-    fp16 is never chosen by itself: it needs loss scaling and its VAE overflows.
-    """
+    """Accelerator for `device` ("cpu", "cuda:0", "mps") whose autocast is of `precision` (one of PRECISIONS)."""
     if device.startswith("cuda"):
         torch.cuda.set_device(torch.device(device))
-    if precision == "auto":
-        precision = "bf16" if _has_bf16(device) else "fp32"
     if precision == "fp16" and device == "cpu":
-        raise TrainingError("fp16 training needs a GPU. Choose precision auto, bf16 or fp32.")
+        raise TrainingError("fp16 training needs a GPU. Choose precision auto or fp32.")
     return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device == "cpu")
-
-
-def _has_bf16(device: str) -> bool:
-    if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
 
 
 class Metrics:
     """Losses on their way to metrics.jsonl. They stay on the device until `flush`, the loop's only synchronisation."""
 
     def __init__(self, run_dir: RunDir, start: int):
-        kept = []
-        if start:  # lines after the checkpoint belong to steps that will run again
-            with run_dir.metrics.open(encoding="utf-8") as file:
-                kept = [line for line in file if line.endswith("\n")][:start]
-        self._file = run_dir.metrics.open("w", encoding="utf-8")
-        self._file.writelines(kept)
+        kept: list[str] = []
+        if start and run_dir.metrics.is_file():  # lines after the checkpoint belong to steps that will run again
+            kept = run_dir.metrics.read_text(encoding="utf-8").splitlines(keepends=True)[:start]
+        with partial_file(run_dir.metrics) as partial:
+            partial.write_text("".join(kept), encoding="utf-8")
+        self._file = run_dir.metrics.open("a", encoding="utf-8")
         self._pending: list[tuple[int, Tensor, float]] = []
         self._flushed = time.monotonic()
 
@@ -109,7 +98,7 @@ def run_steps(
     )
     # The schedule is a function of the step alone: taken from diffusers, applied here, nothing to restore.
     rate_at = get_scheduler(
-        settings.lr_scheduler,
+        "constant_with_warmup" if settings.lr_scheduler == "constant" else settings.lr_scheduler,
         torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0),
         num_warmup_steps=settings.lr_warmup_steps,
         num_training_steps=settings.steps,
@@ -126,7 +115,7 @@ def run_steps(
             group["lr"] = learning_rate
         plan = plan_step(settings.seed, step, settings.batch_size, photos, latent_shape)
         with accelerator.autocast():
-            loss = loss_of(StepPlan(**{k: v.to(device, non_blocking=True) for k, v in vars(plan).items()}))
+            loss = loss_of(StepPlan(**{k: _to_device(v, device) for k, v in vars(plan).items()}))
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(params.values(), MAX_GRAD_NORM)
         optimizer.step()
@@ -138,13 +127,18 @@ def run_steps(
             newest = metrics.flush()
             left = (time.monotonic() - began) / (done - start) * (settings.steps - done)
             reporter.step(done, settings.steps, loss=newest, seconds_left=left)
-        if done < settings.steps and (stop or done % settings.checkpoint_every == 0):
+        # After the last step too: the export may fail for want of disk space.
+        if stop or done % settings.checkpoint_every == 0 or done == settings.steps:
             metrics.flush()
             check_finite(params)
             save_state(run_dir.checkpoint, done, params, optimizer, accelerator)
             if stop:
                 raise Stopped
-    check_finite(params)
+
+
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Without waiting for the device where it can: CUDA copies from pinned memory only in its own time."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def check_finite(params: Mapping[str, nn.Parameter]) -> None:

@@ -9,9 +9,13 @@
     result.json        written last: its presence means the run is finished
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -74,6 +78,7 @@ class RunDir:
     checkpoint = property(lambda self: self.path / "checkpoint.safetensors")
     metrics = property(lambda self: self.path / "metrics.jsonl")
     log = property(lambda self: self.path / "log.txt")
+    lock = property(lambda self: self.path / "lock")
     result_json = property(lambda self: self.path / "result.json")
 
     def load_run(self) -> Run:
@@ -82,6 +87,12 @@ class RunDir:
     @property
     def finished(self) -> bool:
         return self.result_json.is_file()
+
+    def remove_partial_files(self) -> None:
+        """What a process that was killed left half written: ours, and the temporary files of safetensors."""
+        for pattern in ("*.partial", ".tmp*"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
 
     def losses(self) -> list[float]:
         """The loss of every step so far."""
@@ -95,17 +106,34 @@ def read_json(path: Path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def replace_file(partial: Path, path: Path) -> None:
-    """Give a completely written file its final name, so that neither a crash nor a power loss leaves half of it there."""
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+@contextmanager
+def partial_file(path: Path) -> Iterator[Path]:
+    """A temporary name for the block to write to. It becomes `path` when all is written and on the disk, so that neither a
+    crash nor a power loss leaves half a file there; when the block fails, nothing stays.
+
+    Raises OSError(ENOSPC) when the disk is full, whatever library found that out.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.touch()
+        mode = partial.stat().st_mode
+        yield partial
+        partial.chmod(mode)  # safetensors makes its files private
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except Exception as error:
+        if re.search(r"\(os error (28|112)\)", str(error)):  # safetensors' own error, on Linux and on Windows
+            raise OSError(errno.ENOSPC, "The disk is full. Free some space and queue the graph again", str(path)) from error
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    replace_file(partial, path)
+    with partial_file(path) as partial:
+        partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def finished_runs(root: Path) -> list[RunDir]:

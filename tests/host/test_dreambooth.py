@@ -91,7 +91,7 @@ def test_a_finished_run_is_loaded_everywhere_and_never_trained_again(server, sta
     written = files(base_directory)
 
     repeated = server.run(quick_graph)
-    assert repeated.seconds.get(train, 0.0) < 5
+    assert train not in repeated.seconds  # ComfyUI's own cache
     with start_server() as restarted:
         again = restarted.run(quick_graph)
         print(f"\nnode time of the finished run after a restart: {again.seconds[train]:.1f} s")

@@ -61,7 +61,7 @@ def make_run(dataset, standin_base, tmp_path):
 
 
 def start_worker(run_dir: RunDir) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "trainer" / "__main__.py"), str(run_dir.path)]
+    command = [sys.executable, str(ROOT / "trainer" / "__main__.py"), str(run_dir.path), "--attached"]
     with run_dir.log.open("ab") as log:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, encoding="utf-8", cwd="/")
 

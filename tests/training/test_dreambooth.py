@@ -1,6 +1,9 @@
 """DreamBooth by the real worker on the stand-in base."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -13,7 +16,7 @@ from trainer.latents import LATENT_FACTOR, to_tensor
 from trainer.photos import decode_photo, prepare
 from trainer.plan import plan_step
 
-from .conftest import DREAMBOOTH, TOKENIZER, work
+from .conftest import DREAMBOOTH, ROOT, TOKENIZER, start_worker, work
 
 
 def exported(run_dir) -> dict[str, torch.Tensor]:
@@ -38,7 +41,7 @@ def test_training_changes_the_unet_alone_and_keeps_names_and_types(make_run, sta
     assert metadata["modelspec.trigger_phrase"] == "mysks plush toy"
     assert metadata["subject_trainer.base"] == "standin"
     assert len(run_dir.losses()) == 4
-    assert sorted(p.name for p in run_dir.path.iterdir()) == ["log.txt", "metrics.jsonl", "result.json", "run.json"]
+    assert sorted(p.name for p in run_dir.path.iterdir()) == ["lock", "log.txt", "metrics.jsonl", "result.json", "run.json"]
 
 
 def test_a_learning_rate_of_zero_exports_exactly_the_base(make_run, standin_base):
@@ -116,8 +119,61 @@ def test_a_photo_that_changed_meanwhile_is_refused(make_run, dataset):
 
 
 def test_the_subject_is_learned(make_run):
-    """The loss at the end is a fraction of the loss at the start, on real gradients in the device's own precision."""
-    run_dir = make_run(replace(DREAMBOOTH, steps=60, learning_rate=8e-4, precision="auto", lr_warmup_steps=5))
+    """The loss at the end is a fraction of the loss at the start, on real gradients under autocast."""
+    run_dir = make_run(replace(DREAMBOOTH, steps=60, learning_rate=8e-4, precision="bf16", lr_warmup_steps=5))
     work(run_dir)
     losses = run_dir.losses()
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+
+
+def test_a_second_process_waits_and_finds_the_run_finished(make_run):
+    run_dir = make_run(DREAMBOOTH)
+    with start_worker(run_dir) as first:
+        while json.loads(first.stdout.readline()).get("phase") != "training":
+            pass
+        second = work(run_dir)
+        first.communicate()
+    assert first.returncode == 0
+    assert [event.get("phase", event["event"]) for event in second] == [
+        "starting",
+        "waiting for another process that trains this run",
+        "done",
+    ]
+    assert len(run_dir.losses()) == 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
+def test_without_a_host_sigterm_saves_the_state(make_run):
+    run_dir = make_run(replace(DREAMBOOTH, steps=400))
+    command = [sys.executable, str(ROOT / "trainer" / "__main__.py"), str(run_dir.path)]
+    with (
+        run_dir.log.open("ab") as log,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, encoding="utf-8") as worker,
+    ):
+        events = (json.loads(line) for line in worker.stdout)
+        for event in events:
+            if "loss" in event:
+                worker.terminate()
+                break
+        assert list(events)[-1]["event"] == "stopped"
+    assert run_dir.checkpoint.is_file()
+
+
+def test_a_failed_export_keeps_the_training(make_run, tmp_path):
+    run_dir = make_run(DREAMBOOTH)
+    blocker = tmp_path / "toy.safetensors"
+    blocker.mkdir()  # a folder where the file shall go
+    assert work(run_dir)[-1]["event"] == "error"
+    assert run_dir.checkpoint.is_file()
+    blocker.rmdir()
+    events = work(run_dir)
+    assert events[-1]["event"] == "done"
+    assert not any("loss" in event for event in events)  # nothing is trained again
+    assert len(run_dir.losses()) == 4
+
+
+def test_warm_up_works_with_the_constant_schedule(make_run):
+    run_dir = make_run(replace(DREAMBOOTH, lr_scheduler="constant", lr_warmup_steps=2))
+    work(run_dir)
+    rates = [json.loads(line)["learning_rate"] for line in run_dir.metrics.read_text().splitlines()]
+    assert rates == [0.0, 5e-5, 1e-4, 1e-4]

@@ -1,5 +1,6 @@
 """Textual Inversion by the real worker on the stand-in base."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -13,17 +14,16 @@ from .conftest import INVERSION, TOKENIZER, work
 
 
 def test_it_learns_one_vector_and_touches_nothing_else(make_run, standin_base):
-    before = load_file(standin_base)
+    before = hashlib.sha256(standin_base.read_bytes()).digest()
     run_dir = make_run(INVERSION)
     assert work(run_dir)[-1]["event"] == "done", run_dir.log.read_text()
     (vectors,) = load_file(run_dir.load_run().export_path).values()
     assert vectors.shape == (1, 768)
-    initial = before["cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"][
+    initial = load_file(standin_base)["cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"][
         load_tokenizer(str(TOKENIZER))("toy", add_special_tokens=False).input_ids
     ].float()
     assert 0 < (vectors - initial).abs().max() < 0.1
-    after = load_file(standin_base)
-    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert hashlib.sha256(standin_base.read_bytes()).digest() == before
 
 
 def test_a_learning_rate_of_zero_exports_the_initializer(make_run, standin_base):

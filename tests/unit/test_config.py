@@ -9,7 +9,7 @@ GOOD = {
     "batch_size": 1,
     "learning_rate": 1e-6,
     "seed": 0,
-    "precision": "auto",
+    "precision": "fp32",
 }
 
 

@@ -1,7 +1,6 @@
 """What holds the project together: directions of import, lists that must agree."""
 
 import ast
-import json
 import sys
 from pathlib import Path
 
@@ -60,4 +59,3 @@ def test_requirements_txt_is_the_list_of_pyproject():
 
 def test_shipped_workflows_are_api_format(shipped_workflow):
     assert {n["class_type"] for n in shipped_workflow.values()} >= {"DatasetLoader", "CaptionWithToken", "DreamBoothTrain"}
-    json.dumps(shipped_workflow)

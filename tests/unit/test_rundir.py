@@ -5,7 +5,7 @@ import pytest
 
 from trainer.config import Settings
 from trainer.photos import Dataset, Photo
-from trainer.rundir import Run, RunDir, finished_runs, write_json
+from trainer.rundir import Run, RunDir, finished_runs, partial_file, write_json
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def run() -> Run:
     return Run(
         name="toy",
         settings=Settings(
-            method="dreambooth", token="mysks", steps=10, batch_size=1, learning_rate=1e-6, seed=0, precision="auto"
+            method="dreambooth", token="mysks", steps=10, batch_size=1, learning_rate=1e-6, seed=0, precision="fp32"
         ),
         dataset=Dataset(photos=(photo,), resolution=64, token="mysks"),
         base_fingerprint="cd",
@@ -62,3 +62,15 @@ def test_only_finished_runs_are_listed(tmp_path):
     write_json(tmp_path / "finished" / "result.json", {})
     assert [r.path.name for r in finished_runs(tmp_path)] == ["finished"]
     assert finished_runs(tmp_path / "nowhere") == []
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), partial_file(path) as partial:  # noqa: PT012
+        partial.write_bytes(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    with pytest.raises(OSError, match="The disk is full"), partial_file(path):
+        raise Exception("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]

@@ -67,6 +67,7 @@ class Server:
     """Context manager: start on enter, stop on exit. `folders` adds model or dataset folders, {kind: folder}."""
 
     def __init__(self, base: Path, *, port: int, cpu: bool, folders: dict[str, Path] | None = None):
+        base = base.resolve()  # ComfyUI runs in its own folder
         self.base, self.port, self.log = base, port, base / "server.log"
         for folder in ("user", "custom_nodes", "input", "models/checkpoints", "models/embeddings"):
             (base / folder).mkdir(parents=True, exist_ok=True)

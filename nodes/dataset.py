@@ -123,10 +123,11 @@ class CaptionWithToken(io.ComfyNode):
         texts = [captions.caption_with_token(p.caption, token, class_word, template) for p in dataset.photos]
         lines = [f"{Path(photo.path).name}: {text}" for photo, text in zip(dataset.photos, texts, strict=True)]
         pieces = f"CLIP reads {token} → {' + '.join(clip_pieces(token))}"
+        class_prompt = captions.class_prompt(template, class_word)
         return io.NodeOutput(
-            dataset.with_captions(texts, token, class_word),
+            dataset.with_captions(texts, token=token, class_word=class_word, class_prompt=class_prompt),
             captions.fill_template(template, token, class_word),
-            captions.class_prompt(template, class_word),
+            class_prompt,
             ui=ui.PreviewText("\n".join((pieces, *lines))),
         )
 

@@ -47,6 +47,22 @@ class DreamBoothTrain(io.ComfyNode):
                 ),
                 seed_input(),
                 *advanced_training_inputs(),
+                Dataset.Input(
+                    "class_dataset",
+                    optional=True,
+                    tooltip="Photos of other members of the class, 50 to 200, from a second photo loader: training keeps the "
+                    "model's idea of the class by them (prior preservation). Needs about twice the time and memory a step.",
+                ),
+                io.Float.Input(
+                    "prior_loss_weight",
+                    optional=True,
+                    default=1.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    advanced=True,
+                    tooltip="How much the loss on the class photos counts. Without class photos it means nothing.",
+                ),
             ],
             outputs=[
                 io.Model.Output("trained_model", display_name="MODEL", tooltip="The model with the trained U-Net."),
@@ -63,17 +79,33 @@ class DreamBoothTrain(io.ComfyNode):
         return validation(check_name, name)
 
     @classmethod
-    def execute(cls, model, clip, vae, dataset: PhotoDataset, name: str, precision: str, **widgets) -> io.NodeOutput:
+    def execute(cls, model, clip, vae, dataset: PhotoDataset, name: str, precision: str, **options) -> io.NodeOutput:
         if not dataset.token:
             raise ValueError("The dataset has no token. Put Caption with Token between the photo loader and this node.")
+        class_dataset, prior_loss_weight = options.pop("class_dataset", None), options.pop("prior_loss_weight", 1.0)
+        if class_dataset:
+            class_dataset = class_images_for(dataset, class_dataset)
         settings = Settings(
             method="dreambooth",
             token=dataset.token,
             class_word=dataset.class_word,
             precision=host.resolve_precision(precision),
-            **widgets,
+            prior_loss_weight=prior_loss_weight if class_dataset else 0.0,
+            **options,
         )
         base = host.Base(model, clip, vae)
-        run = host.make_run(check_name(name), settings, dataset, base)
+        run = host.make_run(check_name(name), settings, base, dataset, class_dataset)
         finished = runner.train(run, base, cls.hidden.unique_id)
         return io.NodeOutput(*host.load_checkpoint(finished.file), finished.loss, str(finished.file), ui=finished.summary)
+
+
+def class_images_for(dataset: PhotoDataset, class_dataset: PhotoDataset) -> PhotoDataset:
+    """The class images, with the class prompt as caption where they have none. ValueError when they do not go together."""
+    if class_dataset.resolution != dataset.resolution:
+        raise ValueError(
+            f"The class photos are prepared at {class_dataset.resolution} pixels, the subject's at {dataset.resolution}. "
+            "Give both photo loaders the same resolution."
+        )
+    if class_dataset.token:
+        raise ValueError("The class photos carry the subject's token. Wire their photo loader to class_dataset directly.")
+    return class_dataset.with_captions([photo.caption or dataset.class_prompt for photo in class_dataset.photos])

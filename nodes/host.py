@@ -150,12 +150,13 @@ def check_sd15(model) -> None:
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def make_run(name: str, settings: Settings, dataset: Dataset, base: Base) -> Run:
-    """The run of these settings, photos and weights; its `export_path` is free or its own."""
+def make_run(name: str, settings: Settings, base: Base, dataset: Dataset, class_dataset: Dataset | None = None) -> Run:
+    """The run of these settings, weights and photos; its `export_path` is free or its own."""
     run = Run(
         name=name,
         settings=settings,
         dataset=dataset,
+        class_dataset=class_dataset,
         base_fingerprint=base.fingerprint(),
         base_checkpoint=base.checkpoint_name(),
         export_path="",

@@ -66,7 +66,7 @@ class TextualInversionTrain(io.ComfyNode):
             raise ValueError("The initializer is empty. Write what the subject is, for example 'toy'.")
         if not dataset.token:
             texts = [caption_with_token(photo.caption, token, initializer) for photo in dataset.photos]
-            dataset = dataset.with_captions(texts, token, initializer)
+            dataset = dataset.with_captions(texts, token=token, class_word=initializer)
         elif dataset.token != token:
             raise ValueError(
                 f"The captions have the token {dataset.token!r}, this node trains {token!r}. Give both nodes the same token."
@@ -81,7 +81,7 @@ class TextualInversionTrain(io.ComfyNode):
             **widgets,
         )
         base = host.Base(model, clip, vae)
-        run = host.make_run(token, settings, dataset, base)
+        run = host.make_run(token, settings, base, dataset)
         finished = runner.train(run, base, cls.hidden.unique_id)
         return io.NodeOutput(
             clip_with_token(clip, token, finished.file),

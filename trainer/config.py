@@ -51,10 +51,12 @@ class Settings:
     """What the subject is ("plush toy"); may be empty."""
     initializer: str = ""
     """Textual inversion: the words whose embedding the vector starts from."""
+    prior_loss_weight: float = 0.0
+    """Prior preservation: how much the loss on class images counts beside the subject's; 0 without class images."""
     steps: int
     """Optimizer steps."""
     batch_size: int
-    """Photos per step."""
+    """Photos per step; with prior preservation as many class images again."""
     learning_rate: float
     lr_scheduler: str = "constant"
     """One of LR_SCHEDULERS: how diffusers' schedule of that name goes on after the warm-up."""
@@ -80,6 +82,7 @@ class Settings:
             ("checkpoint_every", 1, MAX_STEPS),
             ("learning_rate", 0, 1),
             ("weight_decay", 0, 1),
+            ("prior_loss_weight", 0, 100),
             ("seed", 0, 2**64 - 1),
         ):
             value = getattr(self, name)

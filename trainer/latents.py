@@ -23,6 +23,11 @@ class LatentCache:
     """(N, 4, h/8, w/8) fp32."""
     std: Tensor
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(4, h/8, w/8)."""
+        return tuple(self.mean.shape[1:])
+
     def sample(self, indices: Tensor, posterior_noise: Tensor) -> Tensor:
         """Latents (B, 4, h/8, w/8) of the photos at `indices` (B,), scaled for the U-Net."""
         return (self.mean[indices] + self.std[indices] * posterior_noise) * LATENT_FACTOR

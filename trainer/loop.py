@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from .checkpoint import load_state, save_state
 from .config import Settings
 from .events import Reporter, Stopped, StopRequest
-from .plan import StepPlan, plan_step
 from .rundir import RunDir, partial_file
 
 MAX_GRAD_NORM = 1.0
@@ -73,10 +72,8 @@ class Metrics:
 def run_steps(
     *,
     params: Mapping[str, nn.Parameter],
-    loss_of: Callable[[StepPlan], Tensor],
+    loss_of: Callable[[int], Tensor],
     settings: Settings,
-    photos: int,
-    latent_shape: tuple[int, int, int],
     run_dir: RunDir,
     accelerator: Accelerator,
     reporter: Reporter,
@@ -84,16 +81,15 @@ def run_steps(
 ) -> None:
     """Train `params` (fp32, on the device) from the newest saved state to `settings.steps`.
 
-    `loss_of` gives the scalar loss of a step whose plan is on the device. Raises Stopped, with the state saved, when
-    asked to stop, and TrainingError when the loss is not finite.
+    `loss_of` gives the scalar loss of a step (0, 1, ...), a pure function of it and of `params`. Raises Stopped, with the
+    state saved, when asked to stop, and TrainingError when the loss is not finite.
     """
-    device = accelerator.device
     optimizer = accelerator.prepare(
         torch.optim.AdamW(
             params.values(),
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
+            fused=accelerator.device.type in ("cpu", "cuda"),
         )
     )
     # The schedule is a function of the step alone: taken from diffusers, applied here, nothing to restore.
@@ -113,9 +109,8 @@ def run_steps(
         learning_rate = settings.learning_rate * rate_at(step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        plan = plan_step(settings.seed, step, settings.batch_size, photos, latent_shape)
         with accelerator.autocast():
-            loss = loss_of(StepPlan(**{k: _to_device(v, device) for k, v in vars(plan).items()}))
+            loss = loss_of(step)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(params.values(), MAX_GRAD_NORM)
         optimizer.step()
@@ -134,11 +129,6 @@ def run_steps(
             save_state(run_dir.checkpoint, done, params, optimizer, accelerator)
             if stop:
                 raise Stopped
-
-
-def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Without waiting for the device where it can: CUDA copies from pinned memory only in its own time."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def check_finite(params: Mapping[str, nn.Parameter]) -> None:

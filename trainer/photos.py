@@ -60,6 +60,8 @@ class Dataset:
     token: str = ""
     """Empty until CaptionWithToken has named the subject."""
     class_word: str = ""
+    class_prompt: str = ""
+    """What a photo of any member of the class is called: the caption of class images that have none."""
     warnings: tuple[str, ...] = ()
 
     def deciding(self) -> dict:
@@ -70,9 +72,10 @@ class Dataset:
             "crop": self.crop,
         }
 
-    def with_captions(self, captions: list[str], token: str, class_word: str) -> "Dataset":
+    def with_captions(self, captions: list[str], **names: str) -> "Dataset":
+        """Other captions, one a photo; `names` may set token, class_word and class_prompt."""
         photos = tuple(replace(photo, caption=c) for photo, c in zip(self.photos, captions, strict=True))
-        return replace(self, photos=photos, token=token, class_word=class_word)
+        return replace(self, photos=photos, **names)
 
     def to_json(self) -> dict:
         return asdict(self)

@@ -18,27 +18,36 @@ class StepPlan:
     timesteps: Tensor
     """(B,) int64 in [0, 1000)."""
 
+    def to(self, device: torch.device) -> "StepPlan":
+        """Without waiting for the device where it can: CUDA copies from pinned memory only in its own time."""
+        if device.type == "cuda":
+            return StepPlan(**{k: v.pin_memory().to(device, non_blocking=True) for k, v in vars(self).items()})
+        return StepPlan(**{k: v.to(device) for k, v in vars(self).items()})
+
 
 def _generator(*parts: int | str) -> torch.Generator:
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 
 
-def photo_indices(seed: int, step: int, batch_size: int, photos: int) -> Tensor:
+def photo_indices(seed: int, step: int, batch_size: int, photos: int, concept: str) -> Tensor:
     """The photos of a step, (B,): epoch after epoch, each a fresh permutation, batches running across the seams."""
     positions = range(step * batch_size, (step + 1) * batch_size)
     orders = {
-        epoch: torch.randperm(photos, generator=_generator(seed, "order", epoch)) for epoch in {p // photos for p in positions}
+        epoch: torch.randperm(photos, generator=_generator(seed, "order", concept, epoch))
+        for epoch in {p // photos for p in positions}
     }
     return torch.stack([orders[p // photos][p % photos] for p in positions])
 
 
-def plan_step(seed: int, step: int, batch_size: int, photos: int, latent_shape: tuple[int, int, int]) -> StepPlan:
-    """Drawn on the CPU, so that every device trains on the same numbers."""
-    generator = _generator(seed, "step", step)
+def plan_step(
+    seed: int, step: int, batch_size: int, photos: int, latent_shape: tuple[int, ...], concept: str = "instance"
+) -> StepPlan:
+    """Drawn on the CPU, so that every device trains on the same numbers. `concept`: "instance" or "class"."""
+    generator = _generator(seed, "step", concept, step)
     shape = (batch_size, *latent_shape)
     return StepPlan(
-        indices=photo_indices(seed, step, batch_size, photos),
+        indices=photo_indices(seed, step, batch_size, photos, concept),
         posterior_noise=torch.randn(shape, generator=generator),
         noise=torch.randn(shape, generator=generator),
         timesteps=torch.randint(0, 1000, (batch_size,), generator=generator),

@@ -32,6 +32,8 @@ class Run:
     name: str
     settings: Settings
     dataset: Dataset
+    class_dataset: Dataset | None = None
+    """Class images for prior preservation."""
     base_fingerprint: str
     """Of the base model's weights, as hex."""
     export_path: str
@@ -44,7 +46,8 @@ class Run:
     @property
     def key(self) -> str:
         """12 hex digits of everything that decides the result."""
-        deciding = [FORMAT, self.settings.deciding(), self.dataset.deciding(), self.base_fingerprint]
+        class_images = self.class_dataset.deciding() if self.class_dataset else None
+        deciding = [FORMAT, self.settings.deciding(), self.dataset.deciding(), class_images, self.base_fingerprint]
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -63,6 +66,7 @@ class Run:
             return cls(
                 settings=Settings(**data["settings"]),
                 dataset=Dataset.from_json(data["dataset"]),
+                class_dataset=Dataset.from_json(data["class_dataset"]) if data["class_dataset"] else None,
                 **{k: data[k] for k in ("name", "base_fingerprint", "export_path", "tokenizer_path", "base_checkpoint")},
             )
         except (KeyError, TypeError) as error:

@@ -14,7 +14,7 @@ from .events import Reporter, StopRequest
 from .export import metadata
 from .latents import encode_photos
 from .loop import TrainingError, make_accelerator, run_steps
-from .plan import StepPlan
+from .plan import plan_step
 from .rundir import Run, RunDir
 
 EMBEDDING_KEY = "emb_params"
@@ -97,7 +97,8 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     unet = unet.to(accelerator.device)
     schedule = noise_schedule()
 
-    def loss_of(plan: StepPlan) -> Tensor:
+    def loss_of(step: int) -> Tensor:
+        plan = plan_step(settings.seed, step, settings.batch_size, len(photos), latents.shape).to(accelerator.device)
         clean = latents.sample(plan.indices, plan.posterior_noise)
         noisy = schedule.add_noise(clean, plan.noise, plan.timesteps)
         states = text_encoder(ids[caption_of[plan.indices]]).last_hidden_state  # (B, 77, 768)
@@ -108,8 +109,6 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
         params={"vectors": placeholder.vectors},
         loss_of=loss_of,
         settings=settings,
-        photos=len(photos),
-        latent_shape=tuple(latents.mean.shape[1:]),
         run_dir=run_dir,
         accelerator=accelerator,
         reporter=reporter,

@@ -10,6 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from demo.run import SEEDS, node, similarity
+from demo.server import Failed
+from trainer.rundir import RunDir
 
 from .conftest import picture_graph
 
@@ -52,8 +54,8 @@ def test_training_shows_phase_step_loss_and_time_left(server, quick_graph):
     words = " | ".join(text for _, text in texts)
     for part in (
         "Saving the base model",
-        "Encoding captions",
-        "Encoding photos: 4 of 4",
+        "Encoding instance captions",
+        "Encoding instance photos: 4 of 4",
         "Training: step",
         "loss 0.",
         "Exporting",
@@ -146,6 +148,28 @@ def test_an_edited_caption_is_a_new_run(server, quick_graph, base_directory):
 def test_comfyuis_own_loss_plot_takes_our_losses(server, quick_graph):
     result = server.run(quick_graph)
     assert shown(server, result, node(quick_graph, "LossGraphNode")).size == (840, 520)
+
+
+def test_class_photos_train_beside_the_subject(server, quick_graph, base_directory):
+    train = node(quick_graph, "DreamBoothTrain")
+    folder = base_directory / "input" / "class-photos"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (80, 80), (60 * number, 90, 20)).save(folder / f"{number}.png")
+    inputs = {"folder": folder.name, "resolution": 64, "crop": "center"}
+    quick_graph["class"] = {"class_type": "DatasetLoader", "inputs": inputs}
+    quick_graph[train]["inputs"] |= {"class_dataset": ["class", 0], "name": "prior"}
+    texts = []
+    server.run(quick_graph, on_text=lambda _, text: texts.append(text))
+    assert "Encoding class photos: 3 of 3" in texts
+    (run_dir,) = (base_directory / "output" / "finetune").glob("prior-*")
+    run = RunDir(run_dir).load_run()
+    assert {photo.caption for photo in run.class_dataset.photos} == {"a photo of a plush toy"}
+    assert run.settings.prior_loss_weight == 1.0
+
+    inputs["resolution"] = 128
+    with pytest.raises(Failed, match="class photos are prepared at 128 pixels, the subject's at 64"):
+        server.run(quick_graph)
 
 
 @pytest.mark.skipif(not SHARED_PHOTOS.is_dir(), reason="needs the photos of ../shared/dreambench/grey_sloth_plushie")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from demo import photos
 from trainer.captions import caption_with_token
 from trainer.config import Settings
 from trainer.photos import Dataset, read_folder
@@ -35,14 +36,24 @@ INVERSION = replace(DREAMBOOTH, method="textual_inversion", initializer="toy", l
 def dataset(photo_folder) -> Dataset:
     loaded, _ = read_folder(photo_folder, 64)
     captions = [caption_with_token(photo.caption, "mysks", "plush toy") for photo in loaded.photos]
-    return loaded.with_captions(captions, "mysks", "plush toy")
+    return loaded.with_captions(captions, token="mysks", class_word="plush toy")
+
+
+@pytest.fixture(scope="session")
+def class_dataset(tmp_path_factory) -> Dataset:
+    """Two class images under the class prompt."""
+    folder = tmp_path_factory.mktemp("class")
+    for number, colour in enumerate(((90, 20, 120), (20, 120, 90))):
+        photos.draw_photo(colour, colour[::-1], shift=60).save(folder / f"{number}.png")
+    loaded, _ = read_folder(folder, 64)
+    return loaded.with_captions(["a photo of a plush toy"] * 2)
 
 
 @pytest.fixture
 def make_run(dataset, standin_base, tmp_path):
     """Write a run directory, as the nodes do, and give it."""
 
-    def make(settings: Settings, name: str = "toy") -> RunDir:
+    def make(settings: Settings, name: str = "toy", class_dataset: Dataset | None = None) -> RunDir:
         run_dir = RunDir(tmp_path / name)
         run_dir.path.mkdir()
         os.link(standin_base, run_dir.base)
@@ -50,6 +61,7 @@ def make_run(dataset, standin_base, tmp_path):
             name=name,
             settings=settings,
             dataset=dataset,
+            class_dataset=class_dataset,
             base_fingerprint="standin",
             export_path=str(tmp_path / f"{name}.safetensors"),
             tokenizer_path=str(TOKENIZER),

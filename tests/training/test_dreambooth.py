@@ -5,15 +5,16 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from trainer.base_model import BaseModel, encode_prompts, load_tokenizer, noise_schedule
+from trainer.base_model import BaseModel, encode_prompts, load_tokenizer
 from trainer.latents import LATENT_FACTOR, to_tensor
-from trainer.photos import decode_photo, prepare
+from trainer.photos import Dataset, decode_photo, prepare
 from trainer.plan import plan_step
 
 from .conftest import DREAMBOOTH, ROOT, TOKENIZER, start_worker, work
@@ -50,13 +51,10 @@ def test_a_learning_rate_of_zero_exports_exactly_the_base(make_run, standin_base
     assert same(exported(run_dir), load_file(standin_base))
 
 
-def test_the_first_loss_is_the_published_one(make_run, dataset, standin_base):
-    """|| noise - prediction ||^2 of each photo's own latents under its own caption, computed here from nothing but parts."""
-    run_dir = make_run(replace(DREAMBOOTH, steps=1, lr_warmup_steps=0))
-    work(run_dir)
-    base = BaseModel(standin_base)
-    plan = plan_step(0, 0, 3, len(dataset.photos), (4, 8, 8))
-    tokenizer, schedule = load_tokenizer(str(TOKENIZER)), noise_schedule()
+def published_loss(base: BaseModel, dataset: Dataset, concept: str, batch_size: int) -> float:
+    """Mean of || noise - prediction ||^2 of step 0, each photo's own latents under its own caption, from nothing but parts."""
+    plan = plan_step(0, 0, batch_size, len(dataset.photos), (4, 8, 8), concept)
+    tokenizer = load_tokenizer(str(TOKENIZER))
     alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
     text_encoder, vae, unet = base.text_encoder(), base.vae(), base.unet()
     squares = []
@@ -70,8 +68,30 @@ def test_the_first_loss_is_the_published_one(make_run, dataset, standin_base):
             noisy = alphas[t] ** 0.5 * clean + (1 - alphas[t]) ** 0.5 * noise
             predicted = unet(noisy, t, encode_prompts(text_encoder, tokenizer, [photo.caption])).sample
         squares.append(((predicted - noise) ** 2).mean())
-    assert schedule.config.prediction_type == "epsilon"
-    assert run_dir.losses() == pytest.approx([float(torch.stack(squares).mean())], rel=1e-5)
+    return float(torch.stack(squares).mean())
+
+
+@pytest.mark.parametrize(("batch_size", "prior_loss_weight"), [(3, 0.0), (1, 0.7), (3, 0.7)])
+def test_the_loss_is_the_published_one(make_run, dataset, class_dataset, standin_base, batch_size, prior_loss_weight):
+    settings = replace(DREAMBOOTH, steps=1, lr_warmup_steps=0, batch_size=batch_size, prior_loss_weight=prior_loss_weight)
+    run_dir = make_run(settings, class_dataset=class_dataset if prior_loss_weight else None)
+    work(run_dir)
+    base = BaseModel(standin_base)
+    expected = published_loss(base, dataset, "instance", batch_size)
+    if prior_loss_weight:
+        expected += prior_loss_weight * published_loss(base, class_dataset, "class", batch_size)
+    assert run_dir.losses() == pytest.approx([expected], rel=1e-5)
+
+
+def test_class_images_keep_what_the_model_knows_of_the_class(make_run, class_dataset):
+    """The class loss is not only counted: with it the class images are predicted better at the end than without."""
+    settings = replace(DREAMBOOTH, steps=30, learning_rate=4e-4, precision="bf16")
+    found = {}
+    for weight in (0.0, 1.0):
+        run_dir = make_run(replace(settings, prior_loss_weight=weight), f"prior-{weight}", class_dataset)
+        work(run_dir)
+        found[weight] = published_loss(BaseModel(Path(run_dir.load_run().export_path)), class_dataset, "class", 8)
+    assert found[1.0] < 0.9 * found[0.0]
 
 
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(make_run):

@@ -19,7 +19,7 @@ def test_a_step_is_a_function_of_seed_and_step_alone():
 
 
 def test_every_photo_is_seen_once_an_epoch_in_a_new_order():
-    seen = torch.cat([photo_indices(0, step, 3, 5) for step in range(10)]).view(-1, 5)  # 6 epochs of 5 photos
+    seen = torch.cat([photo_indices(0, step, 3, 5, "instance") for step in range(10)]).view(-1, 5)  # 6 epochs of 5 photos
     assert all(sorted(epoch.tolist()) == [0, 1, 2, 3, 4] for epoch in seen)
     assert len({tuple(epoch.tolist()) for epoch in seen}) > 1
 

@@ -40,6 +40,7 @@ def test_whatever_decides_the_result_changes_the_key(run):
         replace(run, dataset=replace(run.dataset, photos=(replace(photo, caption="mysks"),))),
         replace(run, dataset=replace(run.dataset, photos=(replace(photo, sha256="ac"),))),
         replace(run, dataset=replace(run.dataset, photos=(photo, photo))),
+        replace(run, class_dataset=run.dataset),
     ]
     assert len({run.key, *(c.key for c in changed)}) == len(changed) + 1
 

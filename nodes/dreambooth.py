@@ -51,7 +51,7 @@ class DreamBoothTrain(io.ComfyNode):
                     "class_dataset",
                     optional=True,
                     tooltip="Photos of other members of the class, 50 to 200, from a second photo loader: training keeps the "
-                    "model's idea of the class by them (prior preservation). Needs about twice the time and memory a step.",
+                    "model's idea of the class by them (prior preservation). Each step sees as many of them as of the subject's.",
                 ),
                 io.Float.Input(
                     "prior_loss_weight",

@@ -105,8 +105,6 @@ def _relay(run_dir: RunDir, events: queue.Queue, progress: host.NodeProgress) ->
         event = json.loads(line)
         if event["event"] == "error":
             error = event["text"]
-        elif event["event"] == "warning":
-            log.warning("%s: %s", run_dir.path.name, event["text"])
         elif event["event"] in ("phase", "step"):
             text = describe(event)
             if event["event"] == "phase" or time.monotonic() - logged > LOG_SECONDS:

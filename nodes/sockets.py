@@ -71,7 +71,7 @@ def advanced_training_inputs() -> list[io.Input]:
             "gradient_checkpointing",
             default=False,
             advanced=True,
-            tooltip="Needs much less memory and about a third more time. The result is the same.",
+            tooltip="Needs less memory and more time: the forward pass is computed twice. The result is the same.",
         ),
         io.Int.Input(
             "checkpoint_every",

@@ -67,7 +67,7 @@ class Settings:
     precision: str
     """One of PRECISIONS: the type that the forward pass is cast to. Weights and optimizer are always fp32."""
     gradient_checkpointing: bool = False
-    """Trade a third of the speed for most of the activations' memory. Does not change the result."""
+    """Compute the forward pass twice a step to keep few of its activations in memory. Does not change the result."""
     checkpoint_every: int = 500
     """Steps between two saved states. Does not change the result."""
 

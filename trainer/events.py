@@ -42,10 +42,6 @@ class Reporter:
         """`step` of `total` units of the phase are done."""
         self.emit("step", phase=self._phase, step=step, total=total, **fields)
 
-    def warning(self, text: str) -> None:
-        print(f"warning: {text}", file=sys.stderr, flush=True)
-        self.emit("warning", text=text)
-
 
 class StopRequest:
     """True once the run shall stop: by Ctrl-C or SIGTERM, or, with `attached_to`, by a line or the end of that pipe."""

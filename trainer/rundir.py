@@ -1,11 +1,12 @@
 """The run directory: the contract between ComfyUI and the worker. Plain data, no torch.
 
 <root>/<name>-<key>/
-    run.json           settings, dataset, base, where to export; written once by the host
+    run.json           settings, dataset, base, where to export; by the host, before each start of the worker
     base.safetensors   the base model; only while the run is unfinished
     metrics.jsonl      one line a step
     checkpoint.safetensors   newest complete state; only while the run is unfinished
     log.txt            what the worker and its libraries said
+    lock               held by the process that trains
     result.json        written last: its presence means the run is finished
 """
 

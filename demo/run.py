@@ -26,7 +26,14 @@ WORKFLOW = ROOT / "workflows" / "api" / "train_and_compare.json"
 SEEDS = (1, 2, 3)
 FREE_GB = 6
 # The stand-in is random and small: it learns at a far higher rate than SD v1.5, and at a size that a CPU can bear.
-STANDIN_TRAINING = {"steps": 500, "batch_size": 4, "learning_rate": 8e-4, "lr_scheduler": "cosine", "lr_warmup_steps": 50}
+STANDIN_TRAINING = {
+    "steps": 500,
+    "batch_size": 4,
+    "learning_rate": 8e-4,
+    "lr_scheduler": "cosine",
+    "lr_warmup_steps": 50,
+    "train": "unet",  # CLIP has its full size
+}
 STANDIN_SIZE = 128
 STANDIN_CFG = 1.0
 

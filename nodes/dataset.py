@@ -12,22 +12,30 @@ from ..trainer.config import check_token
 from . import host
 from .sockets import CATEGORY, Dataset, validation
 
+WIRED = "(pictures wired to images)"
+
 
 class DatasetLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        def strength(name: str, tooltip: str) -> io.Input:
+            return io.Float.Input(
+                name, optional=True, default=0.0, min=0.0, max=0.5, step=0.05, round=1e-6, advanced=True, tooltip=tooltip
+            )
+
         return io.Schema(
             node_id="DatasetLoader",
             display_name="Load Photos of a Subject",
             category=CATEGORY,
             description="Reads a folder of photos of one subject, with their captions, and shows what training will see.",
             search_aliases=["dataset", "dreambooth", "training images", "folder"],
+            is_input_list=True,  # a list of pictures is one dataset
             inputs=[
                 io.Combo.Input(
                     "folder",
-                    options=list(host.photo_folders()),
+                    options=[*host.photo_folders(), WIRED],
                     tooltip="A subfolder of ComfyUI's input or datasets folder with jpg, png, webp or bmp photos. "
-                    "A caption is read from <name>.txt beside the photo, or from metadata.jsonl (file_name, text).",
+                    "A caption is read from <name>.txt beside the photo, or from metadata.jsonl (file_name, text, repeats).",
                 ),
                 io.Int.Input(
                     "resolution",
@@ -42,7 +50,36 @@ class DatasetLoader(io.ComfyNode):
                     options=list(photos.CROPS),
                     default="center",
                     tooltip="center, top: the shorter side fills the square, the rest is cut; top keeps the upper edge "
-                    "(heads). pad: the whole photo on white.",
+                    "(heads). pad: the whole photo on white. bucket: each photo keeps its shape, on a grid of 64 pixels.",
+                ),
+                io.Image.Input(
+                    "images",
+                    optional=True,
+                    tooltip=f"Pictures made in the graph, used in place of a folder when folder is '{WIRED}': class pictures, "
+                    "for example.",
+                ),
+                io.Boolean.Input(
+                    "flip",
+                    optional=True,
+                    default=False,
+                    advanced=True,
+                    tooltip="Train on the mirror images too. Not for subjects with letters on them, or with a left and a right.",
+                ),
+                strength(
+                    "view_jitter",
+                    "Also train on variants cropped and tilted a little, as if the camera had moved: up to this share of the "
+                    "side. 0.1 is mild.",
+                ),
+                strength("color_jitter", "Also train on variants with other saturation and tint. 0.1 is mild."),
+                strength("light_jitter", "Also train on variants with other brightness and contrast. 0.1 is mild."),
+                io.Int.Input(
+                    "variants",
+                    optional=True,
+                    default=4,
+                    min=1,
+                    max=photos.MAX_VARIANTS,
+                    advanced=True,
+                    tooltip="How many versions of each photo the three jitters make, the photo itself counted.",
                 ),
             ],
             outputs=[
@@ -51,29 +88,34 @@ class DatasetLoader(io.ComfyNode):
                     "images",
                     display_name="IMAGE",
                     is_output_list=True,
-                    tooltip="The prepared photos, exactly as training will see them.",
+                    tooltip="The prepared photos, exactly as training will see them: every variant and mirror image too.",
                 ),
             ],
             has_intermediate_output=True,
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str | None = None) -> bool | str:
-        return validation(host.photo_folder, folder)
+    def validate_inputs(cls, folder: list | str | None = None) -> bool | str:
+        (folder,) = folder if isinstance(folder, list) else (folder,)
+        return True if folder == WIRED else validation(host.photo_folder, folder)
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str | None, resolution: int, crop: str) -> str | float:
-        if folder is None:  # it comes by a link, and ComfyUI does not tell what it will be
+    def fingerprint_inputs(cls, folder: list, **_) -> str | float:
+        if folder[0] is None:  # it comes by a link, and ComfyUI does not tell what it will be
             return float("nan")
-        return photos.fingerprint(host.photo_folder(folder))
+        return "" if folder[0] == WIRED else photos.fingerprint(host.photo_folder(folder[0]))
 
     @classmethod
-    def execute(cls, folder: str, resolution: int, crop: str) -> io.NodeOutput:
-        dataset, squares = photos.read_folder(host.photo_folder(folder), resolution, crop)
-        images = [torch.from_numpy(np.asarray(s, dtype=np.float32) / 255.0)[None] for s in squares]  # (1, H, W, 3)
+    def execute(cls, folder: list, images: list | None = None, **widgets) -> io.NodeOutput:
+        pictures = [picture for batch in images or [] for picture in batch]
+        if (folder[0] == WIRED) != bool(pictures):
+            raise ValueError(f"Choose the folder '{WIRED}' and wire pictures to images, or neither of the two.")
+        source = host.pictures_folder(pictures) if pictures else host.photo_folder(folder[0])
+        dataset, views = photos.read_folder(source, **{name: values[0] for name, values in widgets.items()})
+        shown = [torch.from_numpy(np.asarray(view, dtype=np.float32) / 255.0)[None] for view in views]  # (1, H, W, 3)
         captioned = sum(bool(photo.caption) for photo in dataset.photos)
-        verdict = f"{len(images)} photos, {captioned} captions, ready"
-        return io.NodeOutput(dataset, images, ui=ui.PreviewText("\n".join((verdict, *dataset.warnings))))
+        verdict = f"{len(dataset.photos)} photos, {captioned} captions, ready"
+        return io.NodeOutput(dataset, shown, ui=ui.PreviewText("\n".join((verdict, *dataset.warnings))))
 
 
 class CaptionWithToken(io.ComfyNode):

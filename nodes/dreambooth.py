@@ -1,10 +1,12 @@
 """DreamBooth as a node."""
 
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..trainer.config import MAX_BATCH, MAX_STEPS, Settings, check_name
 from ..trainer.photos import Dataset as PhotoDataset
 from . import host, runner
+from .dreambooth_inputs import OWN, method_inputs, sample_prompts
 from .sockets import BASE_INPUTS, CATEGORY, Dataset, LossMap, advanced_training_inputs, seed_input, validation
 
 
@@ -15,13 +17,13 @@ class DreamBoothTrain(io.ComfyNode):
             node_id="DreamBoothTrain",
             display_name="Train with DreamBooth",
             category=CATEGORY,
-            description="Fine-tunes the U-Net on the photos. The same settings again load the finished run, or go on with it.",
+            description="Fine-tunes the model on the photos. The same settings again load the finished run, or go on with it.",
             search_aliases=["fine-tune", "finetune", "train checkpoint"],
             is_output_node=True,
             inputs=[
                 *BASE_INPUTS,
                 Dataset.Input("dataset", tooltip="Photos whose captions have the token, from Caption with Token."),
-                io.String.Input("name", default="my-subject", tooltip="Name of the run and of the exported checkpoint."),
+                io.String.Input("name", default="my-subject", tooltip="Name of the run and of the exported file."),
                 io.Int.Input(
                     "steps",
                     default=800,
@@ -47,29 +49,15 @@ class DreamBoothTrain(io.ComfyNode):
                 ),
                 seed_input(),
                 *advanced_training_inputs(),
-                Dataset.Input(
-                    "class_dataset",
-                    optional=True,
-                    tooltip="Photos of other members of the class, 50 to 200, from a second photo loader: training keeps the "
-                    "model's idea of the class by them (prior preservation). Each step sees as many of them as of the subject's.",
-                ),
-                io.Float.Input(
-                    "prior_loss_weight",
-                    optional=True,
-                    default=1.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    advanced=True,
-                    tooltip="How much the loss on the class photos counts. Without class photos it means nothing.",
-                ),
+                *method_inputs(),
             ],
             outputs=[
-                io.Model.Output("trained_model", display_name="MODEL", tooltip="The model with the trained U-Net."),
-                io.Clip.Output("trained_clip", display_name="CLIP", tooltip="The text encoder of the exported checkpoint."),
-                io.Vae.Output("trained_vae", display_name="VAE", tooltip="The VAE of the exported checkpoint."),
+                io.Model.Output("trained_model", display_name="MODEL", tooltip="The trained model."),
+                io.Clip.Output("trained_clip", display_name="CLIP", tooltip="The text encoder that goes with it."),
+                io.Vae.Output("trained_vae", display_name="VAE", tooltip="The VAE that goes with it."),
                 LossMap.Output("loss", display_name="LOSS_MAP", tooltip="The loss of every step, for Plot Loss Graph."),
-                io.String.Output("path", tooltip="The exported checkpoint file."),
+                io.String.Output("path", tooltip="The exported checkpoint or LoRA file."),
+                io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The LoRA, when train is lora."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -79,24 +67,59 @@ class DreamBoothTrain(io.ComfyNode):
         return validation(check_name, name)
 
     @classmethod
-    def execute(cls, model, clip, vae, dataset: PhotoDataset, name: str, precision: str, **options) -> io.NodeOutput:
-        if not dataset.token:
-            raise ValueError("The dataset has no token. Put Caption with Token between the photo loader and this node.")
-        class_dataset, prior_loss_weight = options.pop("class_dataset", None), options.pop("prior_loss_weight", 1.0)
+    def execute(
+        cls,
+        model,
+        clip,
+        vae,
+        dataset: PhotoDataset,
+        name: str,
+        precision: str,
+        class_dataset: PhotoDataset | None = None,
+        preset: str = OWN,  # the page has filled the widgets with it
+        **widgets,
+    ) -> io.NodeOutput:
+        settings = resolve(dataset, class_dataset, host.resolve_precision(precision), widgets)
         if class_dataset:
             class_dataset = class_images_for(dataset, class_dataset)
-        settings = Settings(
-            method="dreambooth",
-            token=dataset.token,
-            class_word=dataset.class_word,
-            precision=host.resolve_precision(precision),
-            prior_loss_weight=prior_loss_weight if class_dataset else 0.0,
-            **options,
-        )
         base = host.Base(model, clip, vae)
         run = host.make_run(check_name(name), settings, base, dataset, class_dataset)
         finished = runner.train(run, base, cls.hidden.unique_id)
-        return io.NodeOutput(*host.load_checkpoint(finished.file), finished.loss, str(finished.file), ui=finished.summary)
+        if settings.train == "lora":
+            lora = host.load_lora(finished.file)
+            trained = (host.apply_lora(model, lora), clip, vae)
+        else:
+            lora = ExecutionBlocker("There is no LoRA: set train to 'lora' in the training node.")
+            trained = host.load_checkpoint(finished.file)
+        return io.NodeOutput(*trained, finished.loss, str(finished.file), lora, ui=finished.ui)
+
+
+def resolve(dataset: PhotoDataset, class_dataset: PhotoDataset | None, precision: str, widgets: dict) -> Settings:
+    """The run's settings from the node's widgets. ValueError, in the artist's words, where they contradict each other."""
+    if not dataset.token:
+        raise ValueError("The dataset has no token. Put Caption with Token between the photo loader and this node.")
+    known = {"train": "unet_and_token", "prior_loss_weight": 1.0} | widgets
+    steps, held = known["steps"], known.get("hold_out", 0)
+    prompts = sample_prompts(known.pop("sample_prompts", ""))
+    class_images = known.pop("class_images", 0)
+    if class_dataset and class_images:
+        raise ValueError("Class pictures come from class_dataset: set class_images to 0, or unwire class_dataset.")
+    if not (class_dataset or class_images):
+        known["prior_loss_weight"] = 0.0
+    validate_every = known.pop("validate_every", 0) or (max(1, steps // 20) if held else 0)
+    sample_every = known.pop("sample_every", 0) or (max(1, steps // 8) if prompts else 0)
+    return Settings(
+        method="dreambooth",
+        token=dataset.token,
+        class_word=dataset.class_word,
+        precision=precision,
+        class_images=class_images,
+        class_prompt=dataset.class_prompt if class_images else "",
+        validate_every=validate_every,
+        sample_prompts=prompts,
+        sample_every=sample_every if prompts else 0,
+        **known,
+    )
 
 
 def class_images_for(dataset: PhotoDataset, class_dataset: PhotoDataset) -> PhotoDataset:

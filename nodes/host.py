@@ -1,6 +1,8 @@
 """The bridge to ComfyUI: folders, base model, results, device, progress. The other nodes files touch it only through here."""
 
 import logging
+import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import comfy.utils
 import folder_paths
 import torch
 from blake3 import blake3
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from server import PromptServer
 
@@ -35,6 +38,21 @@ def runs_root() -> Path:
 
 def tokenizer_path() -> str:
     return str(Path(comfy.sd.__file__).parent / "sd1_tokenizer")
+
+
+def pictures_folder(pictures: list) -> Path:
+    """A folder with the pictures (H, W, 3) in [0, 1] of an IMAGE socket as png files, named after their contents."""
+    raw = [(picture.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy() for picture in pictures]
+    hasher = blake3()
+    for pixels in raw:
+        hasher.update(f"{pixels.shape}".encode() + pixels.tobytes())
+    folder = runs_root() / "pictures" / hasher.hexdigest()[:16]
+    for number, pixels in enumerate(raw):
+        path = folder / f"{number:04}.png"
+        if not path.is_file():
+            with partial_file(path) as partial:
+                Image.fromarray(pixels[..., :3]).save(partial, "PNG")
+    return folder
 
 
 def _photo_roots() -> Iterator[tuple[str, Path]]:
@@ -111,6 +129,14 @@ class Base:
         with partial_file(path) as partial:
             comfy.sd.save_checkpoint(str(partial), self.model, self.clip, self.vae)
 
+    def unet_weights(self) -> int:
+        """How many weights the U-Net has."""
+        return sum(p.numel() for p in self.model.model.diffusion_model.parameters())
+
+    def size(self) -> int:
+        """Bytes of all weights, about what `save` writes."""
+        return sum(patcher.model_size() for patcher in (self.model, self.clip.patcher, self.vae.patcher))
+
     def checkpoint_name(self) -> str:
         """Name among ComfyUI's checkpoints of the file that the model was loaded from; "" where it is not known."""
         loader = self.model.cached_patcher_init
@@ -163,7 +189,8 @@ def make_run(name: str, settings: Settings, base: Base, dataset: Dataset, class_
         tokenizer_path=tokenizer_path(),
     )
     if settings.method == "dreambooth":
-        path = Path(folder_paths.get_output_directory()) / "checkpoints" / f"{run.id}.safetensors"
+        kind = "loras" if settings.train == "lora" else "checkpoints"
+        path = Path(folder_paths.get_output_directory()) / kind / f"{run.id}.safetensors"
     else:
         path = _embedding_path(run)
     return replace(run, export_path=str(path))
@@ -192,11 +219,17 @@ def exported_file(run_dir: RunDir) -> Path | None:
     """The result of a finished run, where ComfyUI's loaders find it; None while unfinished or when it is no longer there."""
     try:
         result = read_json(run_dir.result_json)
-        kind = "checkpoints" if result["method"] == "dreambooth" else "embeddings"
+        kind = {"embedding": "embeddings", "lora": "loras"}.get(result["trained"], "checkpoints")
         path = folder_paths.get_full_path(kind, Path(result["file"]).name)
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return Path(path) if path and _exported_by(Path(path), run_dir.path.name) else None
+
+
+def output_picture(path: Path) -> dict:
+    """How the page finds a picture below the output folder."""
+    folder = path.parent.relative_to(folder_paths.get_output_directory())
+    return {"filename": path.name, "subfolder": folder.as_posix(), "type": "output"}
 
 
 def finished_run_ids() -> list[str]:
@@ -219,9 +252,19 @@ def load_checkpoint(path: Path) -> tuple:
     return comfy.sd.load_checkpoint_guess_config(str(path), embedding_directory=folder_paths.get_folder_paths("embeddings"))[:3]
 
 
+def load_lora(path: Path) -> dict:
+    """The tensors of a LoRA file: what ComfyUI's LORA_MODEL sockets carry."""
+    return comfy.utils.load_torch_file(str(path), safe_load=True)
+
+
+def apply_lora(model, lora: dict):
+    """A clone of the model with the LoRA at strength 1, as ComfyUI's own loader applies it."""
+    return comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)[0]
+
+
 def load_base(run: Run) -> tuple:
-    """MODEL, CLIP, VAE that an inversion was trained on. ValueError when the checkpoint is unknown, gone or another."""
-    remedy = "Load its base with Load Checkpoint and write the embedding in the prompt instead."
+    """MODEL, CLIP, VAE that an inversion or a LoRA was trained on. ValueError when the checkpoint is unknown, gone or another."""
+    remedy = "Load its base with Load Checkpoint, and use the exported file with ComfyUI's own nodes."
     path = folder_paths.get_full_path("checkpoints", run.base_checkpoint) if run.base_checkpoint else None
     if path is None:
         raise ValueError(f"The base of {run.id} ({run.base_checkpoint or 'not a checkpoint file'}) is not there. {remedy}")
@@ -251,6 +294,32 @@ def resolve_precision(precision: str) -> str:
         "cpu": lambda: getattr(torch.cpu, "_is_avx512_bf16_supported", bool)(),
     }
     return "bf16" if kind in has_bf16 and has_bf16[kind]() else "fp32"
+
+
+def device_memory() -> int:
+    """Bytes that the device has in all: ComfyUI's own models leave it before the worker starts."""
+    return comfy.model_management.get_total_memory(comfy.model_management.get_torch_device())
+
+
+def free_disk() -> int:
+    """Bytes free where the output folder is."""
+    folder = Path(folder_paths.get_output_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return shutil.disk_usage(folder).free
+
+
+def matmul_speed(precision: str) -> float:
+    """Floating point operations a second of a square matrix product on the device; takes well under a second."""
+    where = comfy.model_management.get_torch_device()
+    side = 512 if where.type == "cpu" else 4096
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    factor = torch.ones((side, side), dtype=dtype, device=where)
+    seconds = []
+    for _ in range(2):  # the first wakes the library
+        began = time.perf_counter()
+        float((factor @ factor)[0, 0])  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds)
 
 
 def free_device() -> None:

@@ -35,7 +35,10 @@ class LoadFinetuned(io.ComfyNode):
     def execute(cls, run: str) -> io.NodeOutput:
         loaded, file = host.finished_run(run)
         trigger = prompt_text(loaded.settings, file)
-        if loaded.settings.method == "dreambooth":
+        is_lora = loaded.settings.train == "lora"
+        if loaded.settings.method == "dreambooth" and not is_lora:
             return io.NodeOutput(*host.load_checkpoint(file), trigger)
         model, clip, vae = host.load_base(loaded)
+        if is_lora:
+            return io.NodeOutput(host.apply_lora(model, host.load_lora(file)), clip, vae, trigger)
         return io.NodeOutput(model, clip_with_token(clip, loaded.settings.token, file), vae, trigger)

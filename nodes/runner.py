@@ -3,7 +3,9 @@
 import contextlib
 import json
 import logging
+import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -11,9 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfy_api.latest import ui
-
-from ..trainer.rundir import Run, RunDir, write_json
+from ..trainer.needs import in_words, needs, refusal
+from ..trainer.rundir import Run, RunDir, read_json, write_json
 from . import host
 
 log = logging.getLogger("subject_trainer")
@@ -23,6 +24,8 @@ POLL_SECONDS = 0.1
 STOP_SECONDS = 300
 """How long a worker that was asked to stop may take to save its state."""
 LOG_SECONDS = 10
+REACHED = 0.4
+"""Share of a bare matrix product's speed that a training step is taken to reach, for the estimate of the time."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Finished:
     file: Path
     loss: dict
     """LOSS_MAP: {"loss": [one a step]}."""
-    summary: ui.PreviewText
+    ui: dict
+    """What the node shows: a text, and the grid of sample pictures where there is one."""
 
 
 def train(run: Run, base: host.Base, node_id: str) -> Finished:
@@ -41,10 +45,11 @@ def train(run: Run, base: host.Base, node_id: str) -> Finished:
     run_dir = RunDir(host.runs_root() / run.id)
     file = host.exported_file(run_dir)
     if file is None:
+        progress = host.NodeProgress(node_id)
+        progress.text(check_needs(run, run_dir, base))
         run_dir.path.mkdir(parents=True, exist_ok=True)
         run_dir.result_json.unlink(missing_ok=True)  # finished once, but its file was deleted
         write_json(run_dir.run_json, run.to_json())
-        progress = host.NodeProgress(node_id)
         if not run_dir.base.is_file():
             progress.text("Saving the base model")
             base.save(run_dir.base)
@@ -57,15 +62,48 @@ def train(run: Run, base: host.Base, node_id: str) -> Finished:
         file = host.exported_file(run_dir)
         assert file is not None
     losses = run_dir.losses()
+    text = "\n".join((*summary(losses, run_dir), file.name))
+    log.info("%s: %s", run.id, text.replace("\n", ", "))
+    shown = {"text": (text,)}
+    if run_dir.grid.is_file():
+        shown["images"] = [host.output_picture(run_dir.grid)]
+    return Finished(file, {"loss": losses}, shown)
+
+
+def check_needs(run: Run, run_dir: RunDir, base: host.Base) -> str:
+    """What the run will need, in words. ValueError, with numbers, when the device or the disk cannot give it."""
+    found = needs(run.settings, run.dataset.resolution, base.unet_weights(), base.size())
+    there = sum(path.stat().st_size for path in (run_dir.base, run_dir.checkpoint) if path.is_file())
+    reason = refusal(found, run.settings, host.device_memory(), host.free_disk() + there)
+    if reason:
+        raise ValueError(reason)
+    text = in_words(found, found.flop / run.settings.devices / (host.matmul_speed(run.settings.precision) * REACHED))
+    log.info("%s: %s", run.id, text)
+    return text
+
+
+def summary(losses: list[float], run_dir: RunDir) -> list[str]:
+    """What came of a finished run, a line a fact."""
+    result = read_json(run_dir.result_json)
     last = losses[-100:]
-    mean = sum(last) / max(len(last), 1)
-    summary = f"{len(losses)} steps, mean loss of the last {len(last)}: {mean:.4f}\n{file.name}"
-    log.info("%s: %s", run.id, summary.replace("\n", ", "))
-    return Finished(file, {"loss": losses}, ui.PreviewText(summary))
+    lines = [f"{len(losses)} steps, mean loss of the last {len(last)}: {sum(last) / max(len(last), 1):.4f}"]
+    measured = run_dir.measurements()
+    names = {"held_out": "held-out photos", "trained": "trained photos", "class": "class pictures"}
+    for name in (n for n in names if measured and n in measured[-1]):
+        best = min(measured, key=lambda m: m[name])
+        first, now = measured[0][name], measured[-1][name]
+        lines.append(
+            f"Loss on {names[name]}: {first:.4f} before, {now:.4f} at the end, lowest {best[name]:.4f} at {best['step']}"
+        )
+    exported = result["exported"]
+    if exported["step"] != len(losses) or exported["weights"] == "ema":
+        averaged = "averaged " if exported["weights"] == "ema" else ""
+        lines.append(f"Exported: the {averaged}weights after step {exported['step']}")
+    return [*lines, *result["warnings"]]
 
 
 def _run_worker(run_dir: RunDir, progress: host.NodeProgress) -> None:
-    command = [sys.executable, str(WORKER), str(run_dir.path), "--device", host.device(), "--attached"]
+    command = worker_command(run_dir, host.device(), run_dir.load_run().settings.devices)
     # Away from ComfyUI's terminal: that it is closed, or gets Ctrl-C, must reach the worker as the end of its stdin,
     # after which it saves its state, and not as a signal.
     group = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {"start_new_session": True}
@@ -83,6 +121,15 @@ def _run_worker(run_dir: RunDir, progress: host.NodeProgress) -> None:
             raise
     if error or worker.returncode:
         raise RuntimeError(error or _unexpected_end(worker.returncode, run_dir))
+
+
+def worker_command(run_dir: RunDir, device: str, devices: int) -> list[str]:
+    """With several devices under the launcher that accelerate uses too; each process takes the device of its number."""
+    launcher = []
+    if devices > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(devices)]
+        device = device.split(":")[0]
+    return [sys.executable, *launcher, str(WORKER), str(run_dir.path), "--device", device, "--attached"]
 
 
 def _read_lines(stream, events: queue.Queue) -> None:
@@ -105,6 +152,8 @@ def _relay(run_dir: RunDir, events: queue.Queue, progress: host.NodeProgress) ->
         event = json.loads(line)
         if event["event"] == "error":
             error = event["text"]
+        elif event["event"] == "warning":
+            log.warning("%s: %s", run_dir.path.name, event["text"])
         elif event["event"] in ("phase", "step"):
             text = describe(event)
             if event["event"] == "phase" or time.monotonic() - logged > LOG_SECONDS:
@@ -136,7 +185,10 @@ def _stop(worker: subprocess.Popen, progress: host.NodeProgress) -> None:
     try:
         worker.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        worker.kill()
+        if sys.platform == "win32":
+            worker.kill()
+        else:
+            os.killpg(worker.pid, signal.SIGKILL)  # several devices: a process each
     progress.text("Stopped. Queue the graph again to go on.")
 
 

@@ -88,5 +88,5 @@ class TextualInversionTrain(io.ComfyNode):
             prompt_text(run.settings, finished.file),
             finished.loss,
             str(finished.file),
-            ui=finished.summary,
+            ui=finished.ui,
         )

@@ -1,6 +1,7 @@
 """The worker: trains one run directory and writes its result.
 
     python trainer/__main__.py RUN_DIR [--device cpu|cuda:0|mps] [--attached]
+    torchrun --nproc_per_node N trainer/__main__.py RUN_DIR --device cuda    (or accelerate launch: N processes share each batch)
 
 Events go to stdout, one JSON object a line. Ctrl-C or SIGTERM stops the run with its state saved; so does, when it is
 attached, a line on stdin or its end.
@@ -30,9 +31,10 @@ def main() -> int:
     from trainer.events import Reporter, Stopped, StopRequest
 
     # Events have the real stdout to themselves; whatever libraries print goes to stderr, also when they are not Python.
-    reporter = Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    first = os.environ.get("RANK", "0") == "0"  # of several processes that train together one talks with the host
+    reporter = Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8") if first else open(os.devnull, "w"))  # noqa: SIM115
     os.dup2(2, 1)
-    stop = StopRequest(sys.stdin if args.attached else None)
+    stop = StopRequest(sys.stdin if args.attached and first else None)
     try:
         reporter.phase("starting")
         from trainer.worker import work

@@ -75,6 +75,7 @@ def noise_schedule() -> DDPMScheduler:
         beta_end=0.012,
         beta_schedule="scaled_linear",
         clip_sample=False,
+        steps_offset=1,  # of no account in training; samplers that are made from this schedule want it
         prediction_type="epsilon",
     )
 

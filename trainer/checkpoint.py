@@ -1,4 +1,4 @@
-"""The newest complete state of a run: trained weights, optimizer, step. Replaced atomically, never edited in place."""
+"""The newest complete state of a run: trained weights, their average, optimizer, step. Replaced atomically, never edited."""
 
 import json
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -19,38 +20,95 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict
         save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata)
 
 
+def _numbers(values: Mapping) -> dict:
+    return {k: v for k, v in values.items() if isinstance(v, int | float)}
+
+
+def _tensors(values: Mapping, prefix: str) -> dict[str, torch.Tensor]:
+    """All tensors, those of dicts within too: bitsandbytes puts its quantized moments into one."""
+    found = {f"{prefix}/{k}": v for k, v in values.items() if torch.is_tensor(v)}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _tensors(value, f"{prefix}/{key}")
+    return found
+
+
+def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies where tensors share memory, which a file cannot: 8-bit AdamW has one table of values for all parameters."""
+    unshared, seen = {}, set()
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        unshared[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return unshared
+
+
 def save_state(
     path: Path,
     step: int,
     params: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
+    ema: EMAModel | None,
     accelerator: Accelerator,
 ) -> None:
-    """`step` steps are done; `params` are what is trained, in the optimizer's order."""
+    """`step` steps are done; `params` are what is trained, in the optimizer's and the average's order."""
     tensors = {f"param/{name}": p for name, p in params.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in state.items()}
-    scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
-    save_tensors(path, tensors, {"step": str(step), "scaler": json.dumps(scaler)})
+    held = optimizer.state_dict()
+    for index, state in held["state"].items():
+        tensors |= _tensors(state, f"optimizer/{index}")
+    if ema:
+        tensors |= {f"ema/{name}": p for name, p in zip(params, ema.shadow_params, strict=True)}
+    metadata = {
+        "step": step,
+        "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
+        "optimizer": {index: _numbers(state) for index, state in held["state"].items()},
+        "groups": [_numbers(group) for group in held["param_groups"]],  # Prodigy keeps its estimates there
+    }
+    save_tensors(path, _unshared(tensors), {key: json.dumps(value) for key, value in metadata.items()})
 
 
-def load_state(path: Path, params: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> int:
+def load_state(
+    path: Path,
+    params: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    ema: EMAModel | None,
+    accelerator: Accelerator,
+) -> int:
     """The number of steps done; 0 and nothing touched when there is no saved state."""
     if not path.is_file():
         return 0
-    state: dict[int, dict[str, torch.Tensor]] = {}
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
+        metadata = {key: json.loads(value) for key, value in file.metadata().items()}
+        state = {int(index): numbers for index, numbers in metadata["optimizer"].items()}
+        shadows = dict(zip(params, ema.shadow_params, strict=True)) if ema else {}
         for key in file.keys():  # noqa: SIM118 - not a dict
             kind, name = key.split("/", 1)
-            if kind == "param":
-                with torch.no_grad():
-                    params[name].copy_(file.get_tensor(key))
-            else:
-                index, name = name.split("/", 1)
+            if kind == "optimizer":
+                index, *folders, name = name.split("/")
+                values = state.setdefault(int(index), {})
+                for folder in folders:
+                    values = values.setdefault(folder, {})
                 # A copy: the tensor itself is a view of the file, which the next state shall replace.
-                state.setdefault(int(index), {})[name] = file.get_tensor(key).clone()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+                values[name] = file.get_tensor(key).clone()
+            else:
+                with torch.no_grad():
+                    (params if kind == "param" else shadows)[name].copy_(file.get_tensor(key))
+    groups = [held | kept for held, kept in zip(optimizer.state_dict()["param_groups"], metadata["groups"], strict=True)]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if ema:
+        ema.optimization_step = metadata["step"]
     if accelerator.scaler:
-        accelerator.scaler.load_state_dict(json.loads(metadata["scaler"]))
-    return int(metadata["step"])
+        accelerator.scaler.load_state_dict(metadata["scaler"])
+    return metadata["step"]
+
+
+def save_best(path: Path, step: int, params: Mapping[str, nn.Parameter]) -> None:
+    save_tensors(path, params, {"step": str(step)})
+
+
+def load_best(path: Path, params: Mapping[str, nn.Parameter]) -> int:
+    """Fill `params` with the best step's weights; which step that was."""
+    with safe_open(path, "pt") as file, torch.no_grad():
+        for name, param in params.items():
+            param.copy_(file.get_tensor(name))
+        return int(file.metadata()["step"])

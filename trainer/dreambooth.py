@@ -1,117 +1,175 @@
 """DreamBooth (Ruiz et al. 2022): the U-Net learns the subject under its instance prompts, and keeps what it knows of the
 class by training on class images beside it (prior preservation)."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler
-from torch import Tensor
-from torch.nn import functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .base_model import BaseModel, encode_prompts, load_tokenizer, noise_schedule
+from .base_model import BaseModel, encode_prompts, load_tokenizer, noise_schedule, tokenize
 from .checkpoint import save_tensors
+from .concept import Captions, cache_captions, cache_concept, distinct_captions
 from .config import Settings
+from .embedding import train_rows
 from .events import Reporter, StopRequest
-from .export import metadata
-from .latents import LatentCache, encode_photos
+from .export import checkpoint_tensors, metadata
 from .loop import make_accelerator, run_steps
+from .lora import add_lora, lora_file
+from .objective import concepts_loss, timestep_weights
+from .optimizers import ParamGroup
 from .photos import Dataset
-from .plan import StepPlan, plan_step
 from .rundir import Run, RunDir
+from .sampling import Painter, class_image_folder, draw_samples, make_class_images, save_grid
+from .validation import fixed_batches, measure, split_held_out
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-@dataclass(frozen=True)
-class Concept:
-    """What the U-Net sees of the subject ("instance") or of its class ("class"), cached."""
+def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> dict:
+    """Train what the settings name and write it: a checkpoint file with the base's names and types, or a LoRA file.
 
-    name: str
-    latents: LatentCache
-    states: Tensor
-    """(C, 77, 768) fp32: the text encoder's states of the distinct captions."""
-    caption_of: Tensor
-    """(N,) int64: which of them belongs to each photo."""
-
-    def plan(self, settings: Settings, step: int) -> StepPlan:
-        """On the device."""
-        shape = self.latents.shape
-        plan = plan_step(settings.seed, step, settings.batch_size, len(self.caption_of), shape, self.name)
-        return plan.to(self.states.device)
-
-    def noisy_batch(self, plan: StepPlan, schedule: DDPMScheduler) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Noisy latents (B, 4, h, w), timesteps (B,), text states (B, 77, 768), the noise to predict (B, 4, h, w)."""
-        clean = self.latents.sample(plan.indices, plan.posterior_noise)
-        noisy = schedule.add_noise(clean, plan.noise, plan.timesteps)
-        return noisy, plan.timesteps, self.states[self.caption_of[plan.indices]], plan.noise
-
-
-def cache_concept(
-    name: str,
-    dataset: Dataset,
-    text_encoder: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
-    vae: AutoencoderKL,
-    reporter: Reporter,
-    stop: StopRequest,
-) -> Concept:
-    stop.check()
-    reporter.phase(f"encoding {name} captions")
-    captions = sorted({photo.caption for photo in dataset.photos})
-    states = encode_prompts(text_encoder, tokenizer, captions)
-    caption_of = torch.tensor([captions.index(photo.caption) for photo in dataset.photos], device=states.device)
-    reporter.phase(f"encoding {name} photos", len(dataset.photos))
-    return Concept(name, encode_photos(vae, dataset, reporter, stop), states, caption_of)
-
-
-def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> None:
-    """Train the U-Net of the run's base and write a checkpoint file with its names, types and other weights."""
+    Returns what result.json says of the exported weights.
+    """
     settings = run.settings
     accelerator = make_accelerator(device, settings.precision)
 
     reporter.phase("loading")
     base = BaseModel(run_dir.base)
     tokenizer = load_tokenizer(run.tokenizer_path)
-    encoders = base.text_encoder().to(accelerator.device), tokenizer, base.vae().to(accelerator.device)
-    concepts = [cache_concept("instance", run.dataset, *encoders, reporter, stop)]
-    loss_weights = [1.0]
-    if run.class_dataset:
-        concepts.append(cache_concept("class", run.class_dataset, *encoders, reporter, stop))
-        loss_weights.append(settings.prior_loss_weight)
-    del encoders  # their memory is wanted for training
+    text_encoder = base.text_encoder().to(accelerator.device)
+    trained_photos, held_out = split_held_out(run.dataset, settings.hold_out, settings.seed)
+    class_photos = run.class_dataset or _class_images(run, run_dir, base, text_encoder, tokenizer, accelerator, reporter, stop)
+
+    datasets = {"instance": trained_photos, "class": class_photos, "held-out": held_out}
+    datasets = {name: dataset for name, dataset in datasets.items() if dataset}
+    texts = distinct_captions(list(datasets.values()))
+    prompts = [prompt for prompt in settings.sample_prompts if prompt not in texts]
+    captions, text_params = _prepare_text(settings, [*texts, *prompts], text_encoder, tokenizer)
+    del text_encoder  # `captions` keeps it where it is trained; else its memory is wanted
+
+    vae = base.vae().to(accelerator.device)
+    noise = {"caption_dropout": settings.caption_dropout, "noise_offset": settings.noise_offset}
+    concepts = {
+        name: cache_concept(name, dataset, texts, vae, reporter, stop, **(noise if name == "instance" else {}))
+        for name, dataset in datasets.items()
+    }
+    vae = vae.to("cpu") if settings.sample_prompts else None
 
     stop.check()
-    unet = base.unet().requires_grad_(True).train()
+    unet = base.unet()
+    if settings.train == "lora":
+        unet_params = add_lora(unet, settings, DTYPES[settings.precision])
+    else:
+        unet_params = dict(unet.requires_grad_(True).named_parameters())
+    unet.train()
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    unet = unet.to(accelerator.device)
+    unet.to(accelerator.device)  # in place: the parameters stay the same objects
     schedule = noise_schedule()
+    weights = timestep_weights(schedule, settings.min_snr_gamma, accelerator.device)
+    trained_concepts = [concepts[name] for name in ("instance", "class") if name in concepts]
+    concept_weights = [1.0, settings.prior_loss_weight]
+
+    def predict(noisy: Tensor, timesteps: Tensor, batch_captions: list[int]) -> Tensor:
+        return unet(noisy, timesteps, captions.states(batch_captions)).sample
 
     def loss_of(step: int) -> Tensor:
-        """Instance loss + prior_loss_weight x class loss, each a mean over its batch (Ruiz et al. 2022, equation 2)."""
-        batches = [concept.noisy_batch(concept.plan(settings, step), schedule) for concept in concepts]
-        noisy, timesteps, states, noise = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        predicted = unet(noisy, timesteps, states).sample
-        squares = F.mse_loss(predicted.float(), noise, reduction="none").mean(dim=(1, 2, 3))  # (B,) or (2 B,)
-        losses = (part.mean() for part in squares.split(settings.batch_size))
-        return sum(weight * loss for weight, loss in zip(loss_weights, losses, strict=True))
+        share = accelerator.process_index, accelerator.num_processes
+        batches = [c.step_batch(settings.seed, step, settings.batch_size, schedule, *share) for c in trained_concepts]
+        return concepts_loss(batches, concept_weights[: len(batches)], weights, predict)
 
-    run_steps(
-        params=dict(unet.named_parameters()),
+    names = {"held-out": "held_out", "instance": "trained", "class": "class"}
+    fixed = {names[name]: fixed_batches(concept, schedule) for name, concept in concepts.items() if settings.validate_every}
+
+    def measured() -> dict[str, float]:
+        with accelerator.autocast():
+            return measure(fixed, predict)
+
+    def draw(step: int) -> None:
+        with accelerator.autocast(), torch.no_grad():
+            *states, empty = captions.states([captions.texts.index(p) for p in (*settings.sample_prompts, "")])
+        painter = Painter(unet, vae, accelerator)
+        draw_samples(run_dir, step, painter, states, empty, run.dataset.resolution, settings.seed, reporter, stop)
+
+    text_rate = settings.text_learning_rate or settings.learning_rate
+    # A token's rows are pulled towards nothing: decay would only weaken the word.
+    text_decay = 0.0 if settings.train == "unet_and_token" else settings.weight_decay
+    outcome = run_steps(
+        groups=[
+            ParamGroup(unet_params, settings.learning_rate, settings.weight_decay),
+            *([ParamGroup(text_params, text_rate, text_decay)] if text_params else []),
+        ],
         loss_of=loss_of,
         settings=settings,
         run_dir=run_dir,
         accelerator=accelerator,
         reporter=reporter,
         stop=stop,
+        measure=measured if fixed else None,
+        draw=draw if settings.sample_prompts else None,
     )
+    exported = {"step": outcome.step, "weights": "ema" if outcome.averaged else "last"}
+    if not accelerator.is_main_process:
+        return exported
 
     reporter.phase("exporting")
-    trained = unet.state_dict()
-    exported = dict(base.weights)
-    for name, ldm_name in base.unet_table.items():
-        held = base.weights[ldm_name].dtype
-        # bf16 and fp8 are too coarse for what fine-tuning changes.
-        dtype = held if held in (torch.float16, torch.float32) else torch.float16
-        exported[ldm_name] = trained[name].to("cpu", dtype)
-    save_tensors(Path(run.export_path), exported, metadata(run))
+    if settings.sample_prompts and settings.sample_every:
+        save_grid(run_dir)
+    if settings.train == "lora":
+        tensors = lora_file(unet_params, settings.lora_alpha)
+    else:
+        tensors = checkpoint_tensors(base, unet.state_dict(), text_params, token_ids(tokenizer, settings.token))
+    save_tensors(Path(run.export_path), tensors, metadata(run, exported))
+    return exported
+
+
+def token_ids(tokenizer: CLIPTokenizer, token: str) -> list[int]:
+    """The rows of CLIP's table that make up the token, each once: "mysks" -> those of "my" and "sks"."""
+    return sorted(set(tokenizer(token, add_special_tokens=False).input_ids))
+
+
+def _prepare_text(
+    settings: Settings, texts: list[str], text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
+) -> tuple[Captions, dict[str, nn.Parameter]]:
+    """The captions' states, and what of the text encoder is trained, by its name in the model."""
+    ids = tokenize(tokenizer, texts).to(text_encoder.device)
+    if settings.train == "unet_and_token":
+        rows = token_ids(tokenizer, settings.token)
+        vectors = train_rows(text_encoder, rows).vectors
+        return cache_captions(texts, ids, text_encoder, trained=False, trained_ids=rows), {"token_rows": vectors}
+    whole = settings.train == "unet_and_text_encoder"
+    captions = cache_captions(texts, ids, text_encoder, trained=whole)
+    if not whole:
+        return captions, {}
+    if settings.gradient_checkpointing:
+        text_encoder.gradient_checkpointing_enable()
+    text_encoder.requires_grad_(True).train()
+    return captions, {f"text_encoder.{name}": p for name, p in text_encoder.named_parameters()}
+
+
+def _class_images(
+    run: Run,
+    run_dir: RunDir,
+    base: BaseModel,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    accelerator: Accelerator,
+    reporter: Reporter,
+    stop: StopRequest,
+) -> Dataset | None:
+    """Class images of the base itself, where a number of them is asked for."""
+    settings = run.settings
+    if not settings.class_images:
+        return None
+    prompt, size = settings.class_prompt, run.dataset.resolution
+    states = encode_prompts(text_encoder, tokenizer, [prompt, ""])
+
+    def painter() -> Painter:
+        return Painter(base.unet().to(accelerator.device), base.vae(), accelerator)
+
+    folder = class_image_folder(run_dir.path.parent, run.base_fingerprint, prompt, size)
+    return make_class_images(
+        folder, settings.class_images, prompt, run.dataset, painter, (states[0], states[1]), accelerator, reporter, stop
+    )

@@ -20,6 +20,7 @@ class Reporter:
         self._stream = stream
         self.seconds: dict[str, float] = {}
         """Seconds spent in each finished phase."""
+        self.warnings: list[str] = []
         self._phase, self._since = "", time.monotonic()
 
     def emit(self, event: str, **fields) -> None:
@@ -37,6 +38,11 @@ class Reporter:
         self._phase, self._since = name, now
         if name:
             self.emit("phase", phase=name, total=total)
+
+    def warning(self, text: str) -> None:
+        """Something that the artist should know and that does not end the run."""
+        self.warnings.append(text)
+        self.emit("warning", text=text)
 
     def step(self, step: int, total: int, **fields) -> None:
         """`step` of `total` units of the phase are done."""

@@ -1,16 +1,55 @@
-"""What an exported file says of itself."""
+"""What is written at the end: the tensors of a checkpoint file, and what every exported file says of itself."""
 
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .base_model import BaseModel
+from .keys import TEXT_PREFIX
 from .rundir import Run
 
+TOKEN_TABLE = f"{TEXT_PREFIX}embeddings.token_embedding.weight"
 
-def metadata(run: Run) -> dict[str, str]:
-    """Safetensors metadata: the modelspec fields that file browsers show, and where the weights come from."""
+
+def checkpoint_tensors(
+    base: BaseModel, unet: Mapping[str, Tensor], text_params: Mapping[str, Tensor], token_rows: list[int]
+) -> dict[str, Tensor]:
+    """The base's tensors, names and order with the trained ones in their place.
+
+    `unet` by diffusers' names. `text_params`: {"token_rows": (V, 768)}, which stand for the rows `token_rows` of the table, or
+    the text encoder's parameters by transformers' names behind "text_encoder.".
+    """
+    tensors = dict(base.weights)
+    for name, ldm_name in base.unet_table.items():
+        tensors[ldm_name] = unet[name].to("cpu", _file_type(base.weights[ldm_name]))
+    for name, param in text_params.items():
+        if name == "token_rows":
+            table = base.weights[TOKEN_TABLE]
+            tensors[TOKEN_TABLE] = table.to(_file_type(table), copy=True)
+            tensors[TOKEN_TABLE][token_rows] = param.detach().to("cpu", _file_type(table))
+        else:
+            ldm_name = TEXT_PREFIX + name.removeprefix("text_encoder.").removeprefix("text_model.")
+            tensors[ldm_name] = param.detach().to("cpu", _file_type(base.weights[ldm_name]))
+    return tensors
+
+
+def _file_type(held: Tensor) -> torch.dtype:
+    """The base's own type; fp16 where that is bf16 or fp8, too coarse for what fine-tuning changes."""
+    return held.dtype if held.dtype in (torch.float16, torch.float32) else torch.float16
+
+
+def metadata(run: Run, exported: dict) -> dict[str, str]:
+    """Safetensors metadata: the modelspec fields that file browsers show, and where the weights come from.
+
+    `exported`: after which step, and whether the weights are the last ones or their average.
+    """
     settings = run.settings
-    kind = "textual-inversion" if settings.method == "textual_inversion" else "dreambooth"
-    architecture = "stable-diffusion-v1" + ("/textual-inversion" if kind == "textual-inversion" else "")
+    kinds = {"textual_inversion": "textual-inversion", "dreambooth": "lora" if settings.train == "lora" else "dreambooth"}
+    kind = kinds[settings.method]
     return {
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": architecture,
+        "modelspec.architecture": "stable-diffusion-v1" + ("" if kind == "dreambooth" else f"/{kind}"),
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
         "modelspec.title": run.id,
         "modelspec.trigger_phrase": f"{settings.token} {settings.class_word}".strip(),
@@ -21,7 +60,9 @@ def metadata(run: Run) -> dict[str, str]:
         "subject_trainer.base": run.base_fingerprint,
         "subject_trainer.token": settings.token,
         "subject_trainer.class_word": settings.class_word,
-        "subject_trainer.steps": str(settings.steps),
+        "subject_trainer.trained": settings.train if settings.method == "dreambooth" else "embedding",
+        "subject_trainer.steps": str(exported["step"]),
+        "subject_trainer.weights": exported["weights"],
         "subject_trainer.learning_rate": str(settings.learning_rate),
         "subject_trainer.batch_size": str(settings.batch_size),
         "subject_trainer.seed": str(settings.seed),

@@ -12,25 +12,30 @@ from torch import Tensor
 
 from .base_model import LATENT_FACTOR
 from .events import Reporter, StopRequest
-from .photos import Dataset, decode_photo, prepare
+from .photos import Dataset, decode_photo
 
 
 @dataclass(frozen=True)
 class LatentCache:
-    """Posterior of each photo, in the dataset's order."""
+    """Posterior of every view of each photo, by bucket: photos of one size are in one tensor."""
 
-    mean: Tensor
-    """(N, 4, h/8, w/8) fp32."""
-    std: Tensor
+    mean: tuple[Tensor, ...]
+    """Per bucket (photos of the bucket, views, 4, h, w) fp32."""
+    std: tuple[Tensor, ...]
+    photos: tuple[tuple[int, ...], ...]
+    """Per bucket the photos in it, in the dataset's order."""
+    rows: Tensor
+    """(N,) int64: where in its bucket each photo of the dataset is."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """(4, h/8, w/8)."""
-        return tuple(self.mean.shape[1:])
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """(4, h, w) of each bucket."""
+        return tuple(tuple(mean.shape[2:]) for mean in self.mean)
 
-    def sample(self, indices: Tensor, posterior_noise: Tensor) -> Tensor:
-        """Latents (B, 4, h/8, w/8) of the photos at `indices` (B,), scaled for the U-Net."""
-        return (self.mean[indices] + self.std[indices] * posterior_noise) * LATENT_FACTOR
+    def sample(self, bucket: int, photos: Tensor, views: Tensor, posterior_noise: Tensor) -> Tensor:
+        """Latents (B, 4, h, w) of these views (B,) of these photos (B,) of the bucket, scaled for the U-Net."""
+        rows = self.rows[photos]
+        return (self.mean[bucket][rows, views] + self.std[bucket][rows, views] * posterior_noise) * LATENT_FACTOR
 
 
 def to_tensor(photo: Image.Image) -> Tensor:
@@ -40,10 +45,12 @@ def to_tensor(photo: Image.Image) -> Tensor:
 
 @torch.no_grad()
 def encode_photos(vae: AutoencoderKL, dataset: Dataset, reporter: Reporter, stop: StopRequest) -> LatentCache:
-    """Encode every photo in fp32 (fp16 overflows in SD v1.5's VAE). Raises ValueError for a photo that changed or a NaN."""
-    means, stds = [], []
-    for done, photo in enumerate(dataset.photos, 1):
-        stop.check()
+    """Encode every view in fp32 (fp16 overflows in SD v1.5's VAE). Raises ValueError for a photo that changed or a NaN."""
+    sizes = [dataset.frame_size(photo) for photo in dataset.photos]
+    buckets = sorted(set(sizes))
+    posteriors: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {size: [] for size in buckets}
+    rows = []
+    for done, (photo, size) in enumerate(zip(dataset.photos, sizes, strict=True), 1):
         path = Path(photo.path)
         try:
             raw = path.read_bytes()
@@ -51,11 +58,21 @@ def encode_photos(vae: AutoencoderKL, dataset: Dataset, reporter: Reporter, stop
             raw = b""
         if hashlib.sha256(raw).hexdigest() != photo.sha256:
             raise ValueError(f"{path.name} was changed or removed after the dataset was loaded. Queue the graph again.")
-        pixels = to_tensor(prepare(decode_photo(raw), dataset.resolution, dataset.crop))
-        posterior = vae.encode(pixels[None].to(vae.device)).latent_dist
-        if not (posterior.mean.isfinite().all() and posterior.std.isfinite().all()):
-            raise ValueError(f"The VAE gives no usable latents for {path.name} (NaN). Use another VAE.")
-        means.append(posterior.mean)
-        stds.append(posterior.std)
+        image = decode_photo(raw)
+        encoded = []
+        for number in range(dataset.views):
+            stop.check()
+            pixels = to_tensor(dataset.view(image, photo, number))
+            posterior = vae.encode(pixels[None].to(vae.device)).latent_dist
+            if not (posterior.mean.isfinite().all() and posterior.std.isfinite().all()):
+                raise ValueError(f"The VAE gives no usable latents for {path.name} (NaN). Use another VAE.")
+            encoded.append((posterior.mean[0], posterior.std[0]))
+        rows.append(len(posteriors[size]))
+        posteriors[size].append(tuple(torch.stack(part) for part in zip(*encoded, strict=True)))
         reporter.step(done, len(dataset.photos))
-    return LatentCache(torch.cat(means), torch.cat(stds))
+    return LatentCache(
+        mean=tuple(torch.stack([mean for mean, _ in posteriors[size]]) for size in buckets),
+        std=tuple(torch.stack([std for _, std in posteriors[size]]) for size in buckets),
+        photos=tuple(tuple(i for i, s in enumerate(sizes) if s == size) for size in buckets),
+        rows=torch.tensor(rows, device=vae.device),
+    )

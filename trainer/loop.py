@@ -1,33 +1,52 @@
 """The training loop that both recipes run."""
 
+import contextlib
 import json
 import math
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from .checkpoint import load_state, save_state
+from .checkpoint import load_best, load_state, save_best, save_state
 from .config import Settings
 from .events import Reporter, Stopped, StopRequest
+from .optimizers import ParamGroup, make_optimizer
 from .rundir import RunDir, partial_file
 
-MAX_GRAD_NORM = 1.0
 FLUSH_SECONDS = 1.0
+PATIENCE = 3
+"""Early stopping: so many measurements in a row without a new lowest held-out loss."""
 
 
 class TrainingError(Exception):
     """A run that cannot go on, with a sentence for the artist."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """Which weights `run_steps` has left in the parameters."""
+
+    step: int
+    averaged: bool
+
+
 def make_accelerator(device: str, precision: str) -> Accelerator:
-    """Accelerator for `device` ("cpu", "cuda:0", "mps") whose autocast is of `precision` (one of PRECISIONS)."""
+    """Accelerator for `device` ("cpu", "cuda:0", "mps") whose autocast is of `precision` (one of PRECISIONS).
+
+    Under accelerate's launcher each process gets the device that the launcher gives it.
+    """
     if device.startswith("cuda"):
-        torch.cuda.set_device(torch.device(device))
+        torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in fp32
+        if ":" in device and "LOCAL_RANK" not in os.environ:
+            torch.cuda.set_device(torch.device(device))
     if precision == "fp16" and device == "cpu":
         raise TrainingError("fp16 training needs a GPU. Choose precision auto or fp32.")
     return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device == "cpu")
@@ -36,18 +55,29 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
 class Metrics:
     """Losses on their way to metrics.jsonl. They stay on the device until `flush`, the loop's only synchronisation."""
 
-    def __init__(self, run_dir: RunDir, start: int):
+    def __init__(self, run_dir: RunDir, start: int, writes: bool):
+        self.measured: list[dict] = []
+        """Measurements so far, {"step": ..., "held_out": ...}."""
         kept: list[str] = []
         if start and run_dir.metrics.is_file():  # lines after the checkpoint belong to steps that will run again
-            kept = run_dir.metrics.read_text(encoding="utf-8").splitlines(keepends=True)[:start]
-        with partial_file(run_dir.metrics) as partial:
-            partial.write_text("".join(kept), encoding="utf-8")
-        self._file = run_dir.metrics.open("a", encoding="utf-8")
+            lines = run_dir.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start]
+            self.measured = [entry for entry in map(json.loads, kept) if "loss" not in entry]
+        self._file = None
+        if writes:
+            with partial_file(run_dir.metrics) as partial:
+                partial.write_text("".join(kept), encoding="utf-8")
+            self._file = run_dir.metrics.open("a", encoding="utf-8")
         self._pending: list[tuple[int, Tensor, float]] = []
         self._flushed = time.monotonic()
 
     def add(self, step: int, loss: Tensor, learning_rate: float) -> None:
         self._pending.append((step, loss.detach(), learning_rate))
+
+    def add_measurement(self, done: int, losses: dict[str, float]) -> None:
+        self.flush()
+        self.measured.append({"step": done, **losses})
+        self._write(self.measured[-1])
 
     @property
     def due(self) -> bool:
@@ -62,36 +92,45 @@ class Metrics:
                     f"The loss became {loss} at step {step + 1}: training diverged. "
                     "Lower the learning rate, or set precision to fp32."
                 )
-            self._file.write(json.dumps({"step": step + 1, "loss": loss, "learning_rate": learning_rate}) + "\n")
-        self._file.flush()
+            self._write({"step": step + 1, "loss": loss, "learning_rate": learning_rate})
+        if self._file:
+            self._file.flush()
         self._pending.clear()
         self._flushed = time.monotonic()
         return losses[-1] if losses else math.nan
 
+    def _write(self, entry: dict) -> None:
+        if self._file:
+            self._file.write(json.dumps(entry) + "\n")
+
 
 def run_steps(
     *,
-    params: Mapping[str, nn.Parameter],
+    groups: list[ParamGroup],
     loss_of: Callable[[int], Tensor],
     settings: Settings,
     run_dir: RunDir,
     accelerator: Accelerator,
     reporter: Reporter,
     stop: StopRequest,
-) -> None:
-    """Train `params` (fp32, on the device) from the newest saved state to `settings.steps`.
+    measure: Callable[[], dict[str, float]] | None = None,
+    draw: Callable[[int], None] | None = None,
+) -> Trained:
+    """Train the groups' parameters from the newest saved state to `settings.steps`, or until the held-out loss turns up.
 
-    `loss_of` gives the scalar loss of a step (0, 1, ...), a pure function of it and of `params`. Raises Stopped, with the
-    state saved, when asked to stop, and TrainingError when the loss is not finite.
+    `loss_of` gives the scalar loss of a batch (0, 1, ...), a pure function of it and of the parameters: step s averages the
+    batches s * gradient_accumulation_steps onwards. `measure` gives the losses under fixed noise, `draw` makes the sample
+    pictures after so many steps; both are called at their intervals, on the weights that would be exported. Raises Stopped,
+    with the state saved, when asked to stop, and TrainingError when the loss is not finite.
     """
-    optimizer = accelerator.prepare(
-        torch.optim.AdamW(
-            params.values(),
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            fused=accelerator.device.type in ("cpu", "cuda"),
-        )
-    )
+    params = {name: p for group in groups for name, p in group.params.items()}
+    optimizer, warning = make_optimizer(groups, settings, accelerator.device)
+    if warning:
+        reporter.warning(warning)
+    optimizer = accelerator.prepare(optimizer)
+    ema = None
+    if settings.ema_decay:  # warm-up: 1 - (1 + step)^-3/4, so that short runs are not held near the base
+        ema = EMAModel(params.values(), decay=settings.ema_decay, use_ema_warmup=True, power=3 / 4, foreach=True)
     # The schedule is a function of the step alone: taken from diffusers, applied here, nothing to restore.
     rate_at = get_scheduler(
         "constant_with_warmup" if settings.lr_scheduler == "constant" else settings.lr_scheduler,
@@ -99,39 +138,110 @@ def run_steps(
         num_warmup_steps=settings.lr_warmup_steps,
         num_training_steps=settings.steps,
     ).lr_lambdas[0]
-    start = load_state(run_dir.checkpoint, params, optimizer, accelerator)
+    start = done = load_state(run_dir.checkpoint, params, optimizer, ema, accelerator)
     if start:
         print(f"resuming after step {start}", file=sys.stderr, flush=True)
-    metrics = Metrics(run_dir, start)
+    main = accelerator.is_main_process
+    metrics = Metrics(run_dir, start, writes=main)
+
+    def look(done: int) -> None:
+        """Measure and draw where it is time for it."""
+        last = done == settings.steps
+        measuring = measure and settings.validate_every and (done % settings.validate_every == 0 or last)
+        measuring = measuring and all(entry["step"] != done for entry in metrics.measured)  # before the run was stopped
+        drawing = draw and main and settings.sample_every and (done % settings.sample_every == 0 or last)
+        if not (measuring or drawing):
+            return
+        if ema:
+            ema.store(params.values())
+            ema.copy_to(params.values())
+        if measuring:
+            metrics.add_measurement(done, measure())
+            if settings.early_stopping != "off" and main and _best_step(metrics.measured) == done:
+                save_best(run_dir.best, done, params)
+        if drawing:
+            with contextlib.suppress(Stopped):  # the loop sees it too, and saves the state
+                draw(done)
+        if ema:
+            ema.restore(params.values())
+
     reporter.phase("training", settings.steps)
-    began = time.monotonic()
-    for step in range(start, settings.steps):
-        learning_rate = settings.learning_rate * rate_at(step)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        with accelerator.autocast():
-            loss = loss_of(step)
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(params.values(), MAX_GRAD_NORM)
+    look(done)
+    began, looking = time.monotonic(), 0.0
+    while done < settings.steps and not _is_over(metrics.measured, settings):
+        learning_rate = settings.learning_rate * rate_at(done)
+        for given, group in zip(groups, optimizer.param_groups, strict=True):
+            group["lr"] = given.learning_rate * rate_at(done)
+        loss = torch.zeros((), device=accelerator.device)
+        for part in range(settings.gradient_accumulation_steps):
+            with accelerator.autocast():
+                part_loss = loss_of(done * settings.gradient_accumulation_steps + part) / settings.gradient_accumulation_steps
+            accelerator.backward(part_loss)
+            loss += part_loss.detach()
+        if accelerator.num_processes > 1:
+            for p in params.values():
+                p.grad = accelerator.reduce(torch.zeros_like(p) if p.grad is None else p.grad, "mean")
+            loss = accelerator.reduce(loss, "mean")
+        if settings.max_grad_norm:
+            accelerator.clip_grad_norm_(params.values(), settings.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        metrics.add(step, loss, learning_rate)
+        if ema:
+            ema.step(params.values())
+        metrics.add(done, loss, learning_rate)
 
-        done = step + 1
-        if metrics.due or stop or done == settings.steps:
+        done += 1
+        if metrics.due or done == settings.steps:
             newest = metrics.flush()
-            left = (time.monotonic() - began) / (done - start) * (settings.steps - done)
+            left = (time.monotonic() - began - looking) / (done - start) * (settings.steps - done)
             reporter.step(done, settings.steps, loss=newest, seconds_left=left)
+        looked = time.monotonic()
+        look(done)
+        looking += time.monotonic() - looked
+        stopping = _anyone(accelerator, bool(stop))
         # After the last step too: the export may fail for want of disk space.
-        if stop or done % settings.checkpoint_every == 0 or done == settings.steps:
+        if stopping or done % settings.checkpoint_every == 0 or done == settings.steps or _is_over(metrics.measured, settings):
             metrics.flush()
             check_finite(params)
-            save_state(run_dir.checkpoint, done, params, optimizer, accelerator)
-            if stop:
+            if main:
+                save_state(run_dir.checkpoint, done, params, optimizer, ema, accelerator)
+            if stopping and done < settings.steps:
                 raise Stopped
+    if main:  # it alone exports
+        return _leave_best(params, ema, done, settings, run_dir)
+    return Trained(done, averaged=ema is not None)
 
 
-def check_finite(params: Mapping[str, nn.Parameter]) -> None:
+def _best_step(measured: list[dict]) -> int:
+    """The step with the lowest held-out loss, the first of equals; -1 without one. The base itself does not count."""
+    trained = [m for m in measured if m["step"] > 0 and "held_out" in m]
+    return min(trained, key=lambda m: m["held_out"])["step"] if trained else -1
+
+
+def _is_over(measured: list[dict], settings: Settings) -> bool:
+    """Whether the held-out loss has not become lower for PATIENCE measurements."""
+    if settings.early_stopping != "stop_and_export_best":
+        return False
+    return sum(m["step"] > _best_step(measured) for m in measured) >= PATIENCE
+
+
+def _anyone(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether the flag is up in any process: all of them must leave the loop at the same step."""
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
+
+
+def _leave_best(params: dict[str, nn.Parameter], ema: EMAModel | None, done: int, settings: Settings, run_dir: RunDir) -> Trained:
+    """Put the weights that shall be exported into the parameters."""
+    if settings.early_stopping != "off" and run_dir.best.is_file():
+        return Trained(load_best(run_dir.best, params), averaged=ema is not None)
+    if ema:
+        ema.copy_to(params.values())
+    return Trained(done, averaged=ema is not None)
+
+
+def check_finite(params: dict[str, nn.Parameter]) -> None:
     """TrainingError when a weight is NaN or infinite: such a state is neither saved nor exported."""
     if not torch.stack([p.detach().isfinite().all() for p in params.values()]).all():
         raise TrainingError("The trained weights are no longer numbers: training diverged. Lower the learning rate.")

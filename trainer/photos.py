@@ -4,12 +4,16 @@ import codecs
 import hashlib
 import io
 import json
+import random
 import warnings
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from .framing import CROPS, GRID, augment, frame_size, prepare
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 # Formats that photo folders often hold and that we cannot read: named rather than silently passed over.
@@ -28,9 +32,11 @@ FOREIGN_SUFFIXES = (
     ".arw",
     ".dng",
 )
-CROPS = ("center", "top", "pad")
 MAX_PIXELS = 100_000_000
 MAX_CAPTION_BYTES = 1_000_000
+MAX_REPEATS = 100
+MAX_VARIANTS = 64
+MAX_JITTER = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,8 @@ class Photo:
     height: int
     caption: str
     """Empty when there is none."""
+    repeats: int = 1
+    """How often it is seen for each time that a photo with one repeat is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +62,17 @@ class Dataset:
 
     photos: tuple[Photo, ...]
     resolution: int
-    """Side of the square that training sees, in pixels."""
+    """Side of the square that training sees, in pixels; a bucket has about as many pixels."""
     crop: str = "center"
     """One of CROPS."""
+    flip: bool = False
+    """Also train on the mirrored photos."""
+    view_jitter: float = 0.0
+    """Strength of the augmentation of crop and viewpoint, in [0, 0.5]; see `framing.augment`."""
+    color_jitter: float = 0.0
+    light_jitter: float = 0.0
+    variants: int = 1
+    """How many versions of each photo are cached when there is an augmentation: the photo itself and variants - 1 others."""
     token: str = ""
     """Empty until CaptionWithToken has named the subject."""
     class_word: str = ""
@@ -64,13 +80,42 @@ class Dataset:
     """What a photo of any member of the class is called: the caption of class images that have none."""
     warnings: tuple[str, ...] = ()
 
+    @property
+    def views(self) -> int:
+        """How many pictures training sees of each photo: its variants, and the mirror image of each."""
+        augmented = self.view_jitter or self.color_jitter or self.light_jitter
+        return (self.variants if augmented else 1) * (2 if self.flip else 1)
+
     def deciding(self) -> dict:
         """What decides the training result; where the files lie does not."""
+        framing = ("resolution", "crop", "flip", "view_jitter", "color_jitter", "light_jitter")
         return {
-            "photos": [(photo.sha256, photo.caption) for photo in self.photos],
-            "resolution": self.resolution,
-            "crop": self.crop,
+            "photos": [(photo.sha256, photo.caption, photo.repeats) for photo in self.photos],
+            "views": self.views,
+            **{name: getattr(self, name) for name in framing},
         }
+
+    def view(self, image: Image.Image, photo: Photo, number: int) -> Image.Image:
+        """View `number` (0 ... views - 1) of the decoded photo, always the same; 0 is the photo itself."""
+        variant, mirrored = divmod(number, 2) if self.flip else (number, 0)
+        if variant:
+            strengths = {"view": self.view_jitter, "colour": self.color_jitter, "light": self.light_jitter}
+            rng = random.Random(f"{photo.sha256} {variant}")
+            framed = augment(image, self.resolution, self.crop, **strengths, rng=rng)
+        else:
+            framed = prepare(image, self.resolution, self.crop)
+        return ImageOps.mirror(framed) if mirrored else framed
+
+    def frame_size(self, photo: Photo) -> tuple[int, int]:
+        """Width and height in pixels of what training sees of the photo."""
+        return frame_size(photo.width, photo.height, self.resolution, self.crop)
+
+    def subset(self, indices: list[int]) -> "Dataset":
+        return replace(self, photos=tuple(self.photos[i] for i in indices))
+
+    def plain(self) -> "Dataset":
+        """The same photos without augmentation."""
+        return replace(self, flip=False, view_jitter=0.0, color_jitter=0.0, light_jitter=0.0)
 
     def with_captions(self, captions: list[str], **names: str) -> "Dataset":
         """Other captions, one a photo; `names` may set token, class_word and class_prompt."""
@@ -125,17 +170,6 @@ def decode_photo(raw: bytes) -> Image.Image:
     return image.convert("RGB")
 
 
-def prepare(image: Image.Image, resolution: int, crop: str) -> Image.Image:
-    """The square that training sees: `resolution` pixels a side, never squashed.
-
-    center, top: the shorter side fills the square, the rest is cut. pad: the whole photo on white.
-    """
-    size = (resolution, resolution)
-    if crop == "pad":
-        return ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=(255, 255, 255))
-    return ImageOps.fit(image, size, Image.Resampling.LANCZOS, centering=(0.5, 0.0 if crop == "top" else 0.5))
-
-
 def _decode(raw: bytes) -> str:
     """Text of a caption file: UTF-8 or UTF-16 by their marks, else UTF-8, else Windows-1252."""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -152,8 +186,14 @@ def _read_text(path: Path) -> str:
     return _decode(path.read_bytes())
 
 
-def read_captions(folder: Path, names: list[str]) -> dict[str, str]:
-    """Caption per file name: `<name>.txt` beside the photo, else the line of `metadata.jsonl` (file_name, text)."""
+@dataclass(frozen=True)
+class Caption:
+    text: str = ""
+    repeats: int = 1
+
+
+def read_captions(folder: Path, names: list[str]) -> dict[str, Caption]:
+    """Caption per file name: `<name>.txt` beside the photo, else the line of `metadata.jsonl` (file_name, text, repeats)."""
     captions = {}
     metadata = folder / "metadata.jsonl"
     if metadata.is_file():
@@ -162,17 +202,21 @@ def read_captions(folder: Path, names: list[str]) -> dict[str, str]:
                 continue
             try:
                 entry = json.loads(line)
-                captions[str(entry["file_name"])] = str(entry["text"])
-            except (ValueError, TypeError, KeyError, RecursionError):
+                caption = Caption(str(entry["text"]), int(entry.get("repeats", 1)))
+                if not 1 <= caption.repeats <= MAX_REPEATS:
+                    raise ValueError
+                captions[str(entry["file_name"])] = caption
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
                 raise ValueError(
-                    f'Line {number} of metadata.jsonl is not of the form {{"file_name": "a.jpg", "text": "a caption"}}. '
-                    "Correct or remove it."
+                    f'Line {number} of metadata.jsonl is not of the form {{"file_name": "a.jpg", "text": "a caption"}}, with '
+                    f'"repeats": 2 (1 to {MAX_REPEATS}) where a photo counts more. Correct or remove it.'
                 ) from None
     for name in names:
         sidecar = (folder / name).with_suffix(".txt")
-        if sidecar.is_file():
-            captions[name] = _read_text(sidecar)
-    return {name: " ".join(captions.get(name, "").split()) for name in names}
+        known = captions.get(name, Caption())
+        text = _read_text(sidecar) if sidecar.is_file() else known.text
+        captions[name] = replace(known, text=" ".join(text.split()))
+    return captions
 
 
 def fingerprint(folder: Path) -> str:
@@ -181,21 +225,29 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256(repr(entries).encode()).hexdigest()
 
 
-def read_folder(folder: Path, resolution: int, crop: str = "center") -> tuple[Dataset, list[Image.Image]]:
-    """All photos of a folder (not of its subfolders), by name, and the squares that training sees of them.
+def read_folder(folder: Path, resolution: int, crop: str = "center", **framing) -> tuple[Dataset, list[Image.Image]]:
+    """All photos of a folder (not of its subfolders), by name, and every view that training sees of them.
 
-    Raises ValueError naming every photo that cannot be read.
+    `framing`: flip, view_jitter, color_jitter, light_jitter, variants of Dataset. Raises ValueError naming every photo that
+    cannot be read.
     """
     check_resolution(resolution)
     if crop not in CROPS:
         raise ValueError(f"Unknown crop {crop!r}; known are {', '.join(CROPS)}.")
+    bounds = {"view_jitter": (0, MAX_JITTER), "color_jitter": (0, MAX_JITTER), "light_jitter": (0, MAX_JITTER)}
+    for name, (low, high) in (bounds | {"variants": (1, MAX_VARIANTS)}).items():
+        if not low <= framing.get(name, low) <= high:
+            raise ValueError(f"{name} is {framing[name]}; it must be between {low} and {high}.")
+    if crop == "bucket" and resolution % GRID:
+        raise ValueError(f"Buckets need a resolution that is a multiple of {GRID}, not {resolution}.")
+    empty = Dataset(photos=(), resolution=resolution, crop=crop, **framing)
     files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=lambda p: p.name)
     names = [p.name for p in files if p.suffix.lower() in SUFFIXES]
     problems = {p.name: "unsupported format" for p in files if p.suffix.lower() in FOREIGN_SUFFIXES}
     if not names and not problems:
         raise ValueError(f"The folder {folder.name!r} has no photos. Put jpg, png, webp or bmp files into it.")
     captions = read_captions(folder, names)
-    photos, squares = [], []
+    photos, views = [], []
     for name in names:
         path = folder / name
         try:
@@ -204,32 +256,35 @@ def read_folder(folder: Path, resolution: int, crop: str = "center") -> tuple[Da
         except (OSError, ValueError) as error:
             problems[name] = str(error)
             continue
-        squares.append(prepare(image, resolution, crop))
-        photos.append(
-            Photo(
-                path=str(path.resolve()),
-                sha256=hashlib.sha256(raw).hexdigest(),
-                width=image.width,
-                height=image.height,
-                caption=captions[name],
-            )
+        photo = Photo(
+            path=str(path.resolve()),
+            sha256=hashlib.sha256(raw).hexdigest(),
+            width=image.width,
+            height=image.height,
+            caption=captions[name].text,
+            repeats=captions[name].repeats,
         )
+        photos.append(photo)
+        views += [empty.view(image, photo, number) for number in range(empty.views)]
     if problems:
         listed = ", ".join(f"{name} ({reason})" for name, reason in sorted(problems.items()))
         raise ValueError(
             f"{len(problems)} of {len(photos) + len(problems)} images cannot be read: {listed}. "
             "Convert them to jpg or png, or remove them."
         )
-    dataset = Dataset(photos=tuple(photos), resolution=resolution, crop=crop, warnings=_warnings(photos, resolution))
-    return dataset, squares
+    dataset = replace(empty, photos=tuple(photos))
+    return replace(dataset, warnings=_warnings(dataset)), views
 
 
-def _warnings(photos: list[Photo], resolution: int) -> tuple[str, ...]:
-    notes = []
-    small = [p for p in photos if min(p.width, p.height) < resolution]
+def _warnings(dataset: Dataset) -> tuple[str, ...]:
+    notes, photos, resolution = [], dataset.photos, dataset.resolution
+    small = [p for p in photos if any(a < b for a, b in zip((p.width, p.height), dataset.frame_size(p), strict=True))]
     if small:
         listed = ", ".join(f"{Path(p.path).name} ({p.width}x{p.height})" for p in small)
         notes.append(f"{len(small)} of {len(photos)} photos are smaller than {resolution} pixels and will be enlarged: {listed}.")
     if resolution % 64:
         notes.append(f"The resolution {resolution} works, but a multiple of 64 suits SD v1.5 better.")
+    if dataset.crop == "bucket":
+        sizes = Counter(dataset.frame_size(photo) for photo in photos)
+        notes.append("Buckets: " + ", ".join(f"{n} of {w}x{h}" for (w, h), n in sorted(sizes.items())))
     return tuple(notes)

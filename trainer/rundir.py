@@ -3,8 +3,10 @@
 <root>/<name>-<key>/
     run.json           settings, dataset, base, where to export; by the host, before each start of the worker
     base.safetensors   the base model; only while the run is unfinished
-    metrics.jsonl      one line a step
+    metrics.jsonl      one line a step (step, loss, learning_rate), one a measurement (step, held_out, trained, class)
     checkpoint.safetensors   newest complete state; only while the run is unfinished
+    best.safetensors   the weights with the lowest held-out loss, if wanted; only while the run is unfinished
+    samples/           step-000500-0.png: picture of prompt 0 after 500 steps; grid.jpg: all of them
     log.txt            what the worker and its libraries said
     lock               held by the process that trains
     result.json        written last: its presence means the run is finished
@@ -23,7 +25,7 @@ from pathlib import Path
 from .config import Settings
 from .photos import Dataset
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ class Run:
             raise ValueError("run.json is not of this version's format.")
         try:
             return cls(
-                settings=Settings(**data["settings"]),
+                settings=Settings(**{**data["settings"], "sample_prompts": tuple(data["settings"]["sample_prompts"])}),
                 dataset=Dataset.from_json(data["dataset"]),
                 class_dataset=Dataset.from_json(data["class_dataset"]) if data["class_dataset"] else None,
                 **{k: data[k] for k in ("name", "base_fingerprint", "export_path", "tokenizer_path", "base_checkpoint")},
@@ -81,6 +83,9 @@ class RunDir:
     run_json = property(lambda self: self.path / "run.json")
     base = property(lambda self: self.path / "base.safetensors")
     checkpoint = property(lambda self: self.path / "checkpoint.safetensors")
+    best = property(lambda self: self.path / "best.safetensors")
+    samples = property(lambda self: self.path / "samples")
+    grid = property(lambda self: self.samples / "grid.jpg")
     metrics = property(lambda self: self.path / "metrics.jsonl")
     log = property(lambda self: self.path / "log.txt")
     lock = property(lambda self: self.path / "lock")
@@ -99,12 +104,19 @@ class RunDir:
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
 
-    def losses(self) -> list[float]:
-        """The loss of every step so far."""
+    def _metrics(self) -> list[dict]:
         if not self.metrics.is_file():
             return []
         with self.metrics.open(encoding="utf-8") as file:
-            return [json.loads(line)["loss"] for line in file if line.endswith("\n")]
+            return [json.loads(line) for line in file if line.endswith("\n")]
+
+    def losses(self) -> list[float]:
+        """The loss of every step so far."""
+        return [line["loss"] for line in self._metrics() if "loss" in line]
+
+    def measurements(self) -> list[dict]:
+        """The losses under fixed noise: {"step": after so many steps, "trained", "held_out" and "class" where there are any}."""
+        return [line for line in self._metrics() if "loss" not in line]
 
 
 def read_json(path: Path):

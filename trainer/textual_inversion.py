@@ -3,48 +3,32 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .base_model import CONTEXT_LENGTH, BaseModel, load_tokenizer, noise_schedule
+from .base_model import CONTEXT_LENGTH, BaseModel, load_tokenizer, noise_schedule, tokenize
 from .captions import split_at_word
 from .checkpoint import save_tensors
+from .concept import cache_captions, cache_concept, distinct_captions
+from .embedding import TrainableRows, table_of, train_rows
 from .events import Reporter, StopRequest
 from .export import metadata
-from .latents import encode_photos
 from .loop import TrainingError, make_accelerator, run_steps
-from .plan import plan_step
+from .objective import concepts_loss, timestep_weights
+from .optimizers import ParamGroup
 from .rundir import Run, RunDir
 
 EMBEDDING_KEY = "emb_params"
 """The one tensor of the exported file, (vectors, 768): ComfyUI, A1111 and diffusers read it under this name."""
 
 
-class PlaceholderEmbedding(nn.Module):
-    """A frozen embedding table with trainable rows behind its end. The table itself cannot change: it takes no gradient."""
-
-    def __init__(self, table: nn.Embedding, vectors: Tensor):
-        super().__init__()
-        self.table = table.requires_grad_(False)
-        self.vectors = nn.Parameter(vectors.clone())  # (V, 768)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Embeddings (..., 768) of token ids (...); ids past the table's end name the trainable rows."""
-        past = ids - self.table.num_embeddings
-        known = self.table(ids.clamp(max=self.table.num_embeddings - 1))
-        return torch.where((past >= 0)[..., None], self.vectors[past.clamp(min=0)].to(known.dtype), known)
-
-
-def add_placeholder(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, initializer: str) -> PlaceholderEmbedding:
-    """Give the text encoder a trainable row, starting from the mean of the initializer's embeddings."""
+def add_placeholder(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, initializer: str) -> TrainableRows:
+    """Give the text encoder a trainable row behind its table, starting from the mean of the initializer's embeddings."""
     ids = tokenizer(initializer, add_special_tokens=False).input_ids
     if not ids:
         raise TrainingError(f"The initializer {initializer!r} has no words. Use the subject's class, for example 'toy'.")
-    parent = getattr(text_encoder, "text_model", text_encoder).embeddings  # flat since transformers 5.6
-    vectors = parent.token_embedding.weight[ids].mean(dim=0, keepdim=True)
-    parent.token_embedding = PlaceholderEmbedding(parent.token_embedding, vectors)
-    return parent.token_embedding
+    table = table_of(text_encoder)
+    return train_rows(text_encoder, [len(table)], table[ids].mean(dim=0, keepdim=True))
 
 
 def placeholder_ids(tokenizer: CLIPTokenizer, captions: list[str], token: str, placeholder: int) -> Tensor:
@@ -69,24 +53,23 @@ def placeholder_ids(tokenizer: CLIPTokenizer, captions: list[str], token: str, p
     return torch.tensor(rows)
 
 
-def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> None:
-    """Train one vector for the run's token and write it as an embedding file."""
-    settings, photos = run.settings, run.dataset.photos
+def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> dict:
+    """Train one vector for the run's token and write it as an embedding file; what result.json says of it."""
+    settings = run.settings
     accelerator = make_accelerator(device, settings.precision)
 
     reporter.phase("loading")
     base = BaseModel(run_dir.base)
     tokenizer = load_tokenizer(run.tokenizer_path)
     text_encoder = base.text_encoder()
-    vocabulary = text_encoder.config.vocab_size
-    placeholder = add_placeholder(text_encoder, tokenizer, settings.initializer)
+    placeholder = text_encoder.config.vocab_size
+    vectors = add_placeholder(text_encoder, tokenizer, settings.initializer).to(accelerator.device).vectors
     text_encoder.to(accelerator.device)
-    captions = sorted({photo.caption for photo in photos})
-    ids = placeholder_ids(tokenizer, captions, settings.token, vocabulary).to(accelerator.device)  # (C, 77)
-    caption_of = torch.tensor([captions.index(photo.caption) for photo in photos], device=accelerator.device)  # (N,)
+    texts = distinct_captions([run.dataset])
+    ids = torch.cat([tokenize(tokenizer, texts[:1]), placeholder_ids(tokenizer, texts[1:], settings.token, placeholder)])
+    captions = cache_captions(texts, ids.to(accelerator.device), text_encoder, trained=False, trained_ids=[placeholder])
 
-    reporter.phase("encoding photos", len(photos))
-    latents = encode_photos(base.vae().to(accelerator.device), run.dataset, reporter, stop)
+    concept = cache_concept("instance", run.dataset, texts, base.vae().to(accelerator.device), reporter, stop)
 
     stop.check()
     unet = base.unet()  # frozen: gradients flow through it, none are kept for it
@@ -96,17 +79,17 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
         text_encoder.gradient_checkpointing_enable()
     unet = unet.to(accelerator.device)
     schedule = noise_schedule()
+    weights = timestep_weights(schedule, settings.min_snr_gamma, accelerator.device)
+
+    def predict(noisy: Tensor, timesteps: Tensor, batch_captions: list[int]) -> Tensor:
+        return unet(noisy, timesteps, captions.states(batch_captions)).sample
 
     def loss_of(step: int) -> Tensor:
-        plan = plan_step(settings.seed, step, settings.batch_size, len(photos), latents.shape).to(accelerator.device)
-        clean = latents.sample(plan.indices, plan.posterior_noise)
-        noisy = schedule.add_noise(clean, plan.noise, plan.timesteps)
-        states = text_encoder(ids[caption_of[plan.indices]]).last_hidden_state  # (B, 77, 768)
-        predicted = unet(noisy, plan.timesteps, states).sample
-        return F.mse_loss(predicted.float(), plan.noise)
+        batch = concept.step_batch(settings.seed, step, settings.batch_size, schedule)
+        return concepts_loss([batch], [1.0], weights, predict)
 
-    run_steps(
-        params={"vectors": placeholder.vectors},
+    outcome = run_steps(
+        groups=[ParamGroup({"vectors": vectors}, settings.learning_rate, 0.0)],
         loss_of=loss_of,
         settings=settings,
         run_dir=run_dir,
@@ -116,5 +99,6 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     )
 
     reporter.phase("exporting")
-    vectors = {EMBEDDING_KEY: placeholder.vectors.detach().cpu()}
-    save_tensors(Path(run.export_path), vectors, metadata(run))
+    exported = {"step": outcome.step, "weights": "last"}
+    save_tensors(Path(run.export_path), {EMBEDDING_KEY: vectors.detach().cpu()}, metadata(run, exported))
+    return exported

@@ -1,12 +1,13 @@
 """One run from its directory to its result."""
 
+import os
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from . import dreambooth, textual_inversion
 from .events import Reporter, StopRequest
-from .rundir import RunDir, write_json
+from .rundir import Run, RunDir, write_json
 
 RECIPES = {"dreambooth": dreambooth.train, "textual_inversion": textual_inversion.train}
 
@@ -14,9 +15,14 @@ RECIPES = {"dreambooth": dreambooth.train, "textual_inversion": textual_inversio
 def work(path: Path, device: str, reporter: Reporter, stop: StopRequest) -> None:
     """Train the run at `path`, export, write result.json, remove what only an unfinished run needs.
 
-    One process at a time: another one, left behind by a ComfyUI that was killed, may still be saving its state.
+    One run at a time: a process left behind by a ComfyUI that was killed may still be saving its state. Of several processes
+    that train together (RANK in the environment, set by the launcher) the first one alone locks and writes.
     """
     run_dir = RunDir(path)
+    if os.environ.get("RANK", "0") != "0":
+        if not run_dir.finished:
+            _train(run_dir, device, reporter, stop)
+        return
     lock = FileLock(run_dir.lock)
     reporter.phase("waiting for another process that trains this run")
     while True:
@@ -29,24 +35,31 @@ def work(path: Path, device: str, reporter: Reporter, stop: StopRequest) -> None
     with lock:
         if not run_dir.finished:
             run_dir.remove_partial_files()
-            _train(run_dir, device, reporter, stop)
+            run, exported = _train(run_dir, device, reporter, stop)
+            _finish(run_dir, run, exported, reporter)
     reporter.emit("done")
 
 
-def _train(run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> None:
+def _train(run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> tuple[Run, dict]:
     run = run_dir.load_run()
-    RECIPES[run.settings.method](run, run_dir, device, reporter, stop)
+    return run, RECIPES[run.settings.method](run, run_dir, device, reporter, stop)
+
+
+def _finish(run_dir: RunDir, run: Run, exported: dict, reporter: Reporter) -> None:
     reporter.phase("")
     write_json(
         run_dir.result_json,
         {
             "method": run.settings.method,
+            "trained": run.settings.train if run.settings.method == "dreambooth" else "embedding",
             "file": Path(run.export_path).name,
             "token": run.settings.token,
             "class_word": run.settings.class_word,
             "steps": run.settings.steps,
+            "exported": exported,
+            "warnings": reporter.warnings,
             "seconds": {phase: round(seconds, 2) for phase, seconds in reporter.seconds.items()},
         },
     )
-    for leftover in (run_dir.checkpoint, run_dir.base):
+    for leftover in (run_dir.checkpoint, run_dir.best, run_dir.base):
         leftover.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """What ComfyUI knows of the pack."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_every_input_and_output_has_a_tooltip(info):
 def test_sockets_are_comfyuis_own(info):
     assert info["DatasetLoader"]["output"] == ["DATASET", "IMAGE"]
     assert info["CaptionWithToken"]["output"] == ["DATASET", "STRING", "STRING"]
-    assert info["DreamBoothTrain"]["output"] == ["MODEL", "CLIP", "VAE", "LOSS_MAP", "STRING"]
+    assert info["DreamBoothTrain"]["output"] == ["MODEL", "CLIP", "VAE", "LOSS_MAP", "STRING", "LORA_MODEL"]
     assert info["TextualInversionTrain"]["output"] == ["CLIP", "STRING", "LOSS_MAP", "STRING"]
     assert info["LoadFinetuned"]["output"] == ["MODEL", "CLIP", "VAE", "STRING"]
 
@@ -38,6 +39,14 @@ def test_rarely_used_widgets_are_advanced(info):
     for name in ("DreamBoothTrain", "TextualInversionTrain"):
         advanced = {w for w, (_, options) in info[name]["input"]["required"].items() if options.get("advanced")}
         assert advanced == {"lr_scheduler", "lr_warmup_steps", "precision", "gradient_checkpointing", "checkpoint_every"}
+
+
+def test_every_widget_has_its_line_in_the_readme(info):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    for name, node in info.items():
+        for kind in ("required", "optional"):
+            for widget, (of_type, _) in node["input"].get(kind, {}).items():
+                assert of_type in ("MODEL", "CLIP", "VAE", "DATASET", "IMAGE") or f"`{widget}`" in readme, (name, widget)
 
 
 def test_new_folders_are_listed_when_the_page_refreshes(server, base_directory):

@@ -88,6 +88,23 @@ def test_captions_and_result_are_shown_in_the_nodes(page):
     assert "report" not in queued["5"]["inputs"]
 
 
+def test_a_preset_fills_in_the_widgets_and_hides_nothing(page):
+    values = page.execute_script(
+        """
+        const node = window.app.graph.nodes.find((n) => n.type === "DreamBoothTrain")
+        const preset = node.widgets.find((w) => w.name === "preset")
+        preset.value = "8 GB card (LoRA)"
+        preset.callback(preset.value)
+        return Object.fromEntries(node.widgets.map((w) => [w.name, w.value]))
+        """
+    )
+    wanted = json.loads((WORKFLOWS.parent / "js" / "presets.json").read_text(encoding="utf-8"))["8 GB card (LoRA)"]
+    assert {name: values[name] for name in wanted} == wanted
+    queued = page.execute_async_script("const [done] = arguments; window.app.graphToPrompt().then((p) => done(p.output))")
+    assert {name: queued["5"]["inputs"][name] for name in wanted} == wanted
+
+
 def test_our_scripts_say_nothing_on_the_console(page):
-    ours = [entry for entry in page.get_log("browser") if "/extensions/" in entry["message"] and "show_text" in entry["message"]]
+    scripts = [path.name for path in (WORKFLOWS.parent / "js").glob("*.js")]
+    ours = [e for e in page.get_log("browser") if "/extensions/" in e["message"] and any(s in e["message"] for s in scripts)]
     assert ours == []

@@ -1,17 +1,22 @@
 """Runs of the worker on the stand-in base: its real process, its real files."""
 
+import functools
+import io
 import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from demo import photos
+from trainer import worker
 from trainer.captions import caption_with_token
 from trainer.config import Settings
+from trainer.events import Reporter, Stopped, StopRequest
 from trainer.photos import Dataset, read_folder
 from trainer.rundir import Run, RunDir, write_json
 
@@ -53,10 +58,12 @@ def class_dataset(tmp_path_factory) -> Dataset:
 def make_run(dataset, standin_base, tmp_path):
     """Write a run directory, as the nodes do, and give it."""
 
-    def make(settings: Settings, name: str = "toy", class_dataset: Dataset | None = None) -> RunDir:
+    def make(
+        settings: Settings, name="toy", class_dataset: Dataset | None = None, *, dataset=dataset, base=standin_base
+    ) -> RunDir:
         run_dir = RunDir(tmp_path / name)
         run_dir.path.mkdir()
-        os.link(standin_base, run_dir.base)
+        os.link(base, run_dir.base)
         run = Run(
             name=name,
             settings=settings,
@@ -70,6 +77,37 @@ def make_run(dataset, standin_base, tmp_path):
         return run_dir
 
     return make
+
+
+@functools.cache
+def open_pipe() -> TextIO:
+    """A stdin that never says anything; its other end stays open."""
+    return os.fdopen(os.pipe()[0])
+
+
+class StopAfter:
+    """A stop request that comes after so many training steps."""
+
+    def __init__(self, steps: int):
+        self.left = steps
+
+    def __bool__(self) -> bool:  # the loop asks once a step
+        self.left -= 1
+        return self.left <= 0
+
+    def check(self) -> None:
+        pass
+
+
+def work_here(run_dir: RunDir, stop_after: int = 0) -> list[dict]:
+    """Train in this process, which has the libraries loaded already; its events. Errors are raised."""
+    events = io.StringIO()
+    stop = StopAfter(stop_after) if stop_after else StopRequest(open_pipe())
+    try:
+        worker.work(run_dir.path, "cpu", Reporter(events), stop)
+    except Stopped:
+        assert stop_after
+    return [json.loads(line) for line in events.getvalue().splitlines()]
 
 
 def start_worker(run_dir: RunDir) -> subprocess.Popen:

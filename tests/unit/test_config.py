@@ -25,6 +25,14 @@ GOOD = {
         ({"lr_scheduler": "step"}, "step"),
         ({"token": ""}, "token is empty"),
         ({"method": "lora"}, "lora"),
+        ({"optimizer": "sgd"}, "Unknown optimizer 'sgd'; known are adamw, adamw_8bit"),
+        ({"train": "vae"}, "Unknown train"),
+        ({"devices": 2}, "2 devices cannot share it evenly"),
+        ({"early_stopping": "export_best"}, "set hold_out to 1 or more"),
+        ({"optimizer": "prodigy"}, "set learning_rate to 1"),
+        ({"class_images": 10}, "class prompt"),
+        ({"sample_prompts": ("a",) * 17}, "17 sample prompts"),
+        ({"ema_decay": 1.0}, r"ema_decay is 1\.0"),
     ],
 )
 def test_a_wrong_setting_is_named(change, named):
@@ -34,7 +42,7 @@ def test_a_wrong_setting_is_named(change, named):
 
 def test_what_does_not_change_the_result_does_not_decide_it():
     quick = Settings(**GOOD).deciding()
-    assert quick == Settings(**GOOD, gradient_checkpointing=True, checkpoint_every=7).deciding()
+    assert quick == Settings(**GOOD, gradient_checkpointing=True, checkpoint_every=7, devices=1).deciding()
     assert quick != Settings(**(GOOD | {"seed": 1})).deciding()
 
 

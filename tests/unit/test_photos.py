@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trainer.framing import frame_size
 from trainer.photos import check_resolution, decode_photo, fingerprint, prepare, read_folder
 
 
@@ -146,3 +147,86 @@ def test_any_change_of_the_folder_changes_its_fingerprint(tmp_path):
     save(tmp_path, "a.png", colour=(1, 2, 3))
     seen.add(fingerprint(tmp_path))
     assert len(seen) == 4
+
+
+def gradient(size: tuple[int, int]) -> Image.Image:
+    """Red grows to the right, green downwards: where a pixel came from can be read off its colour."""
+    x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
+    return Image.fromarray(np.stack([x, y, np.full_like(x, 128)], axis=-1).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(512, 512), (900, 600), (600, 900), (4000, 500), (333, 777)])
+def test_buckets_keep_the_shape_on_the_grid_of_64_pixels(size):
+    width, height = frame_size(*size, 512, "bucket")
+    assert width % 64 == height % 64 == 0
+    assert width * height <= 512 * 512
+    assert max(width, height) <= 1024
+    if max(size) < 2 * min(size):
+        assert width / height == pytest.approx(size[0] / size[1], rel=0.13)
+    framed = prepare(gradient(size), 512, "bucket")
+    assert framed.size == (width, height)
+    # Not squashed: a step of one pixel means as much of the photo across as down.
+    pixels = np.asarray(framed, dtype=float)
+    across = (pixels[height // 2, -9, 0] - pixels[height // 2, 8, 0]) / (width - 17) * size[0]
+    down = (pixels[-9, width // 2, 1] - pixels[8, width // 2, 1]) / (height - 17) * size[1]
+    assert across == pytest.approx(down, rel=0.03)
+
+
+def test_buckets_need_a_resolution_on_the_grid(tmp_path):
+    save(tmp_path, "a.png")
+    with pytest.raises(ValueError, match="Buckets need a resolution that is a multiple of 64, not 72"):
+        read_folder(tmp_path, 72, "bucket")
+
+
+def test_the_buckets_are_listed(tmp_path):
+    save(tmp_path, "wide.png", size=(300, 100))
+    save(tmp_path, "square.png", size=(200, 200))
+    dataset, views = read_folder(tmp_path, 128, "bucket")
+    assert {view.size for view in views} == {(128, 128), dataset.frame_size(dataset.photos[1])}
+    assert "Buckets: 1 of 128x128, 1 of 192x64." in f"{dataset.warnings[-1]}."
+
+
+def test_flip_doubles_the_views_and_is_off_by_default(tmp_path):
+    gradient((64, 64)).save(tmp_path / "a.png")
+    (plain,) = read_folder(tmp_path, 64)[1]
+    one, mirrored = read_folder(tmp_path, 64, flip=True)[1]
+    assert np.array_equal(np.asarray(plain), np.asarray(one))
+    assert np.array_equal(np.asarray(plain)[:, ::-1], np.asarray(mirrored))
+
+
+@pytest.mark.parametrize("jitter", ["view_jitter", "color_jitter", "light_jitter"])
+def test_variants_are_others_always_the_same_and_the_photo_itself_is_first(tmp_path, jitter):
+    gradient((128, 96)).save(tmp_path / "a.png")
+    plain = np.asarray(read_folder(tmp_path, 64)[1][0], dtype=int)
+    options = {jitter: 0.2, "variants": 4}
+    first, again = ([np.asarray(v, dtype=int) for v in read_folder(tmp_path, 64, **options)[1]] for _ in range(2))
+    assert len(first) == 4
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert np.array_equal(first[0], plain)
+    for variant in first[1:]:
+        assert variant.shape == plain.shape
+        assert 1 < np.abs(variant - plain).mean() < 60
+        if jitter == "view_jitter":  # the blue is everywhere the same, so nothing from outside the photo came in
+            assert np.abs(variant[..., 2] - 128).max() <= 2
+    assert read_folder(tmp_path, 64, variants=4)[0].views == 1
+
+
+def test_an_augmentation_out_of_bounds_is_refused(tmp_path):
+    save(tmp_path, "a.png")
+    with pytest.raises(ValueError, match=r"view_jitter is 0\.9"):
+        read_folder(tmp_path, 64, view_jitter=0.9)
+    with pytest.raises(ValueError, match="variants is 1000"):
+        read_folder(tmp_path, 64, variants=1000)
+
+
+def test_repeats_come_from_the_metadata_even_where_the_caption_is_in_a_sidecar(tmp_path):
+    save(tmp_path, "a.png")
+    save(tmp_path, "b.png")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "x", "repeats": 3}\n')
+    (tmp_path / "a.txt").write_text("a caption")
+    dataset, _ = read_folder(tmp_path, 64)
+    assert [(p.caption, p.repeats) for p in dataset.photos] == [("a caption", 3), ("", 1)]
+    for wrong in ("0", "-1", "1e9", '"many"', "101"):
+        (tmp_path / "metadata.jsonl").write_text(f'{{"file_name": "a.png", "text": "x", "repeats": {wrong}}}\n')
+        with pytest.raises(ValueError, match=r"Line 1 of metadata\.jsonl"):
+            read_folder(tmp_path, 64)

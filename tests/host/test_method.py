@@ -1,0 +1,192 @@
+"""What DreamBoothTrain can train, in a real server: LoRA, text encoder, class images, sample pictures."""
+
+import io
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft.tuners.lora import LoraLayer
+from PIL import Image
+from safetensors.torch import load_file
+
+from demo.run import node
+from demo.server import Failed
+from trainer import dreambooth
+from trainer.base_model import BaseModel
+from trainer.checkpoint import save_tensors
+from trainer.events import Reporter, StopRequest
+from trainer.export import checkpoint_tensors
+from trainer.lora import add_lora
+from trainer.rundir import RunDir
+
+from .conftest import picture_graph
+from .test_dreambooth import same, shown
+
+PROMPT = "a photo of mysks plush toy in the snow"
+BASE = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "standin.safetensors"}}
+
+
+def psnr(one: Image.Image, two: Image.Image) -> float:
+    error = np.square(np.asarray(one, dtype=float) - np.asarray(two, dtype=float)).mean()
+    return float("inf") if error == 0 else 10 * np.log10(255**2 / error)
+
+
+@pytest.fixture
+def train(quick_graph) -> dict:
+    """The widgets of the training node in the quick graph."""
+    return quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
+
+
+def up_to_training(graph: dict) -> dict:
+    """Only what the training node needs."""
+    wanted = ("CheckpointLoaderSimple", "DatasetLoader", "CaptionWithToken", "DreamBoothTrain")
+    return {i: n for i, n in graph.items() if n["class_type"] in wanted}
+
+
+def own_model(run_dir: RunDir, standin_base, folder, target) -> None:
+    """Train the run once more in this process and write the trainer's own model, adapters merged by peft, as a checkpoint."""
+    again = RunDir(folder)
+    os.link(standin_base, again.base)
+    run = replace(run_dir.load_run(), export_path=str(folder / "lora.safetensors"))
+    reading, _writing = os.pipe()
+    dreambooth.train(run, again, "cpu", Reporter(io.StringIO()), StopRequest(os.fdopen(reading)))
+    base = BaseModel(again.base)
+    unet = base.unet()
+    params, state = add_lora(unet, run.settings, torch.float32), load_file(again.checkpoint)
+    with torch.no_grad():
+        for name, p in params.items():
+            p.copy_(state[f"param/{name}"])
+    for layer in [m for m in unet.modules() if isinstance(m, LoraLayer)]:
+        layer.merge()
+    merged = {k.replace(".base_layer.", "."): v for k, v in unet.state_dict().items() if ".lora_" not in k}
+    save_tensors(target, checkpoint_tensors(base, merged, {}, []), {})
+
+
+def test_a_lora_gives_the_trainers_own_picture_at_strength_1_and_the_bases_at_0(
+    server, quick_graph, train, base_directory, standin_base, tmp_path
+):
+    train |= {"name": "lora", "train": "lora", "steps": 6, "learning_rate": 1e-2, "precision": "fp32", "lora_rank": 8}
+    trainer = node(quick_graph, "DreamBoothTrain")
+    graph = up_to_training(quick_graph) | picture_graph(BASE, PROMPT)
+    graph["sample"]["inputs"]["model"] = [trainer, 0]
+    result = server.run(graph)
+    file = result.outputs[trainer]["text"][0].splitlines()[-1]
+    from_node = shown(server, result, "save")
+    assert (base_directory / "output" / "loras" / file).is_file()
+
+    def with_lora(loader: dict) -> Image.Image:
+        sampled = picture_graph(BASE, PROMPT)
+        sampled["lora"] = loader
+        sampled["sample"]["inputs"]["model"] = ["lora", 0]
+        return shown(server, server.run(sampled), "save")
+
+    def built_in(strength: float) -> Image.Image:
+        inputs = {"model": ["loader", 0], "lora_name": file, "strength_model": strength}
+        return with_lora({"class_type": "LoraLoaderModelOnly", "inputs": inputs})
+
+    of_base = shown(server, server.run(picture_graph(BASE, PROMPT)), "save")
+    assert same(built_in(1.0), from_node)
+    assert same(built_in(0.0), of_base)
+    loaded = {"class_type": "LoadFinetuned", "inputs": {"run": file.removesuffix(".safetensors")}}
+    assert same(shown(server, server.run(picture_graph(loaded, PROMPT)), "save"), from_node)
+
+    (path,) = (base_directory / "output" / "finetune").glob("lora-*")
+    own_model(RunDir(path), standin_base, tmp_path, base_directory / "models" / "checkpoints" / "own.safetensors")
+    own = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "own.safetensors"}}
+    of_trainer = shown(server, server.run(picture_graph(own, PROMPT)), "save")
+    found, base_distance = psnr(from_node, of_trainer), psnr(of_base, of_trainer)
+    print(f"\nPSNR with the trainer's own model: {found:.1f} dB, of the base with it: {base_distance:.1f} dB")
+    assert found >= 40
+    assert base_distance < 30
+
+    # LORA_MODEL goes into ComfyUI's own nodes.
+    graph["built_in"] = {
+        "class_type": "LoraModelLoader",
+        "inputs": {"model": ["loader", 0], "lora": [trainer, 5], "strength_model": 1.0, "bypass": False},
+    }
+    graph["sample"]["inputs"]["model"] = ["built_in", 0]
+    assert same(shown(server, server.run(graph), "save"), from_node)
+
+
+def test_without_a_lora_its_output_says_so(server, quick_graph, train):
+    graph = up_to_training(quick_graph)
+    inputs = {"lora": [node(quick_graph, "DreamBoothTrain"), 5], "prefix": "loras/x", "steps": 1}
+    graph["save"] = {"class_type": "SaveLoRA", "inputs": inputs}
+    with pytest.raises(Failed, match="There is no LoRA: set train to 'lora'"):
+        server.run(graph)
+
+
+def test_a_trained_text_encoder_is_loaded_by_comfyui(server, quick_graph, train, base_directory):
+    train |= {
+        "name": "text",
+        "train": "unet_and_text_encoder",
+        "steps": 1,
+        "batch_size": 1,
+        "learning_rate": 0.0,
+        "text_learning_rate": 0.01,
+    }
+    said = server.log.stat().st_size
+    file = server.run(up_to_training(quick_graph)).outputs[node(quick_graph, "DreamBoothTrain")]["text"][0].splitlines()[-1]
+    loader = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": file}}
+    taught = shown(server, server.run(picture_graph(loader, PROMPT)), "save")
+    assert not same(taught, shown(server, server.run(picture_graph(BASE, PROMPT)), "save"))
+    log = server.log.read_bytes()[said:].decode(errors="replace")
+    assert "missing" not in log
+    assert "unexpected" not in log
+
+
+def test_one_widget_turns_prior_preservation_on_and_samples_are_shown(server, quick_graph, train, base_directory):
+    train |= {"name": "class-images", "class_images": 1, "sample_prompts": "a photo of mysks\n\na toy\n", "hold_out": 1}
+    texts = []
+    result = server.run(up_to_training(quick_graph), on_text=lambda _, text: texts.append(text))
+    assert "Making class images: 1 of 1" in texts
+    (path,) = (base_directory / "output" / "finetune").glob("class-images-*")
+    settings = RunDir(path).load_run().settings
+    assert (settings.prior_loss_weight, settings.class_prompt) == (1.0, "a photo of a plush toy")
+    assert settings.sample_prompts == ("a photo of mysks", "a toy")
+    assert RunDir(path).measurements()[0].keys() == {"step", "trained", "held_out", "class"}
+    shows = result.outputs[node(quick_graph, "DreamBoothTrain")]
+    assert "Loss on held-out photos" in shows["text"][0]
+    grid = server.image(shows["images"][0])
+    assert grid.size == (3 * 256, 20 + 2 * 256)  # before, after 1 step, after 2
+
+
+def test_pictures_made_in_the_graph_can_be_the_class(server, quick_graph, train, base_directory):
+    """The built-in sampler's pictures of the base, two at a time, through the loader's IMAGE input."""
+    quick_graph[node(quick_graph, "EmptyLatentImage")]["inputs"]["batch_size"] = 2
+    inputs = {"folder": "(pictures wired to images)", "resolution": 64, "crop": "center"}
+    inputs["images"] = [node(quick_graph, "VAEDecode", "(before)"), 0]
+    quick_graph["class"] = {"class_type": "DatasetLoader", "inputs": inputs, "_meta": {"title": "Class"}}
+    train |= {"name": "made", "class_dataset": ["class", 0]}
+    result = server.run(quick_graph)
+    assert result.outputs["class"]["text"][0].startswith("2 photos, 0 captions, ready")
+    (path,) = (base_directory / "output" / "finetune").glob("made-*")
+    assert len(RunDir(path).load_run().class_dataset.photos) == 2
+
+    inputs["folder"] = "plush"
+    with pytest.raises(Failed, match="wire pictures to images, or neither"):
+        server.run(quick_graph)
+
+
+def test_the_studys_recipe_ships_as_a_graph_and_runs(server, base_directory):
+    """As shipped but for the base, the photos, and the size of the job."""
+    path = Path(__file__).parents[2] / "workflows" / "api" / "study_recipe.json"
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    training = graph[node(graph, "DreamBoothTrain")]["inputs"]
+    wanted = {"steps": 1600, "batch_size": 8, "learning_rate": 2e-6, "precision": "bf16", "optimizer": "adamw_8bit"}
+    assert training.items() >= (wanted | {"train": "unet_and_token"}).items()
+    training |= {"steps": 1, "batch_size": 1, "precision": "fp32"}
+    graph[node(graph, "CheckpointLoaderSimple")]["inputs"]["ckpt_name"] = "standin.safetensors"
+    graph[node(graph, "DatasetLoader")]["inputs"] |= {"folder": "plush", "resolution": 64}
+    graph[node(graph, "EmptyLatentImage")]["inputs"] |= {"width": 64, "height": 64}
+    for n in graph.values():
+        if n["class_type"] == "KSampler":
+            n["inputs"]["steps"] = 1
+    result = server.run(graph)
+    saved = [i for i, n in graph.items() if n["class_type"] == "SaveImage"]
+    assert len(saved) == 10
+    assert all(shown(server, result, i).size == (64, 64) for i in saved)

@@ -1,0 +1,42 @@
+"""The published loss, from nothing but parts: each photo's own latents under its own caption, one sample at a time."""
+
+import torch
+from PIL import ImageOps
+from torch import Tensor
+
+from trainer.base_model import LATENT_FACTOR, BaseModel, encode_prompts, load_tokenizer
+from trainer.latents import to_tensor
+from trainer.photos import Dataset, decode_photo, prepare
+from trainer.plan import Sampling, plan_step
+
+from .conftest import TOKENIZER
+
+ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
+
+
+def published_loss(
+    base: BaseModel, unet, dataset: Dataset, concept: str, batch_size: int, gamma: float = 0.0, batch: int = 0, **sampling
+) -> Tensor:
+    """Mean of || noise - prediction ||^2 over one batch of the run with seed 0, differentiable in the U-Net's weights.
+
+    With gamma each sample counts min(SNR, gamma) / SNR. The dataset may be flipped; an odd view is the mirror image.
+    """
+    photos = (tuple(range(len(dataset.photos))),)
+    drawn = Sampling(concept=concept, buckets=photos, latent_shapes=((4, 8, 8),), views=2 if dataset.flip else 1, **sampling)
+    _, plan = plan_step(0, batch, batch_size, drawn)
+    tokenizer, text_encoder, vae = load_tokenizer(str(TOKENIZER)), base.text_encoder(), base.vae()
+    losses = []
+    for i in range(batch_size):
+        photo, t, noise = dataset.photos[int(plan.photos[i])], plan.timesteps[i], plan.noise[i]
+        with open(photo.path, "rb") as file:
+            picture = prepare(decode_photo(file.read()), 64, "center")
+        pixels = to_tensor(ImageOps.mirror(picture) if plan.views[i] % 2 else picture)
+        with torch.no_grad():
+            found = vae.encode(pixels[None]).latent_dist
+            states = encode_prompts(text_encoder, tokenizer, [photo.caption if plan.undropped[i] else ""])
+        clean = (found.mean + found.std * plan.posterior_noise[i]) * LATENT_FACTOR
+        noisy = ALPHAS[t] ** 0.5 * clean + (1 - ALPHAS[t]) ** 0.5 * noise
+        snr = float(ALPHAS[t] / (1 - ALPHAS[t]))
+        weight = min(snr, gamma) / snr if gamma else 1.0
+        losses.append(weight * ((unet(noisy, t, states).sample - noise) ** 2).mean())
+    return torch.stack(losses).mean()

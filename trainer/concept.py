@@ -1,0 +1,126 @@
+"""What training sees of the subject ("instance") or of its class ("class"), and under which text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler
+from torch import Tensor
+from transformers import CLIPTextModel
+
+from .events import Reporter, StopRequest
+from .latents import LatentCache, encode_photos
+from .photos import Dataset
+from .plan import Sampling, StepPlan, plan_step, to_device
+
+EMPTY = 0
+"""Index of the empty caption in every `Captions`."""
+
+
+@dataclass(frozen=True)
+class Captions:
+    """All distinct captions of a run and their text states. Those that training cannot change are computed once."""
+
+    texts: tuple[str, ...]
+    """The empty one first."""
+    ids: Tensor
+    """(C, 77) int64, on the device."""
+    changing: tuple[bool, ...]
+    """Which captions' states depend on what is trained."""
+    frozen: Tensor
+    """(C, 77, 768) fp32, on the device: the states before training."""
+    text_encoder: CLIPTextModel | None
+    """None when nothing of it is trained."""
+
+    def states(self, captions: Sequence[int]) -> Tensor:
+        """(B, 77, 768): text states of the captions of a batch, each distinct one encoded once."""
+        distinct = sorted(set(captions), key=lambda c: (self.changing[c], c))
+        fresh = [c for c in distinct if self.changing[c]]
+        known = [c for c in distinct if not self.changing[c]]
+        device = self.frozen.device
+        parts = [self.frozen[to_device(torch.tensor(known), device)]] if known else []
+        if fresh:
+            parts.append(self.text_encoder(self.ids[to_device(torch.tensor(fresh), device)]).last_hidden_state)
+        places = torch.tensor([distinct.index(c) for c in captions])
+        return torch.cat([part.float() for part in parts])[to_device(places, device)]
+
+
+@torch.no_grad()
+def cache_captions(
+    texts: Sequence[str], ids: Tensor, text_encoder: CLIPTextModel, *, trained: bool, trained_ids: Sequence[int] = ()
+) -> Captions:
+    """`ids` (C, 77) on the text encoder's device. `trained`: the whole text encoder is, else only the rows of `trained_ids`."""
+    if trained_ids:
+        rows = torch.tensor(sorted(trained_ids), device=ids.device)
+        changing = tuple(torch.isin(ids, rows).any(dim=1).tolist())
+    else:
+        changing = (trained,) * len(texts)
+    frozen = torch.cat([text_encoder(part).last_hidden_state.float() for part in ids.split(16)])
+    return Captions(tuple(texts), ids, changing, frozen, text_encoder if any(changing) else None)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the U-Net gets, and what it shall predict. On the device, but for the captions."""
+
+    noisy: Tensor
+    """(B, 4, h, w) fp32: noisy latents."""
+    timesteps: Tensor
+    """(B,) int64."""
+    noise: Tensor
+    """(B, 4, h, w) fp32."""
+    captions: list[int]
+    """Indices into `Captions.texts`."""
+
+
+@dataclass(frozen=True)
+class Concept:
+    dataset: Dataset
+    latents: LatentCache
+    captions: tuple[int, ...]
+    """Per photo the index of its caption."""
+    sampling: Sampling
+
+    def batch(self, plan: StepPlan, bucket: int, schedule: DDPMScheduler) -> Batch:
+        """The planned batch (CPU) with each photo's own latents and its own caption."""
+        captions = [self.captions[p] if kept else EMPTY for p, kept in zip(plan.photos.tolist(), plan.undropped, strict=True)]
+        on_device = plan.to(self.latents.rows.device)
+        clean = self.latents.sample(bucket, on_device.photos, on_device.views, on_device.posterior_noise)
+        noisy = schedule.add_noise(clean, on_device.noise, on_device.timesteps)
+        return Batch(noisy, on_device.timesteps, on_device.noise, captions)
+
+    def step_batch(self, seed: int, step: int, batch_size: int, schedule: DDPMScheduler, rank: int = 0, of: int = 1) -> Batch:
+        """Batch `step` of the run, or the share of process `rank` of `of`."""
+        bucket, plan = plan_step(seed, step, batch_size, self.sampling)
+        return self.batch(plan.part(rank, of), bucket, schedule)
+
+
+def cache_concept(
+    name: str,
+    dataset: Dataset,
+    texts: Sequence[str],
+    vae: AutoencoderKL,
+    reporter: Reporter,
+    stop: StopRequest,
+    *,
+    caption_dropout: float = 0.0,
+    noise_offset: float = 0.0,
+) -> Concept:
+    """Encode the dataset's photos. `texts` are the run's captions, those of the dataset among them."""
+    reporter.phase(f"encoding {name} photos", len(dataset.photos))
+    latents = encode_photos(vae, dataset, reporter, stop)
+    index = {text: i for i, text in enumerate(texts)}
+    sampling = Sampling(
+        concept=name,
+        buckets=tuple(tuple(p for p in photos for _ in range(dataset.photos[p].repeats)) for photos in latents.photos),
+        latent_shapes=latents.shapes,
+        views=dataset.views,
+        caption_dropout=caption_dropout,
+        noise_offset=noise_offset,
+    )
+    return Concept(dataset, latents, tuple(index[photo.caption] for photo in dataset.photos), sampling)
+
+
+def distinct_captions(datasets: Sequence[Dataset]) -> list[str]:
+    """The empty caption, then all others in order."""
+    return ["", *sorted({photo.caption for dataset in datasets for photo in dataset.photos} - {""})]

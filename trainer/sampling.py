@@ -1,0 +1,158 @@
+"""Pictures that the worker draws itself: sample pictures of a run, and class images of its base. diffusers' own pipeline."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image, ImageDraw, ImageOps
+from torch import Tensor
+
+from .base_model import LATENT_FACTOR, noise_schedule
+from .events import Reporter, StopRequest
+from .photos import Dataset, Photo
+from .plan import generator
+from .rundir import RunDir, partial_file
+
+STEPS, GUIDANCE = 25, 7.0
+SAMPLER = f"DPM++ 2M, {STEPS} steps, guidance {GUIDANCE:g}"
+CELL = 256
+"""Side of a picture in the grid, pixels."""
+
+
+@dataclass(frozen=True)
+class Painter:
+    """A U-Net and a VAE that draw. The VAE may stay on the CPU: it comes to the device for as long as it decodes."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    accelerator: Accelerator
+
+    @torch.no_grad()
+    def draw(self, states: Tensor, empty: Tensor, resolution: int, seed: tuple, stop: StopRequest) -> Image.Image:
+        """One square picture from the text states (77, 768) of a prompt, guided away from those of the empty one.
+
+        Raises Stopped between two of its steps.
+        """
+
+        def check(*_) -> dict:
+            stop.check()
+            return {}
+
+        pipeline = StableDiffusionPipeline(
+            vae=None,
+            text_encoder=None,
+            tokenizer=None,
+            unet=self.unet,
+            scheduler=DPMSolverMultistepScheduler.from_config(noise_schedule().config),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        with self.accelerator.autocast():
+            latents = pipeline(
+                prompt_embeds=states[None],
+                negative_prompt_embeds=empty[None],
+                height=resolution,
+                width=resolution,
+                num_inference_steps=STEPS,
+                guidance_scale=GUIDANCE,
+                generator=generator(*seed),  # on the CPU: the same picture on every device
+                output_type="latent",
+                callback_on_step_end=check,
+            ).images
+        self.vae.to(latents.device)
+        pixels = self.vae.decode(latents.float() / LATENT_FACTOR).sample[0]  # fp32: SD v1.5's VAE overflows in fp16
+        self.vae.to("cpu")
+        rounded = pixels.add(1).mul(127.5).clamp(0, 255).add(0.5).to(torch.uint8)
+        return Image.fromarray(rounded.permute(1, 2, 0).cpu().numpy())
+
+
+def save_picture(image: Image.Image, path: Path) -> None:
+    with partial_file(path) as partial:
+        image.save(partial, "JPEG" if path.suffix == ".jpg" else "PNG")
+
+
+def draw_samples(
+    run_dir: RunDir,
+    step: int,
+    painter: Painter,
+    prompts: Tensor,
+    empty: Tensor,
+    resolution: int,
+    seed: int,
+    reporter: Reporter,
+    stop: StopRequest,
+) -> None:
+    """A picture of each prompt, of which `prompts` (P, 77, 768) are the text states, after `step` steps."""
+    for number, states in enumerate(prompts):
+        path = run_dir.samples / f"step-{step:06}-{number}.png"
+        if path.is_file():  # drawn before the run was stopped
+            continue
+        save_picture(painter.draw(states, empty, resolution, (seed, "sample", number), stop), path)
+        reporter.emit("sample", step=step, prompt=number, file=path.name)
+
+
+def save_grid(run_dir: RunDir) -> None:
+    """All sample pictures in one: a row a prompt, a column a step, the first being the base."""
+    files = sorted(run_dir.samples.glob("step-*-*.png"))
+    steps = sorted({int(p.stem.split("-")[1]) for p in files})
+    rows = 1 + max(int(p.stem.split("-")[2]) for p in files)
+    grid = Image.new("RGB", (CELL * len(steps), 20 + CELL * rows), "white")
+    write = ImageDraw.Draw(grid)
+    for column, step in enumerate(steps):
+        write.text((CELL * column + 6, 4), f"step {step}", fill="black")
+    for path in files:
+        _, step, row = path.stem.split("-")
+        with Image.open(path) as image:
+            cell = ImageOps.fit(image.convert("RGB"), (CELL, CELL), Image.Resampling.LANCZOS)
+        grid.paste(cell, (CELL * steps.index(int(step)), 20 + CELL * int(row)))
+    save_picture(grid, run_dir.grid)
+
+
+def class_image_folder(root: Path, base_fingerprint: str, prompt: str, resolution: int) -> Path:
+    """Where the class images of this base, prompt, size and sampler lie: other ones are never mistaken for them."""
+    deciding = json.dumps([base_fingerprint, prompt, resolution, SAMPLER])
+    return root / "class-images" / hashlib.sha256(deciding.encode()).hexdigest()[:16]
+
+
+def make_class_images(
+    folder: Path,
+    count: int,
+    prompt: str,
+    dataset: Dataset,
+    painter: Callable[[], Painter],
+    states: tuple[Tensor, Tensor],
+    accelerator: Accelerator,
+    reporter: Reporter,
+    stop: StopRequest,
+) -> Dataset:
+    """The first `count` class images of a folder, those that are not there drawn from the base; processes share the work.
+
+    Each picture has a seed of its own, so a longer run of the same base and prompt only draws what is new.
+    """
+    reporter.phase("making class images", count)
+    paths = [folder / f"{number:04}.png" for number in range(count)]
+    missing = [(number, path) for number, path in enumerate(paths) if not path.is_file()]
+    base = painter() if missing else None
+    for done, (number, path) in enumerate(missing[accelerator.process_index :: accelerator.num_processes], 1):
+        stop.check()
+        save_picture(base.draw(*states, dataset.resolution, ("class image", number), stop), path)
+        reporter.step(count - len(missing) + done * accelerator.num_processes, count)
+    accelerator.wait_for_everyone()
+    photos = tuple(
+        Photo(
+            path=str(path),
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            width=dataset.resolution,
+            height=dataset.resolution,
+            caption=prompt,
+        )
+        for path in paths
+    )
+    return replace(dataset.plain(), photos=photos, crop="center", token="", warnings=())

@@ -1,0 +1,121 @@
+"""What both sides of the comparison are given: one base in two layouts, one folder of photos, one caption."""
+
+import argparse
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo import photos as demo_photos
+from demo import standin
+from trainer.config import Settings
+from trainer.photos import SUFFIXES, Dataset, read_folder
+from trainer.rundir import Run, RunDir, write_json
+
+TOKEN, CLASS_WORD = "mysks", "plush toy"
+# The reference knows one caption for all photos, so there is one for both.
+INSTANCE_PROMPT = f"a photo of {TOKEN} {CLASS_WORD}"
+CLASS_PROMPT = f"a photo of a {CLASS_WORD}"
+CLASS_COLOURS = ((90, 20, 120), (20, 120, 90), (120, 90, 20), (30, 60, 150))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Paths, absolute."""
+
+    checkpoint: Path
+    """The base as one file in the original layout."""
+    pipeline: Path
+    """The same weights as a folder in diffusers' layout, fp32."""
+    photos: Path
+    class_photos: Path | None
+    tokenizer: Path
+
+
+def prepare(args: argparse.Namespace, work: Path, tokenizer: Path) -> Inputs:
+    """Everything under `work`, but for a checkpoint of the user's own."""
+    checkpoint = args.checkpoint.resolve() if args.checkpoint else work / "standin.safetensors"
+    if not args.checkpoint:
+        standin.build(checkpoint)
+    convert(checkpoint, tokenizer, work / "pipeline")
+    gather_photos(args.photos, args.batch_size, work / "photos")
+    class_photos = None
+    if args.prior:
+        class_photos = work / "class"
+        class_photos.mkdir()
+        for number in range(len(list((work / "photos").iterdir()))):
+            colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
+            demo_photos.draw_photo(colour, colour[::-1], shift=60).save(class_photos / f"{number:03}.png")
+    return Inputs(checkpoint, work / "pipeline", work / "photos", class_photos, tokenizer)
+
+
+def gather_photos(source: Path | None, batch_size: int, target: Path) -> None:
+    """Photos alone, a multiple of the batch size: the reference cuts the last batch of an epoch short, we do not."""
+    if source is None:
+        source = target.with_name("drawn")
+        demo_photos.draw(source)
+    files = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise SystemExit(f"The folder {source} has no photos.")
+    target.mkdir()
+    for number in range(max(batch_size, len(files) - len(files) % batch_size)):
+        file = files[number % len(files)]
+        shutil.copy(file, target / f"{number:03}{file.suffix.lower()}")
+
+
+def convert(checkpoint: Path, tokenizer: Path, target: Path) -> None:
+    """The checkpoint as a diffusers pipeline folder, by the same code that the worker reads it with."""
+    from diffusers import StableDiffusionPipeline
+
+    from trainer.base_model import BaseModel, load_tokenizer, noise_schedule
+
+    base = BaseModel(checkpoint)
+    StableDiffusionPipeline(
+        vae=base.vae(),
+        text_encoder=base.text_encoder(),
+        tokenizer=load_tokenizer(str(tokenizer)),
+        unet=base.unet(),
+        scheduler=noise_schedule(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(target)
+
+
+def dataset(folder: Path, resolution: int, caption: str) -> Dataset:
+    loaded, _ = read_folder(folder, resolution)
+    return loaded.with_captions([caption] * len(loaded.photos), token=TOKEN, class_word=CLASS_WORD)
+
+
+def write_run(args: argparse.Namespace, prepared: Inputs, folder: Path) -> Path:
+    """A run directory for the worker, as the nodes write it."""
+    run_dir = RunDir(folder / "run")
+    run_dir.path.mkdir()
+    try:
+        os.link(prepared.checkpoint, run_dir.base)
+    except OSError:  # another file system
+        shutil.copy(prepared.checkpoint, run_dir.base)
+    settings = Settings(
+        method="dreambooth",
+        token=TOKEN,
+        class_word=CLASS_WORD,
+        prior_loss_weight=1.0 if prepared.class_photos else 0.0,
+        steps=args.steps,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        seed=args.seed,
+        precision=args.precision,
+        checkpoint_every=args.steps,  # after the last step, so outside of what is measured
+    )
+    class_dataset = dataset(prepared.class_photos, args.resolution, CLASS_PROMPT) if prepared.class_photos else None
+    run = Run(
+        name="bench",
+        settings=settings,
+        dataset=dataset(prepared.photos, args.resolution, INSTANCE_PROMPT),
+        class_dataset=class_dataset,
+        base_fingerprint="bench",
+        export_path=str(folder / "trained.safetensors"),
+        tokenizer_path=str(prepared.tokenizer),
+    )
+    write_json(run_dir.run_json, run.to_json())
+    return run_dir.path

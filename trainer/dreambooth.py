@@ -26,6 +26,8 @@ from .validation import fixed_batches, measure, split_held_out
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
+LOW_LORA_RATE = 1e-5
+
 
 def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> dict:
     """Train what the settings name and write it: a checkpoint file with the base's names and types, or a LoRA file.
@@ -61,6 +63,8 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     unet = base.unet()
     if settings.train == "lora":
         unet_params = add_lora(unet, settings, DTYPES[settings.precision])
+        if settings.learning_rate < LOW_LORA_RATE:
+            reporter.warning(f"A learning rate of {settings.learning_rate:g} is low for a LoRA: it usually needs about 1e-4.")
     else:
         unet_params = dict(unet.requires_grad_(True).named_parameters())
     unet.train()

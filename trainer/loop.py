@@ -156,7 +156,7 @@ def run_steps(
             ema.store(params.values())
             ema.copy_to(params.values())
         if measuring:
-            metrics.add_measurement(done, measure())
+            metrics.add_measurement(done, _agreed(accelerator, measure()))
             if settings.early_stopping != "off" and main and _best_step(metrics.measured) == done:
                 save_best(run_dir.best, done, params)
         if drawing:
@@ -230,6 +230,14 @@ def _anyone(accelerator: Accelerator, flag: bool) -> bool:
     if accelerator.num_processes == 1:
         return flag
     return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
+
+
+def _agreed(accelerator: Accelerator, losses: dict[str, float]) -> dict[str, float]:
+    """The same numbers in every process, where devices round differently: all must stop at the same step."""
+    if accelerator.num_processes == 1:
+        return losses
+    means = accelerator.reduce(torch.tensor(list(losses.values()), device=accelerator.device), "mean")
+    return dict(zip(losses, means.tolist(), strict=True))
 
 
 def _leave_best(params: dict[str, nn.Parameter], ema: EMAModel | None, done: int, settings: Settings, run_dir: RunDir) -> Trained:

@@ -23,7 +23,7 @@ def workers() -> list[str]:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_a_cancelled_run_stops_at_once_keeps_its_state_and_goes_on(server, quick_graph, base_directory):
     train = node(quick_graph, "DreamBoothTrain")
-    quick_graph[train]["inputs"] |= {"name": "cancelled", "steps": 25}
+    quick_graph[train]["inputs"] |= {"name": "cancelled", "steps": 40}
     interrupted = threading.Event()
 
     def interrupt(_: str, text: str) -> None:
@@ -39,5 +39,5 @@ def test_a_cancelled_run_stops_at_once_keeps_its_state_and_goes_on(server, quick
     assert (run / "checkpoint.safetensors").is_file()
     assert not (run / "result.json").exists()
     result = server.run(quick_graph)
-    assert result.outputs[train]["text"][0].startswith("25 steps")
+    assert result.outputs[train]["text"][0].startswith("40 steps")
     assert "resuming after step" in (run / "log.txt").read_text()

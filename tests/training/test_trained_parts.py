@@ -94,13 +94,14 @@ def test_a_lora_file_has_the_common_names_and_its_alpha(make_run, layers):
 
 
 def test_the_start_of_a_lora_is_drawn_from_the_seed(make_run):
-    settings = replace(QUICK, train="lora", learning_rate=0.0)
+    settings = replace(QUICK, train="lora", learning_rate=2e-6)
     results = []
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
         run_dir = make_run(replace(settings, seed=seed), name)
         torch.manual_seed(len(results))
         work_here(run_dir)
         results.append(exported(run_dir))
+        assert "low for a LoRA" in json.loads(run_dir.result_json.read_text())["warnings"][0]
     key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight"
     assert torch.equal(results[0][key], results[1][key])
     assert not torch.equal(results[0][key], results[2][key])

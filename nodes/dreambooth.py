@@ -6,7 +6,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ..trainer.config import MAX_BATCH, MAX_STEPS, Settings, check_name
 from ..trainer.photos import Dataset as PhotoDataset
 from . import host, runner
-from .dreambooth_inputs import OWN, method_inputs, sample_prompts
+from .dreambooth_inputs import DEFAULTS, OWN, method_inputs, sample_prompts
 from .sockets import BASE_INPUTS, CATEGORY, Dataset, LossMap, advanced_training_inputs, seed_input, validation
 
 
@@ -98,7 +98,7 @@ def resolve(dataset: PhotoDataset, class_dataset: PhotoDataset | None, precision
     """The run's settings from the node's widgets. ValueError, in the artist's words, where they contradict each other."""
     if not dataset.token:
         raise ValueError("The dataset has no token. Put Caption with Token between the photo loader and this node.")
-    known = {"train": "unet_and_token", "prior_loss_weight": 1.0} | widgets
+    known = DEFAULTS | widgets
     steps, held = known["steps"], known.get("hold_out", 0)
     prompts = sample_prompts(known.pop("sample_prompts", ""))
     class_images = known.pop("class_images", 0)

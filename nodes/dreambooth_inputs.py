@@ -18,6 +18,8 @@ from .sockets import Dataset
 
 PRESETS = json.loads((Path(__file__).parent.parent / "js" / "presets.json").read_text(encoding="utf-8"))
 OWN = "own settings"
+DEFAULTS = {"train": "unet_and_token", "prior_loss_weight": 1.0}
+"""Where the node's defaults are not those of `Settings`, which know of no token and no class images."""
 
 
 def _number(kind, name: str, default, low, high, step, tooltip: str, *, advanced: bool = True) -> io.Input:
@@ -43,7 +45,7 @@ def method_inputs() -> list[io.Input]:
         _number(
             io.Float,
             "prior_loss_weight",
-            1.0,
+            DEFAULTS["prior_loss_weight"],
             0.0,
             100.0,
             0.1,
@@ -60,7 +62,7 @@ def method_inputs() -> list[io.Input]:
         _choice(
             "train",
             TRAINED,
-            "unet_and_token",
+            DEFAULTS["train"],
             "What learns. unet_and_token: the model and your word (the study's recipe). unet: the model alone. "
             "unet_and_text_encoder: the model and all words, closest likeness, forgets most. lora: a small file beside the "
             "model, for cards with 8 GB; give it a learning rate near 1e-4.",

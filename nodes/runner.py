@@ -55,7 +55,7 @@ def train(run: Run, base: host.Base, node_id: str) -> Finished:
             base.save(run_dir.base)
         host.free_device()
         try:
-            _run_worker(run_dir, progress)
+            _run_worker(run_dir, run.settings.devices, progress)
         finally:
             if not run_dir.checkpoint.is_file():  # nothing to go on from: then the base can as well be saved again
                 run_dir.base.unlink(missing_ok=True)
@@ -102,8 +102,8 @@ def summary(losses: list[float], run_dir: RunDir) -> list[str]:
     return [*lines, *result["warnings"]]
 
 
-def _run_worker(run_dir: RunDir, progress: host.NodeProgress) -> None:
-    command = worker_command(run_dir, host.device(), run_dir.load_run().settings.devices)
+def _run_worker(run_dir: RunDir, devices: int, progress: host.NodeProgress) -> None:
+    command = worker_command(run_dir, host.device(), devices)
     # Away from ComfyUI's terminal: that it is closed, or gets Ctrl-C, must reach the worker as the end of its stdin,
     # after which it saves its state, and not as a signal.
     group = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {"start_new_session": True}

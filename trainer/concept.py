@@ -45,16 +45,14 @@ class Captions:
         return torch.cat([part.float() for part in parts])[to_device(places, device)]
 
 
+def holding(ids: Tensor, rows: Sequence[int]) -> tuple[bool, ...]:
+    """Which of the captions, token ids (C, 77), hold any of the rows."""
+    return tuple(torch.isin(ids, torch.tensor(rows, device=ids.device)).any(dim=1).tolist())
+
+
 @torch.no_grad()
-def cache_captions(
-    texts: Sequence[str], ids: Tensor, text_encoder: CLIPTextModel, *, trained: bool, trained_ids: Sequence[int] = ()
-) -> Captions:
-    """`ids` (C, 77) on the text encoder's device. `trained`: the whole text encoder is, else only the rows of `trained_ids`."""
-    if trained_ids:
-        rows = torch.tensor(sorted(trained_ids), device=ids.device)
-        changing = tuple(torch.isin(ids, rows).any(dim=1).tolist())
-    else:
-        changing = (trained,) * len(texts)
+def cache_captions(texts: Sequence[str], ids: Tensor, text_encoder: CLIPTextModel, changing: tuple[bool, ...]) -> Captions:
+    """`ids` (C, 77) on the text encoder's device."""
     frozen = torch.cat([text_encoder(part).last_hidden_state.float() for part in ids.split(16)])
     return Captions(tuple(texts), ids, changing, frozen, text_encoder if any(changing) else None)
 
@@ -75,7 +73,6 @@ class Batch:
 
 @dataclass(frozen=True)
 class Concept:
-    dataset: Dataset
     latents: LatentCache
     captions: tuple[int, ...]
     """Per photo the index of its caption."""
@@ -118,7 +115,7 @@ def cache_concept(
         caption_dropout=caption_dropout,
         noise_offset=noise_offset,
     )
-    return Concept(dataset, latents, tuple(index[photo.caption] for photo in dataset.photos), sampling)
+    return Concept(latents, tuple(index[photo.caption] for photo in dataset.photos), sampling)
 
 
 def distinct_captions(datasets: Sequence[Dataset]) -> list[str]:

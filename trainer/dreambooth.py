@@ -10,7 +10,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from .base_model import BaseModel, encode_prompts, load_tokenizer, noise_schedule, tokenize
 from .checkpoint import save_tensors
-from .concept import Captions, cache_captions, cache_concept, distinct_captions
+from .concept import Captions, cache_captions, cache_concept, distinct_captions, holding
 from .config import Settings
 from .embedding import train_rows
 from .events import Reporter, StopRequest
@@ -25,8 +25,8 @@ from .sampling import Painter, class_image_folder, draw_samples, make_class_imag
 from .validation import fixed_batches, measure, split_held_out
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
 LOW_LORA_RATE = 1e-5
+"""Below it the node says that a LoRA will learn next to nothing."""
 
 
 def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> dict:
@@ -48,7 +48,8 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     datasets = {name: dataset for name, dataset in datasets.items() if dataset}
     texts = distinct_captions(list(datasets.values()))
     prompts = [prompt for prompt in settings.sample_prompts if prompt not in texts]
-    captions, text_params = _prepare_text(settings, [*texts, *prompts], text_encoder, tokenizer)
+    rows = token_ids(tokenizer, settings.token)
+    captions, text_params = _prepare_text(settings, [*texts, *prompts], rows, text_encoder, tokenizer)
     del text_encoder  # `captions` keeps it where it is trained; else its memory is wanted
 
     vae = base.vae().to(accelerator.device)
@@ -73,16 +74,16 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     unet.to(accelerator.device)  # in place: the parameters stay the same objects
     schedule = noise_schedule()
     weights = timestep_weights(schedule, settings.min_snr_gamma, accelerator.device)
-    trained_concepts = [concepts[name] for name in ("instance", "class") if name in concepts]
-    concept_weights = [1.0, settings.prior_loss_weight]
+    concept_weights = {"instance": 1.0, "class": settings.prior_loss_weight}
+    weighted = [(concept, concept_weights[name]) for name, concept in concepts.items() if name in concept_weights]
 
     def predict(noisy: Tensor, timesteps: Tensor, batch_captions: list[int]) -> Tensor:
         return unet(noisy, timesteps, captions.states(batch_captions)).sample
 
     def loss_of(step: int) -> Tensor:
         share = accelerator.process_index, accelerator.num_processes
-        batches = [c.step_batch(settings.seed, step, settings.batch_size, schedule, *share) for c in trained_concepts]
-        return concepts_loss(batches, concept_weights[: len(batches)], weights, predict)
+        batches = [c.step_batch(settings.seed, step, settings.batch_size, schedule, *share) for c, _ in weighted]
+        return concepts_loss(batches, [weight for _, weight in weighted], weights, predict)
 
     names = {"held-out": "held_out", "instance": "trained", "class": "class"}
     fixed = {names[name]: fixed_batches(concept, schedule) for name, concept in concepts.items() if settings.validate_every}
@@ -124,7 +125,7 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     if settings.train == "lora":
         tensors = lora_file(unet_params, settings.lora_alpha)
     else:
-        tensors = checkpoint_tensors(base, unet.state_dict(), text_params, token_ids(tokenizer, settings.token))
+        tensors = checkpoint_tensors(base, unet.state_dict(), text_params, rows)
     save_tensors(Path(run.export_path), tensors, metadata(run, exported))
     return exported
 
@@ -135,16 +136,15 @@ def token_ids(tokenizer: CLIPTokenizer, token: str) -> list[int]:
 
 
 def _prepare_text(
-    settings: Settings, texts: list[str], text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
+    settings: Settings, texts: list[str], rows: list[int], text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
 ) -> tuple[Captions, dict[str, nn.Parameter]]:
     """The captions' states, and what of the text encoder is trained, by its name in the model."""
     ids = tokenize(tokenizer, texts).to(text_encoder.device)
     if settings.train == "unet_and_token":
-        rows = token_ids(tokenizer, settings.token)
         vectors = train_rows(text_encoder, rows).vectors
-        return cache_captions(texts, ids, text_encoder, trained=False, trained_ids=rows), {"token_rows": vectors}
+        return cache_captions(texts, ids, text_encoder, holding(ids, rows)), {"token_rows": vectors}
     whole = settings.train == "unet_and_text_encoder"
-    captions = cache_captions(texts, ids, text_encoder, trained=whole)
+    captions = cache_captions(texts, ids, text_encoder, (whole,) * len(texts))
     if not whole:
         return captions, {}
     if settings.gradient_checkpointing:

@@ -41,15 +41,16 @@ def prepare(image: Image.Image, resolution: int, crop: str) -> Image.Image:
 def augment(
     image: Image.Image, resolution: int, crop: str, *, view: float, colour: float, light: float, rng: random.Random
 ) -> Image.Image:
-    """A variant of the prepared photo. `view`, `colour`, `light` are strengths in [0, 1).
+    """A variant of the prepared photo. `view`, `colour`, `light` are strengths in [0, 0.5].
 
     view: each corner of the visible part moves inwards by up to this share of the side: another crop and viewpoint.
     colour: saturation and the gain of each channel. light: brightness and contrast.
     """
-    framed = prepare(image, resolution, crop)
+    # The visible part is smaller by about half of what the corners may move: begin with so much more of the square.
+    squared = view and crop != "bucket"
+    framed = prepare(image, round(resolution / (1 - view / 2)) if squared else resolution, crop)
     if view:
-        width, height = framed.size
-        larger = prepare(image, round(resolution / (1 - view / 2)), crop) if crop != "bucket" else framed
+        larger, size = framed, frame_size(*image.size, resolution, crop)
         x, y = larger.width * view / 2, larger.height * view / 2
         right, bottom = larger.size
         corners = [  # of the visible part, anticlockwise from the upper left, as QUAD wants them
@@ -59,7 +60,7 @@ def augment(
             (right - rng.uniform(0, x), rng.uniform(0, y)),
         ]
         quad = [coordinate for corner in corners for coordinate in corner]
-        framed = larger.transform((width, height), Image.Transform.QUAD, quad, Image.Resampling.BICUBIC)
+        framed = larger.transform(size, Image.Transform.QUAD, quad, Image.Resampling.BICUBIC)
     if colour:
         framed = ImageEnhance.Color(framed).enhance(rng.uniform(1 - colour, 1 + colour))
         gains = [rng.uniform(1 - colour / 4, 1 + colour / 4) for _ in range(3)]

@@ -23,7 +23,7 @@ def add_lora(unet: UNet2DConditionModel, settings: Settings, dtype: torch.dtype)
     for p in unet.requires_grad_(False).parameters():
         p.data = p.data.to(dtype)  # U-Net.to() would warn
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed & (2**63 - 1))
+        torch.manual_seed(settings.seed)
         config = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules=targets)
         inject_adapter_in_model(config, unet)
     params = {name: p for name, p in unet.named_parameters() if p.requires_grad}

@@ -8,14 +8,13 @@ GB = 1e9
 SD15_UNET = 859_520_964
 """Weights of SD v1.5's U-Net."""
 TEXT_ENCODER = 123_060_480
-VAE = 83_653_863
 OPTIMIZER_BYTES = {"adamw": 8, "adamw_8bit": 2.1, "adafactor": 0.1, "prodigy": 16}
 """Bytes of state for each trained weight: two fp32 moments; two bytes and their scales; row and column means; four fp32."""
 LORA_WEIGHTS_PER_RANK = {"attention": 199_296, "attention_and_convolution": 777_856}
 """Of SD v1.5's U-Net."""
 ACTIVATIONS, RECOMPUTED = 0.94 * GB, 0.35 * GB
-"""Bytes that a 512 x 512 sample keeps for the backward pass in bf16 (counted over autograd's saved tensors), and about what is
-kept of it with gradient checkpointing."""
+"""Bytes that a 512 x 512 sample keeps for the backward pass in bf16, counted over autograd's saved tensors; and with gradient
+checkpointing, where 0.155 GB is counted and the rest is an allowance for the block that is computed again."""
 CONTEXT = 0.8 * GB
 """What CUDA itself and fragmentation take, about."""
 SAMPLE_FLOP = 2.41e12

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,10 +67,9 @@ class Painter:
                 callback_on_step_end=check,
             ).images
         self.vae.to(latents.device)
-        pixels = self.vae.decode(latents.float() / LATENT_FACTOR).sample[0]  # fp32: SD v1.5's VAE overflows in fp16
+        pixels = self.vae.decode(latents.float() / LATENT_FACTOR).sample  # fp32: SD v1.5's VAE overflows in fp16
         self.vae.to("cpu")
-        rounded = pixels.add(1).mul(127.5).clamp(0, 255).add(0.5).to(torch.uint8)
-        return Image.fromarray(rounded.permute(1, 2, 0).cpu().numpy())
+        return pipeline.image_processor.postprocess(pixels, output_type="pil")[0]
 
 
 def save_picture(image: Image.Image, path: Path) -> None:
@@ -82,14 +81,14 @@ def draw_samples(
     run_dir: RunDir,
     step: int,
     painter: Painter,
-    prompts: Tensor,
+    prompts: Sequence[Tensor],
     empty: Tensor,
     resolution: int,
     seed: int,
     reporter: Reporter,
     stop: StopRequest,
 ) -> None:
-    """A picture of each prompt, of which `prompts` (P, 77, 768) are the text states, after `step` steps."""
+    """A picture of each prompt, of which `prompts` has the text states (77, 768), after `step` steps."""
     for number, states in enumerate(prompts):
         path = run_dir.samples / f"step-{step:06}-{number}.png"
         if path.is_file():  # drawn before the run was stopped

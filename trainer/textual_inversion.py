@@ -9,7 +9,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from .base_model import CONTEXT_LENGTH, BaseModel, load_tokenizer, noise_schedule, tokenize
 from .captions import split_at_word
 from .checkpoint import save_tensors
-from .concept import cache_captions, cache_concept, distinct_captions
+from .concept import cache_captions, cache_concept, distinct_captions, holding
 from .embedding import TrainableRows, table_of, train_rows
 from .events import Reporter, StopRequest
 from .export import metadata
@@ -67,7 +67,7 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     text_encoder.to(accelerator.device)
     texts = distinct_captions([run.dataset])
     ids = torch.cat([tokenize(tokenizer, texts[:1]), placeholder_ids(tokenizer, texts[1:], settings.token, placeholder)])
-    captions = cache_captions(texts, ids.to(accelerator.device), text_encoder, trained=False, trained_ids=[placeholder])
+    captions = cache_captions(texts, ids.to(accelerator.device), text_encoder, holding(ids, [placeholder]))
 
     concept = cache_concept("instance", run.dataset, texts, base.vae().to(accelerator.device), reporter, stop)
 

@@ -61,7 +61,7 @@ def our_gradient(model, dataset, class_dataset, prior_loss_weight: float, gamma:
     base, unet = model
     texts = distinct_captions([dataset, class_dataset])
     tokens = tokenize(load_tokenizer(str(TOKENIZER)), texts)
-    captions = cache_captions(texts, tokens, base.text_encoder(), trained=False)
+    captions = cache_captions(texts, tokens, base.text_encoder(), (False,) * len(texts))
     reporter, stop = Reporter(io.StringIO()), StopRequest(open_pipe())
     concepts = [
         cache_concept("instance", dataset, texts, base.vae(), reporter, stop, **noise),

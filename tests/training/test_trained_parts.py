@@ -45,11 +45,18 @@ def test_token_rows_alone_change_in_the_text_encoder(make_run, standin_base, opt
 
 
 def test_decay_never_shrinks_the_tokens_rows(make_run, standin_base):
-    """With a gradient of (almost) nothing, because the rows' own rate is next to zero, they stay; the U-Net is decayed."""
-    settings = replace(QUICK, train="unet_and_token", weight_decay=1.0, text_learning_rate=1e-12)
-    run_dir = make_run(settings)
-    work_here(run_dir)
-    assert torch.equal(exported(run_dir)[TOKEN_TABLE], load_file(standin_base)[TOKEN_TABLE])
+    """After one step the rows are where they would be without any decay; the U-Net's weights are not."""
+    results = []
+    for decay in (0.0, 1.0):
+        settings = replace(QUICK, steps=1, train="unet_and_token", weight_decay=decay, learning_rate=0.01)
+        run_dir = make_run(settings, f"decay-{decay}")
+        work_here(run_dir)
+        results.append(exported(run_dir))
+    without, decayed = results
+    assert torch.equal(decayed[TOKEN_TABLE], without[TOKEN_TABLE])
+    assert not torch.equal(decayed[TOKEN_TABLE], load_file(standin_base)[TOKEN_TABLE])
+    key = "model.diffusion_model.input_blocks.1.0.in_layers.2.weight"
+    assert not torch.equal(decayed[key], without[key])
 
 
 def test_the_whole_text_encoder_trains_at_its_own_rate(make_run, standin_base):
@@ -121,13 +128,21 @@ def test_the_average_is_between_the_base_and_the_last_weights_and_says_so(make_r
     assert json.loads(averaged.result_json.read_text())["exported"] == {"step": 6, "weights": "ema"}
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 1e-4), ("adamw_8bit", 1e-4), ("adafactor", 1e-4), ("prodigy", 1.0)])
-def test_every_optimizer_resumes_exactly_with_everything_on(make_run, optimizer, rate):
-    """Average, accumulation in the middle of an epoch, a schedule, two groups of parameters."""
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "train"),
+    [
+        ("adamw", 1e-4, "unet_and_token"),  # two groups of parameters
+        ("adamw_8bit", 1e-4, "lora"),
+        ("adafactor", 1e-4, "lora"),
+        ("prodigy", 1.0, "lora"),
+    ],
+)
+def test_every_optimizer_resumes_exactly_with_everything_on(make_run, optimizer, rate, train):
+    """Average, accumulation in the middle of an epoch, a schedule."""
     settings = replace(
         QUICK,
         steps=4,
-        train="lora",
+        train=train,
         optimizer=optimizer,
         learning_rate=rate,
         lr_scheduler="cosine",

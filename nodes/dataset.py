@@ -1,6 +1,5 @@
 """From a folder of photos to captioned training data."""
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from comfy_api.latest import io, ui
 from ..trainer import captions, photos
 from ..trainer.config import check_token
 from . import host
+from .clip_words import clip_pieces, known_word
 from .sockets import CATEGORY, Dataset, validation
 
 WIRED = "(pictures wired to images)"
@@ -165,22 +165,11 @@ class CaptionWithToken(io.ComfyNode):
         texts = [captions.caption_with_token(p.caption, token, class_word, template) for p in dataset.photos]
         lines = [f"{Path(photo.path).name}: {text}" for photo, text in zip(dataset.photos, texts, strict=True)]
         pieces = f"CLIP reads {token} → {' + '.join(clip_pieces(token))}"
+        known = [known_word(token)] if known_word(token) else []
         class_prompt = captions.class_prompt(template, class_word)
         return io.NodeOutput(
             dataset.with_captions(texts, token=token, class_word=class_word, class_prompt=class_prompt),
             captions.fill_template(template, token, class_word),
             class_prompt,
-            ui=ui.PreviewText("\n".join((pieces, *lines))),
+            ui=ui.PreviewText("\n".join((pieces, *known, *lines))),
         )
-
-
-@cache
-def _clip_tokenizer():
-    from transformers import CLIPTokenizer
-
-    return CLIPTokenizer.from_pretrained(host.tokenizer_path())
-
-
-def clip_pieces(word: str) -> list[str]:
-    """How CLIP splits a word: "mysks" -> ["my", "sks"]."""
-    return [piece.removesuffix("</w>") for piece in _clip_tokenizer().tokenize(word)]

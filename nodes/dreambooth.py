@@ -6,8 +6,10 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ..trainer.config import MAX_BATCH, MAX_STEPS, Settings, check_name
 from ..trainer.photos import Dataset as PhotoDataset
 from . import host, runner
-from .dreambooth_inputs import DEFAULTS, OWN, method_inputs, sample_prompts
+from .dreambooth_inputs import DEFAULTS, OWN, method_inputs
 from .sockets import BASE_INPUTS, CATEGORY, Dataset, LossMap, advanced_training_inputs, seed_input, validation
+from .token_clip import clip_with_token, embedding_of
+from .training_inputs import common_settings
 
 
 class DreamBoothTrain(io.ComfyNode):
@@ -53,7 +55,11 @@ class DreamBoothTrain(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output("trained_model", display_name="MODEL", tooltip="The trained model."),
-                io.Clip.Output("trained_clip", display_name="CLIP", tooltip="The text encoder that goes with it."),
+                io.Clip.Output(
+                    "trained_clip",
+                    display_name="CLIP",
+                    tooltip="The text encoder that goes with it; with an embedding, it understands the token.",
+                ),
                 io.Vae.Output("trained_vae", display_name="VAE", tooltip="The VAE that goes with it."),
                 LossMap.Output("loss", display_name="LOSS_MAP", tooltip="The loss of every step, for Plot Loss Graph."),
                 io.String.Output("path", tooltip="The exported checkpoint or LoRA file."),
@@ -77,37 +83,39 @@ class DreamBoothTrain(io.ComfyNode):
         precision: str,
         class_dataset: PhotoDataset | None = None,
         preset: str = OWN,  # the page has filled the widgets with it
+        embedding: str = "",
         **widgets,
     ) -> io.NodeOutput:
         settings = resolve(dataset, class_dataset, host.resolve_precision(precision), widgets)
         if class_dataset:
             class_dataset = class_images_for(dataset, class_dataset)
         base = host.Base(model, clip, vae)
-        run = host.make_run(check_name(name), settings, base, dataset, class_dataset)
-        finished = runner.train(run, base, cls.hidden.unique_id)
+        embedding = embedding.strip() or embedding_of(clip, dataset.token)
+        start = host.read_embedding(embedding) if embedding else None
+        run = host.make_run(check_name(name), settings, base, dataset, class_dataset, start)
+        finished = runner.train(run, base, cls.hidden.unique_id, start)
+        file, learned = finished.exported.file, finished.exported.embedding
         if settings.train == "lora":
-            lora = host.load_lora(finished.file)
-            trained = (host.apply_lora(model, lora), clip, vae)
+            lora = host.load_lora(file)
+            trained_model, trained_clip, trained_vae = host.apply_lora(model, lora), clip, vae
         else:
             lora = ExecutionBlocker("There is no LoRA: set train to 'lora' in the training node.")
-            trained = host.load_checkpoint(finished.file)
-        return io.NodeOutput(*trained, finished.loss, str(finished.file), lora, ui=finished.ui)
+            trained_model, trained_clip, trained_vae = host.load_checkpoint(file)
+        if learned:
+            trained_clip = clip_with_token(trained_clip, dataset.token, learned)
+        return io.NodeOutput(trained_model, trained_clip, trained_vae, finished.loss, str(file), lora, ui=finished.ui)
 
 
 def resolve(dataset: PhotoDataset, class_dataset: PhotoDataset | None, precision: str, widgets: dict) -> Settings:
     """The run's settings from the node's widgets. ValueError, in the artist's words, where they contradict each other."""
     if not dataset.token:
         raise ValueError("The dataset has no token. Put Caption with Token between the photo loader and this node.")
-    known = DEFAULTS | widgets
-    steps, held = known["steps"], known.get("hold_out", 0)
-    prompts = sample_prompts(known.pop("sample_prompts", ""))
+    known = DEFAULTS | common_settings(widgets)
     class_images = known.pop("class_images", 0)
     if class_dataset and class_images:
         raise ValueError("Class pictures come from class_dataset: set class_images to 0, or unwire class_dataset.")
     if not (class_dataset or class_images):
         known["prior_loss_weight"] = 0.0
-    validate_every = known.pop("validate_every", 0) or (max(1, steps // 20) if held else 0)
-    sample_every = known.pop("sample_every", 0) or (max(1, steps // 8) if prompts else 0)
     return Settings(
         method="dreambooth",
         token=dataset.token,
@@ -115,9 +123,6 @@ def resolve(dataset: PhotoDataset, class_dataset: PhotoDataset | None, precision
         precision=precision,
         class_images=class_images,
         class_prompt=dataset.class_prompt if class_images else "",
-        validate_every=validate_every,
-        sample_prompts=prompts,
-        sample_every=sample_every if prompts else 0,
         **known,
     )
 

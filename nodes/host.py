@@ -1,15 +1,17 @@
 """The bridge to ComfyUI: folders, base model, results, device, progress. The other nodes files touch it only through here."""
 
+import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import comfy.model_management
 import comfy.model_sampling
 import comfy.sd
+import comfy.sd1_clip
 import comfy.supported_models
 import comfy.utils
 import folder_paths
@@ -17,9 +19,10 @@ import torch
 from blake3 import blake3
 from PIL import Image
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from server import PromptServer
 
-from ..trainer.config import Settings
+from ..trainer.config import MAX_VECTORS, Settings
 from ..trainer.photos import Dataset
 from ..trainer.rundir import Run, RunDir, finished_runs, partial_file, read_json
 
@@ -173,11 +176,55 @@ def check_sd15(model) -> None:
         )
 
 
+# --- embeddings ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The vectors of an embedding file, (V, 768) fp32."""
+
+    vectors: torch.Tensor
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.vectors.numpy().tobytes()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        with partial_file(path) as partial:
+            save_file({"emb_params": self.vectors}, partial)
+
+
+def read_embedding(name: str) -> Embedding:
+    """An embedding of ComfyUI's folders by the name that prompts use, with or without `embedding:`, or by its path.
+
+    ComfyUI's own reader reads it, so what works in a prompt works here. ValueError when there is none, or it is not SD v1.5's.
+    """
+    name = name.strip().removeprefix("embedding:").strip()
+    vectors = comfy.sd1_clip.load_embed(name, folder_paths.get_folder_paths("embeddings"), 768, "clip_l") if name else None
+    if vectors is None:
+        raise ValueError(
+            f"There is no embedding {name!r} that can be read. Put the file into ComfyUI's models/embeddings and write its name."
+        )
+    vectors = vectors.detach().float().reshape(-1, vectors.shape[-1]).contiguous()
+    if vectors.shape[-1] != 768 or not 1 <= len(vectors) <= MAX_VECTORS or not vectors.isfinite().all():
+        raise ValueError(
+            f"The embedding {name!r} has {len(vectors)} vectors of {vectors.shape[-1]} numbers. One for SD v1.5 has 1 to "
+            f"{MAX_VECTORS} vectors of 768 finite numbers."
+        )
+    return Embedding(vectors)
+
+
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def make_run(name: str, settings: Settings, base: Base, dataset: Dataset, class_dataset: Dataset | None = None) -> Run:
-    """The run of these settings, weights and photos; its `export_path` is free or its own."""
+def make_run(
+    name: str,
+    settings: Settings,
+    base: Base,
+    dataset: Dataset,
+    class_dataset: Dataset | None = None,
+    embedding: Embedding | None = None,
+) -> Run:
+    """The run of these settings, weights, photos, and vectors to start from; its `export_path` is free or its own."""
     run = Run(
         name=name,
         settings=settings,
@@ -185,26 +232,30 @@ def make_run(name: str, settings: Settings, base: Base, dataset: Dataset, class_
         class_dataset=class_dataset,
         base_fingerprint=base.fingerprint(),
         base_checkpoint=base.checkpoint_name(),
+        embedding=embedding.fingerprint() if embedding else "",
         export_path="",
         tokenizer_path=tokenizer_path(),
     )
     if settings.method == "dreambooth":
         kind = "loras" if settings.train == "lora" else "checkpoints"
         path = Path(folder_paths.get_output_directory()) / kind / f"{run.id}.safetensors"
-    else:
-        path = _embedding_path(run)
-    return replace(run, export_path=str(path))
+        own = _embeddings_folder() / f"{run.id}.safetensors" if embedding else ""
+        return replace(run, export_path=str(path), embedding_path=str(own))
+    stem = run.id if taken_embedding(run) else settings.token
+    return replace(run, export_path=str(_embeddings_folder() / f"{stem}.safetensors"))
 
 
-def _embedding_path(run: Run) -> Path:
-    """`<token>.safetensors`, or, where another embedding has that name, `<token>-<key>.safetensors`."""
-    folder = Path(folder_paths.get_folder_paths("embeddings")[0])
+def _embeddings_folder() -> Path:
+    return Path(folder_paths.get_folder_paths("embeddings")[0])
+
+
+def taken_embedding(run: Run) -> str:
+    """File name of an embedding that has the token's name and is not this run's; "" when there is none."""
     for suffix in folder_paths.supported_pt_extensions:
-        taken = folder_paths.get_full_path("embeddings", run.settings.token + suffix)
-        if taken and not _exported_by(Path(taken), run.id):
-            log.warning("An embedding %s exists; this one becomes %s.", Path(taken).name, run.id)
-            return folder / f"{run.id}.safetensors"
-    return folder / f"{run.settings.token}.safetensors"
+        path = folder_paths.get_full_path("embeddings", run.settings.token + suffix)
+        if path and not _exported_by(Path(path), run.id):
+            return Path(path).name
+    return ""
 
 
 def _exported_by(path: Path, run_id: str) -> bool:
@@ -215,15 +266,34 @@ def _exported_by(path: Path, run_id: str) -> bool:
         return False
 
 
-def exported_file(run_dir: RunDir) -> Path | None:
-    """The result of a finished run, where ComfyUI's loaders find it; None while unfinished or when it is no longer there."""
+@dataclass(frozen=True)
+class Exported:
+    """What a finished run has left, where ComfyUI's loaders find it."""
+
+    file: Path
+    """Checkpoint, LoRA or embedding."""
+    embedding: Path | None
+    """The file with the token's own vectors: `file` itself for an inversion."""
+
+
+def exported(run_dir: RunDir) -> Exported | None:
+    """None while the run is unfinished, or when a file of its result is no longer there."""
+
+    def find(kind: str, name: str) -> Path | None:
+        path = folder_paths.get_full_path(kind, Path(name).name)
+        return Path(path) if path and _exported_by(Path(path), run_dir.path.name) else None
+
     try:
         result = read_json(run_dir.result_json)
         kind = {"embedding": "embeddings", "lora": "loras"}.get(result["trained"], "checkpoints")
-        path = folder_paths.get_full_path(kind, Path(result["file"]).name)
-    except (OSError, ValueError, TypeError, KeyError):
+        file = find(kind, result["file"])
+        name = result.get("embedding", "")
+        embedding = find("embeddings", name) if name else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return Path(path) if path and _exported_by(Path(path), run_dir.path.name) else None
+    if not file or (name and not embedding):
+        return None
+    return Exported(file, file if kind == "embeddings" else embedding)
 
 
 def output_picture(path: Path) -> dict:
@@ -234,17 +304,17 @@ def output_picture(path: Path) -> dict:
 
 def finished_run_ids() -> list[str]:
     """Names of the runs whose result can be loaded, newest first."""
-    return [run_dir.path.name for run_dir in finished_runs(runs_root()) if exported_file(run_dir)]
+    return [run_dir.path.name for run_dir in finished_runs(runs_root()) if exported(run_dir)]
 
 
-def finished_run(run_id: str) -> tuple[Run, Path]:
-    """A finished run and its exported file. ValueError when it is not listed."""
+def finished_run(run_id: str) -> tuple[Run, Exported]:
+    """A finished run and what it has left. ValueError when it is not listed."""
     if run_id not in finished_run_ids():
         raise ValueError(
             f"There is no finished run {run_id!r}, or its exported file is gone. Press R to refresh the list, or train it."
         )
     run_dir = RunDir(runs_root() / run_id)
-    return run_dir.load_run(), exported_file(run_dir)
+    return run_dir.load_run(), exported(run_dir)
 
 
 def load_checkpoint(path: Path) -> tuple:
@@ -334,10 +404,10 @@ def check_interrupted() -> None:
 
 
 class NodeProgress:
-    """A node's progress bar and the line of text below it."""
+    """A node's progress bar and the text below it: what it was told of at first, then the newest line."""
 
-    def __init__(self, node_id: str):
-        self._node_id = node_id
+    def __init__(self, node_id: str, notes: Sequence[str] = ()):
+        self._node_id, self._notes = node_id, notes
         self._bar = comfy.utils.ProgressBar(1, node_id=node_id)
 
     def bar(self, value: int, total: int) -> None:
@@ -345,4 +415,4 @@ class NodeProgress:
         self._bar.update_absolute(value, max(total, 1))
 
     def text(self, text: str) -> None:
-        PromptServer.instance.send_progress_text(text, self._node_id)
+        PromptServer.instance.send_progress_text("\n".join((*self._notes, text)), self._node_id)

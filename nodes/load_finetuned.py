@@ -33,12 +33,15 @@ class LoadFinetuned(io.ComfyNode):
 
     @classmethod
     def execute(cls, run: str) -> io.NodeOutput:
-        loaded, file = host.finished_run(run)
-        trigger = prompt_text(loaded.settings, file)
-        is_lora = loaded.settings.train == "lora"
-        if loaded.settings.method == "dreambooth" and not is_lora:
-            return io.NodeOutput(*host.load_checkpoint(file), trigger)
-        model, clip, vae = host.load_base(loaded)
+        loaded, found = host.finished_run(run)
+        settings = loaded.settings
+        is_lora = settings.train == "lora"
+        if settings.method == "dreambooth" and not is_lora:
+            model, clip, vae = host.load_checkpoint(found.file)
+        else:
+            model, clip, vae = host.load_base(loaded)
         if is_lora:
-            return io.NodeOutput(host.apply_lora(model, host.load_lora(file)), clip, vae, trigger)
-        return io.NodeOutput(model, clip_with_token(clip, loaded.settings.token, file), vae, trigger)
+            model = host.apply_lora(model, host.load_lora(found.file))
+        if found.embedding:
+            clip = clip_with_token(clip, settings.token, found.embedding)
+        return io.NodeOutput(model, clip, vae, prompt_text(settings, found.embedding))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,26 +31,33 @@ REACHED = 0.4
 
 @dataclass(frozen=True)
 class Finished:
-    file: Path
+    exported: host.Exported
     loss: dict
     """LOSS_MAP: {"loss": [one a step]}."""
     ui: dict
     """What the node shows: a text, and the grid of sample pictures where there is one."""
 
 
-def train(run: Run, base: host.Base, node_id: str) -> Finished:
+def train(
+    run: Run, base: host.Base, node_id: str, embedding: host.Embedding | None = None, notes: Sequence[str] = ()
+) -> Finished:
     """The run's result: at once when it is finished, else after training from its newest state.
 
-    Raises RuntimeError with the worker's sentence when it fails, and ComfyUI's exception on cancel.
+    `embedding` has the vectors that the token starts from; `notes` are shown before, while and after it trains. Raises
+    RuntimeError with the worker's sentence when it fails, and ComfyUI's exception on cancel.
     """
     run_dir = RunDir(host.runs_root() / run.id)
-    file = host.exported_file(run_dir)
-    if file is None:
-        progress = host.NodeProgress(node_id)
+    found = host.exported(run_dir)
+    if found is None:
+        for note in notes:
+            log.warning("%s: %s", run.id, note)
+        progress = host.NodeProgress(node_id, notes)
         progress.text(check_needs(run, run_dir, base))
         run_dir.path.mkdir(parents=True, exist_ok=True)
         run_dir.result_json.unlink(missing_ok=True)  # finished once, but its file was deleted
         write_json(run_dir.run_json, run.to_json())
+        if embedding:
+            embedding.save(run_dir.embedding)
         if not run_dir.base.is_file():
             progress.text("Saving the base model")
             base.save(run_dir.base)
@@ -59,15 +67,15 @@ def train(run: Run, base: host.Base, node_id: str) -> Finished:
         finally:
             if not run_dir.checkpoint.is_file():  # nothing to go on from: then the base can as well be saved again
                 run_dir.base.unlink(missing_ok=True)
-        file = host.exported_file(run_dir)
-        assert file is not None
+        found = host.exported(run_dir)
+        assert found is not None
     losses = run_dir.losses()
-    text = "\n".join((*summary(losses, run_dir), file.name))
+    text = "\n".join((*notes, *summary(losses, run_dir), found.file.name))
     log.info("%s: %s", run.id, text.replace("\n", ", "))
     shown = {"text": (text,)}
     if run_dir.grid.is_file():
         shown["images"] = [host.output_picture(run_dir.grid)]
-    return Finished(file, {"loss": losses}, shown)
+    return Finished(found, {"loss": losses}, shown)
 
 
 def check_needs(run: Run, run_dir: RunDir, base: host.Base) -> str:

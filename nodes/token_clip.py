@@ -10,17 +10,18 @@ class TokenTokenizer:
     """ComfyUI's tokenizer behind one rule: the bare token is read as `embedding:<file>`."""
 
     def __init__(self, tokenizer, token: str, embedding: str):
-        self._tokenizer = tokenizer
+        self.inner = tokenizer
+        self.token, self.embedding = token, embedding
         # Not behind a colon: there an embedding was named on purpose. CLIP itself knows no upper case.
-        self._token = re.compile(rf"(?<![\w:]){re.escape(token)}(?!\w)", re.IGNORECASE)
-        self._embedding = f" embedding:{embedding} "  # ComfyUI looks for embeddings after white space
+        self._pattern = re.compile(rf"(?<![\w:]){re.escape(token)}(?!\w)", re.IGNORECASE)
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs):
-        text = self._token.sub(lambda _: self._embedding, text)
-        return self._tokenizer.tokenize_with_weights(text, return_word_ids, **kwargs)
+        spelled = f" embedding:{self.embedding} "  # ComfyUI looks for embeddings after white space
+        text = self._pattern.sub(lambda _: spelled, text)
+        return self.inner.tokenize_with_weights(text, return_word_ids, **kwargs)
 
     def __getattr__(self, name: str):
-        return getattr(self._tokenizer, name)
+        return getattr(self.inner, name)
 
 
 def clip_with_token(clip, token: str, embedding_file: Path):
@@ -30,7 +31,20 @@ def clip_with_token(clip, token: str, embedding_file: Path):
     return clip
 
 
-def prompt_text(settings: Settings, exported: Path) -> str:
-    """What means the subject in a prompt, class included: for an inversion in ComfyUI's spelling, which every CLIP knows."""
-    token = f"embedding:{exported.stem}" if settings.method == "textual_inversion" else settings.token
-    return f"{token} {settings.class_word}".strip()
+def embedding_of(clip, token: str) -> str:
+    """Name of the embedding that the token means in a CLIP which a training node of this pack gave; "" in any other."""
+    tokenizer = clip.tokenizer
+    while isinstance(tokenizer, TokenTokenizer):
+        if tokenizer.token.lower() == token.lower():
+            return tokenizer.embedding
+        tokenizer = tokenizer.inner
+    return ""
+
+
+def prompt_text(settings: Settings, embedding: Path | None) -> str:
+    """What means the subject in a prompt: an embedding in ComfyUI's spelling, which every CLIP knows, or the token.
+
+    With the class behind it where training saw it there.
+    """
+    token = f"embedding:{embedding.stem}" if embedding else settings.token
+    return f"{token} {settings.class_word if settings.template_set == 'captions' else ''}".strip()

@@ -13,6 +13,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from . import keys
 
 CONTEXT_LENGTH = 77
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+"""The types of the settings' precisions."""
 LATENT_FACTOR = 0.18215
 """What SD v1.5 multiplies the VAE's latents by (Rombach et al. 2022, appendix G)."""
 
@@ -60,6 +62,12 @@ class BaseModel:
         with init_empty_weights():
             text_encoder = CLIPTextModel(config)
         return _fill(text_encoder, keys.text_weights(self.weights, text_encoder.state_dict()), "text encoder")
+
+
+def freeze_as(model: nn.Module, dtype: torch.dtype) -> None:
+    """What is not trained need not be kept as fp32, nor be cast again in every forward pass."""
+    for p in model.requires_grad_(False).parameters():
+        p.data = p.data.to(dtype)  # diffusers' own to() would warn
 
 
 def load_tokenizer(path: str) -> CLIPTokenizer:

@@ -74,13 +74,16 @@ class Batch:
 @dataclass(frozen=True)
 class Concept:
     latents: LatentCache
-    captions: tuple[int, ...]
-    """Per photo the index of its caption."""
+    captions: tuple[tuple[int, ...], ...]
+    """Per photo the indices of its captions; each time it is seen under one of them."""
     sampling: Sampling
 
     def batch(self, plan: StepPlan, bucket: int, schedule: DDPMScheduler) -> Batch:
         """The planned batch (CPU) with each photo's own latents and its own caption."""
-        captions = [self.captions[p] if kept else EMPTY for p, kept in zip(plan.photos.tolist(), plan.undropped, strict=True)]
+        captions = [
+            self.captions[photo][int(wording * len(self.captions[photo]))] if kept else EMPTY
+            for photo, kept, wording in zip(plan.photos.tolist(), plan.undropped, plan.wordings.tolist(), strict=True)
+        ]
         on_device = plan.to(self.latents.rows.device)
         clean = self.latents.sample(bucket, on_device.photos, on_device.views, on_device.posterior_noise)
         noisy = schedule.add_noise(clean, on_device.noise, on_device.timesteps)
@@ -100,10 +103,14 @@ def cache_concept(
     reporter: Reporter,
     stop: StopRequest,
     *,
+    wordings: Sequence[str] = (),
     caption_dropout: float = 0.0,
     noise_offset: float = 0.0,
 ) -> Concept:
-    """Encode the dataset's photos. `texts` are the run's captions, those of the dataset among them."""
+    """Encode the dataset's photos. `texts` are the run's captions, those of the dataset among them.
+
+    `wordings`, also among them, stand in place of the photos' own captions.
+    """
     reporter.phase(f"encoding {name} photos", len(dataset.photos))
     latents = encode_photos(vae, dataset, reporter, stop)
     index = {text: i for i, text in enumerate(texts)}
@@ -115,7 +122,8 @@ def cache_concept(
         caption_dropout=caption_dropout,
         noise_offset=noise_offset,
     )
-    return Concept(latents, tuple(index[photo.caption] for photo in dataset.photos), sampling)
+    captions = tuple(tuple(index[text] for text in wordings or (photo.caption,)) for photo in dataset.photos)
+    return Concept(latents, captions, sampling)
 
 
 def distinct_captions(datasets: Sequence[Dataset]) -> list[str]:

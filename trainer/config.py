@@ -9,9 +9,10 @@ LR_SCHEDULERS = ("constant", "linear", "cosine", "cosine_with_restarts", "polyno
 OPTIMIZERS = ("adamw", "adamw_8bit", "adafactor", "prodigy")
 TRAINED = ("unet", "unet_and_token", "unet_and_text_encoder", "lora")
 LORA_LAYERS = ("attention", "attention_and_convolution")
+TEMPLATE_SETS = ("captions", "object", "style")
 EARLY_STOPPING = ("off", "export_best", "stop_and_export_best")
 MAX_STEPS, MAX_BATCH = 200_000, 64
-MAX_CLASS_IMAGES, MAX_SAMPLE_PROMPTS = 2000, 16
+MAX_CLASS_IMAGES, MAX_SAMPLE_PROMPTS, MAX_VECTORS = 2000, 16, 64
 
 NOT_DECIDING = ("gradient_checkpointing", "checkpoint_every", "devices")
 """Settings that change how fast a result is reached, and not the result."""
@@ -57,8 +58,6 @@ class Settings:
     """The word that stands for the subject; in textual inversion the placeholder token."""
     class_word: str = ""
     """What the subject is ("plush toy"); may be empty."""
-    initializer: str = ""
-    """Textual inversion: the words whose embedding the vector starts from."""
     steps: int
     """Optimizer steps."""
     batch_size: int
@@ -78,6 +77,18 @@ class Settings:
     seed: int
     precision: str
     """One of PRECISIONS: the type that the forward pass is cast to. What is trained, and the optimizer, are always fp32."""
+
+    # Textual Inversion
+    vectors: int = 1
+    """How many embedding vectors the token stands for."""
+    initializer: str = ""
+    """The words whose embeddings the vectors start from; empty: the mean of the class word's."""
+    template_set: str = "captions"
+    """One of TEMPLATE_SETS: under the photos' own captions, or under the published prompts for a subject or a style."""
+    norm_limit: float = 0.0
+    """No vector grows longer than so many times the median of CLIP's vocabulary; 0: as long as it likes."""
+    save_every: int = 0
+    """Steps between two files of the embedding as it then is; 0: only the last."""
 
     # DreamBooth
     train: str = "unet"
@@ -143,6 +154,9 @@ class Settings:
             ("hold_out", 0, 10_000),
             ("validate_every", 0, MAX_STEPS),
             ("sample_every", 0, MAX_STEPS),
+            ("save_every", 0, MAX_STEPS),
+            ("vectors", 1, MAX_VECTORS),
+            ("norm_limit", 0, 1000),
             ("devices", 1, 64),
             ("seed", 0, 2**64 - 1),
         ):
@@ -157,6 +171,7 @@ class Settings:
             ("train", TRAINED),
             ("lora_layers", LORA_LAYERS),
             ("early_stopping", EARLY_STOPPING),
+            ("template_set", TEMPLATE_SETS),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"Unknown {name} {getattr(self, name)!r}; known are {', '.join(known)}.")

@@ -1,30 +1,29 @@
 """DreamBooth (Ruiz et al. 2022): the U-Net learns the subject under its instance prompts, and keeps what it knows of the
-class by training on class images beside it (prior preservation)."""
+class by training on class images beside it (prior preservation). With a trained embedding to start from, "pivotal tuning"
+(Roich et al. 2021): first the word, then the model around it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .base_model import BaseModel, encode_prompts, load_tokenizer, noise_schedule, tokenize
+from .base_model import DTYPES, BaseModel, encode_prompts, load_tokenizer, noise_schedule, tokenize
 from .checkpoint import save_tensors
 from .concept import Captions, cache_captions, cache_concept, distinct_captions, holding
-from .config import Settings
-from .embedding import train_rows
+from .embedding import load_vectors, new_ids, table_of, token_ids, tokenize_with, train_rows
 from .events import Reporter, StopRequest
-from .export import checkpoint_tensors, metadata
+from .export import checkpoint_tensors, metadata, save_embedding
 from .loop import make_accelerator, run_steps
 from .lora import add_lora, lora_file
 from .objective import concepts_loss, timestep_weights
 from .optimizers import ParamGroup
 from .photos import Dataset
 from .rundir import Run, RunDir
-from .sampling import Painter, class_image_folder, draw_samples, make_class_images, save_grid
-from .validation import fixed_batches, measure, split_held_out
+from .sampling import Painter, class_image_folder, make_class_images, make_draw, save_grid
+from .validation import make_measure, split_held_out
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 LOW_LORA_RATE = 1e-5
 """Below it the node says that a LoRA will learn next to nothing."""
 
@@ -32,7 +31,7 @@ LOW_LORA_RATE = 1e-5
 def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> dict:
     """Train what the settings name and write it: a checkpoint file with the base's names and types, or a LoRA file.
 
-    Returns what result.json says of the exported weights.
+    A run that was given an embedding also writes the token's vectors. Returns what result.json says of the exported weights.
     """
     settings = run.settings
     accelerator = make_accelerator(device, settings.precision)
@@ -48,8 +47,8 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     datasets = {name: dataset for name, dataset in datasets.items() if dataset}
     texts = distinct_captions(list(datasets.values()))
     prompts = [prompt for prompt in settings.sample_prompts if prompt not in texts]
-    rows = token_ids(tokenizer, settings.token)
-    captions, text_params = _prepare_text(settings, [*texts, *prompts], rows, text_encoder, tokenizer)
+    text = _prepare_text(run, run_dir, [*texts, *prompts], text_encoder, tokenizer)
+    captions = text.captions
     del text_encoder  # `captions` keeps it where it is trained; else its memory is wanted
 
     vae = base.vae().to(accelerator.device)
@@ -85,35 +84,23 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
         batches = [c.step_batch(settings.seed, step, settings.batch_size, schedule, *share) for c, _ in weighted]
         return concepts_loss(batches, [weight for _, weight in weighted], weights, predict)
 
-    names = {"held-out": "held_out", "instance": "trained", "class": "class"}
-    fixed = {names[name]: fixed_batches(concept, schedule) for name, concept in concepts.items() if settings.validate_every}
-
-    def measured() -> dict[str, float]:
-        with accelerator.autocast():
-            return measure(fixed, predict)
-
-    def draw(step: int) -> None:
-        with accelerator.autocast(), torch.no_grad():
-            *states, empty = captions.states([captions.texts.index(p) for p in (*settings.sample_prompts, "")])
-        painter = Painter(unet, vae, accelerator)
-        draw_samples(run_dir, step, painter, states, empty, run.dataset.resolution, settings.seed, reporter, stop)
-
     text_rate = settings.text_learning_rate or settings.learning_rate
-    # A token's rows are pulled towards nothing: decay would only weaken the word.
-    text_decay = 0.0 if settings.train == "unet_and_token" else settings.weight_decay
+    groups = [
+        ParamGroup(unet_params, settings.learning_rate, settings.weight_decay),
+        ParamGroup(text.params, text_rate, settings.weight_decay),
+        # No decay: it would only make the word weaker.
+        ParamGroup({"token_rows": text.vectors} if text.trains_vectors else {}, text_rate, weight_decay=0.0),
+    ]
     outcome = run_steps(
-        groups=[
-            ParamGroup(unet_params, settings.learning_rate, settings.weight_decay),
-            *([ParamGroup(text_params, text_rate, text_decay)] if text_params else []),
-        ],
+        groups=[group for group in groups if group.params],
         loss_of=loss_of,
         settings=settings,
         run_dir=run_dir,
         accelerator=accelerator,
         reporter=reporter,
         stop=stop,
-        measure=measured if fixed else None,
-        draw=draw if settings.sample_prompts else None,
+        measure=make_measure(concepts, settings, schedule, predict, accelerator),
+        draw=make_draw(run, run_dir, captions, Painter(unet, vae, accelerator), reporter, stop),
     )
     exported = {"step": outcome.step, "weights": "ema" if outcome.averaged else "last"}
     if not accelerator.is_main_process:
@@ -122,35 +109,58 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     reporter.phase("exporting")
     if settings.sample_prompts and settings.sample_every:
         save_grid(run_dir)
+    if run.embedding:
+        save_embedding(Path(run.embedding_path), text.vectors, run, exported)
     if settings.train == "lora":
-        tensors = lora_file(unet_params, settings.lora_alpha)
+        save_tensors(Path(run.export_path), lora_file(unet_params, settings.lora_alpha), metadata(run, exported, "lora"))
     else:
-        tensors = checkpoint_tensors(base, unet.state_dict(), text_params, rows)
-    save_tensors(Path(run.export_path), tensors, metadata(run, exported))
+        # The rows of a token that has no vectors of its own are CLIP's, and stay in its table.
+        rows = {} if run.embedding or not text.trains_vectors else dict(zip(text.rows, text.vectors, strict=True))
+        tensors = checkpoint_tensors(base, unet.state_dict(), text.params, rows)
+        save_tensors(Path(run.export_path), tensors, metadata(run, exported, "dreambooth"))
     return exported
 
 
-def token_ids(tokenizer: CLIPTokenizer, token: str) -> list[int]:
-    """The rows of CLIP's table that make up the token, each once: "mysks" -> those of "my" and "sks"."""
-    return sorted(set(tokenizer(token, add_special_tokens=False).input_ids))
+@dataclass(frozen=True)
+class Text:
+    """The text side of a run."""
+
+    captions: Captions
+    rows: list[int]
+    """Ids that stand for the token: rows of CLIP's table, or, with an embedding, ids behind its end."""
+    vectors: nn.Parameter | None
+    """(V, 768): what these ids mean, where that is not what CLIP's table says."""
+    trains_vectors: bool
+    params: dict[str, nn.Parameter]
+    """The text encoder's own parameters, by their names in the model, where they are trained."""
 
 
-def _prepare_text(
-    settings: Settings, texts: list[str], rows: list[int], text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
-) -> tuple[Captions, dict[str, nn.Parameter]]:
-    """The captions' states, and what of the text encoder is trained, by its name in the model."""
-    ids = tokenize(tokenizer, texts).to(text_encoder.device)
-    if settings.train == "unet_and_token":
-        vectors = train_rows(text_encoder, rows).vectors
-        return cache_captions(texts, ids, text_encoder, holding(ids, rows)), {"token_rows": vectors}
-    whole = settings.train == "unet_and_text_encoder"
-    captions = cache_captions(texts, ids, text_encoder, (whole,) * len(texts))
-    if not whole:
-        return captions, {}
-    if settings.gradient_checkpointing:
-        text_encoder.gradient_checkpointing_enable()
-    text_encoder.requires_grad_(True).train()
-    return captions, {f"text_encoder.{name}": p for name, p in text_encoder.named_parameters()}
+def _prepare_text(run: Run, run_dir: RunDir, texts: list[str], text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> Text:
+    """The captions' states and what of the text encoder is trained. The token means the run's embedding if it has one."""
+    settings, vectors = run.settings, None
+    whole, trains_vectors = settings.train == "unet_and_text_encoder", settings.train != "unet"
+    if run.embedding:
+        start = load_vectors(run_dir.embedding)
+        rows = new_ids(table_of(text_encoder), len(start))
+        ids = tokenize_with(tokenizer, texts, settings.token, rows)
+    else:
+        start, rows, ids = None, token_ids(tokenizer, settings.token), tokenize(tokenizer, texts)
+        trains_vectors = settings.train == "unet_and_token"
+    ids = ids.to(text_encoder.device)
+    params = dict(text_encoder.requires_grad_(whole).named_parameters()) if whole else {}
+    if run.embedding or trains_vectors:
+        own_rows = train_rows(text_encoder, rows, start).to(text_encoder.device)
+        vectors = own_rows.vectors.requires_grad_(trains_vectors)
+        own_rows.table.requires_grad_(whole)
+    changing = (whole,) * len(texts)
+    if trains_vectors and not whole:
+        changing = holding(ids, rows)
+    captions = cache_captions(texts, ids, text_encoder, changing)
+    if whole:
+        if settings.gradient_checkpointing:
+            text_encoder.gradient_checkpointing_enable()
+        text_encoder.train()
+    return Text(captions, rows, vectors, trains_vectors, {f"text_encoder.{name}": p for name, p in params.items()})
 
 
 def _class_images(

@@ -1,8 +1,19 @@
-"""A token embedding table of which only chosen rows are trained."""
+"""The token's embedding vectors: which ids stand for the token, where its vectors start, and a table of which they alone are
+trained."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .base_model import CONTEXT_LENGTH
+from .captions import split_at_word
+
+EMBEDDING_KEY = "emb_params"
+"""The one tensor of an embedding file, (vectors, 768): ComfyUI, A1111-style programs and diffusers read it under this name."""
 
 
 class TrainableRows(nn.Module):
@@ -37,3 +48,70 @@ def train_rows(text_encoder: CLIPTextModel, ids: list[int], vectors: Tensor | No
 def table_of(text_encoder: CLIPTextModel) -> Tensor:
     """The whole table (49408, 768)."""
     return getattr(text_encoder, "text_model", text_encoder).embeddings.token_embedding.weight
+
+
+def token_ids(tokenizer: CLIPTokenizer, token: str) -> list[int]:
+    """The rows of CLIP's table that make up the token, each once: "mysks" -> those of "my" and "sks"."""
+    return sorted(set(tokenizer(token, add_special_tokens=False).input_ids))
+
+
+def new_ids(table: Tensor, count: int) -> list[int]:
+    """Ids behind the end of CLIP's table, for a token with `count` vectors of its own."""
+    return list(range(len(table), len(table) + count))
+
+
+def tokenize_with(tokenizer: CLIPTokenizer, texts: Sequence[str], token: str, ids: Sequence[int]) -> Tensor:
+    """Token ids (T, 77) with `ids` where the token stands as a word, whatever CLIP would make of it.
+
+    ValueError names a text in which it lies beyond what CLIP reads.
+    """
+    room = CONTEXT_LENGTH - 2
+    rows = []
+    for text in texts:
+        before, *after = split_at_word(text, token)
+        pieces = tokenizer(before, add_special_tokens=False).input_ids
+        for part in after:
+            pieces += [*ids, *tokenizer(part, add_special_tokens=False).input_ids]
+        pieces = pieces[:room]
+        if after and ids[-1] not in pieces:
+            raise ValueError(
+                f"In the caption {text!r} the token lies beyond the 77 pieces that CLIP reads, of which its vectors take "
+                f"{len(ids)}. Shorten the caption."
+            )
+        padding = [tokenizer.pad_token_id] * (room - len(pieces))
+        rows.append([tokenizer.bos_token_id, *pieces, tokenizer.eos_token_id, *padding])
+    return torch.tensor(rows)
+
+
+def initial_vectors(table: Tensor, tokenizer: CLIPTokenizer, initializer: str, class_word: str, count: int) -> Tensor:
+    """(count, 768): the initializer's embeddings spread over the vectors, in order; without one, the mean of the class word's.
+
+    Fewer vectors than embeddings: each is the mean of its share. More: neighbours start alike. ValueError without a word.
+    """
+    ids = tokenizer(initializer or class_word, add_special_tokens=False).input_ids
+    if not ids:
+        raise ValueError(
+            f"The initializer {initializer or class_word!r} has no words. Write what the subject is, for example 'toy'."
+        )
+    rows = table[ids].float()
+    if not initializer:
+        return rows.mean(dim=0, keepdim=True).repeat(count, 1)
+    if count >= len(rows):
+        return rows[[i * len(rows) // count for i in range(count)]]
+    return torch.stack([share.mean(dim=0) for share in rows.tensor_split(count)])
+
+
+def load_vectors(path: Path) -> Tensor:
+    """(V, 768) fp32 of an embedding file as this pack writes it."""
+    return load_file(path)[EMBEDDING_KEY].float()
+
+
+def norm_limiter(vectors: nn.Parameter, table: Tensor, times: float) -> Callable[[], None]:
+    """A function that shortens each of the vectors (V, 768) to at most `times` the median length of the table's rows."""
+    limit = times * table.float().norm(dim=1).median().to(vectors.device)
+
+    @torch.no_grad()
+    def shorten() -> None:
+        vectors.mul_((limit / vectors.norm(dim=1, keepdim=True)).clamp(max=1))
+
+    return shorten

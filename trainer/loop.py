@@ -115,13 +115,16 @@ def run_steps(
     stop: StopRequest,
     measure: Callable[[], dict[str, float]] | None = None,
     draw: Callable[[int], None] | None = None,
+    save: Callable[[int], None] | None = None,
+    after_step: Callable[[], None] | None = None,
 ) -> Trained:
     """Train the groups' parameters from the newest saved state to `settings.steps`, or until the held-out loss turns up.
 
     `loss_of` gives the scalar loss of a batch (0, 1, ...), a pure function of it and of the parameters: step s averages the
     batches s * gradient_accumulation_steps onwards. `measure` gives the losses under fixed noise, `draw` makes the sample
-    pictures after so many steps; both are called at their intervals, on the weights that would be exported. Raises Stopped,
-    with the state saved, when asked to stop, and TrainingError when the loss is not finite.
+    pictures and `save` writes a file after so many steps; they are called at their intervals, on the weights that would be
+    exported. `after_step` may change the parameters after each step. Raises Stopped, with the state saved, when asked to stop,
+    and TrainingError when the loss is not finite.
     """
     params = {name: p for group in groups for name, p in group.params.items()}
     optimizer, warning = make_optimizer(groups, settings, accelerator.device)
@@ -145,12 +148,13 @@ def run_steps(
     metrics = Metrics(run_dir, start, writes=main)
 
     def look(done: int) -> None:
-        """Measure and draw where it is time for it."""
+        """Measure, draw and save where it is time for it."""
         last = done == settings.steps
         measuring = measure and settings.validate_every and (done % settings.validate_every == 0 or last)
         measuring = measuring and all(entry["step"] != done for entry in metrics.measured)  # before the run was stopped
         drawing = draw and main and settings.sample_every and (done % settings.sample_every == 0 or last)
-        if not (measuring or drawing):
+        saving = save and main and settings.save_every and 0 < done < settings.steps and done % settings.save_every == 0
+        if not (measuring or drawing or saving):
             return
         if ema:
             ema.store(params.values())
@@ -162,6 +166,8 @@ def run_steps(
         if drawing:
             with contextlib.suppress(Stopped):  # the loop sees it too, and saves the state
                 draw(done)
+        if saving:
+            save(done)
         if ema:
             ema.restore(params.values())
 
@@ -186,6 +192,8 @@ def run_steps(
             accelerator.clip_grad_norm_(params.values(), settings.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if after_step:
+            after_step()
         if ema:
             ema.step(params.values())
         metrics.add(done, loss, learning_rate)

@@ -8,6 +8,7 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
+from .base_model import freeze_as
 from .config import Settings
 
 ATTENTION = r".*attentions\.\d+\.transformer_blocks\.\d+\.attn[12]\.(to_q|to_k|to_v|to_out\.0)"
@@ -20,8 +21,7 @@ def add_lora(unet: UNet2DConditionModel, settings: Settings, dtype: torch.dtype)
     The up matrices start as zero, so the model is the base's; the down matrices are drawn from the run's seed.
     """
     targets = ATTENTION if settings.lora_layers == "attention" else f"({ATTENTION}|{CONVOLUTION})"
-    for p in unet.requires_grad_(False).parameters():
-        p.data = p.data.to(dtype)  # U-Net.to() would warn
+    freeze_as(unet, dtype)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         config = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules=targets)

@@ -40,7 +40,7 @@ def needs(settings: Settings, resolution: int, unet_weights: int = SD15_UNET, ba
     with_text = settings.train == "unet_and_text_encoder"
     lora = settings.train == "lora" and settings.method == "dreambooth"
     if settings.method == "textual_inversion":
-        trained, frozen = 768, 4 * (unet_weights + TEXT_ENCODER)
+        trained, frozen = 768 * settings.vectors, (2 if half else 4) * unet_weights + 4 * TEXT_ENCODER
     elif lora:
         trained = share * settings.lora_rank * LORA_WEIGHTS_PER_RANK[settings.lora_layers]
         frozen = (2 if half else 4) * unet_weights
@@ -49,7 +49,11 @@ def needs(settings: Settings, resolution: int, unet_weights: int = SD15_UNET, ba
         frozen = 4 * TEXT_ENCODER if settings.train == "unet_and_token" else 0
     state = OPTIMIZER_BYTES[settings.optimizer] + (4 if settings.ema_decay else 0)
     # Autocast keeps a half-precision copy of the fp32 weights; with checkpointing only of the block at work.
-    copies = 0 if lora or not half else (0.1 if settings.gradient_checkpointing else 1.0) * 2 * unet_weights
+    copies = (
+        0
+        if lora or settings.method == "textual_inversion" or not half
+        else (0.1 if settings.gradient_checkpointing else 1.0) * 2 * unet_weights
+    )
     kept = (RECOMPUTED if settings.gradient_checkpointing else ACTIVATIONS) * (1 if half else 2)
     memory = trained * (8 + state) + frozen + copies + samples * kept * pixels * share + CONTEXT
     saved = trained * (4 + state)

@@ -29,6 +29,8 @@ class StepPlan:
     """(B,) int64 in [0, 1000)."""
     undropped: Tensor
     """(B,) bool: False where the caption is left empty."""
+    wordings: Tensor
+    """(B,) fp32 in [0, 1): which of its captions, where a photo has several."""
 
     def part(self, rank: int, of: int) -> "StepPlan":
         """The share of one of several processes: B / of samples."""
@@ -95,6 +97,7 @@ def plan_step(seed: int, step: int, batch_size: int, sampling: Sampling) -> tupl
         timesteps=torch.randint(0, 1000, (batch_size,), generator=numbers),
         views=torch.randint(0, sampling.views, (batch_size,), generator=numbers),
         undropped=torch.rand((batch_size,), generator=numbers) >= sampling.caption_dropout,
+        wordings=torch.rand((batch_size,), generator=generator(seed, "wording", sampling.concept, step)),
     )
     if sampling.noise_offset:
         # Guttenberg 2023, "Diffusion with offset noise": a constant per channel added to the noise.

@@ -3,6 +3,7 @@
 <root>/<name>-<key>/
     run.json           settings, dataset, base, where to export; by the host, before each start of the worker
     base.safetensors   the base model; only while the run is unfinished
+    embedding.safetensors   the vectors that the token starts from, if an embedding was given
     metrics.jsonl      one line a step (step, loss, learning_rate), one a measurement (step, held_out, trained, class)
     checkpoint.safetensors   newest complete state; only while the run is unfinished
     best.safetensors   the weights with the lowest held-out loss, if wanted; only while the run is unfinished
@@ -37,6 +38,10 @@ class Run:
     dataset: Dataset
     class_dataset: Dataset | None = None
     """Class images for prior preservation."""
+    embedding: str = ""
+    """sha256 of the vectors, (V, 768) fp32, that the token starts from; empty without a given embedding."""
+    embedding_path: str = ""
+    """DreamBooth with an embedding: where the worker writes the token's vectors, absolute; `export_path` is the model's."""
     base_fingerprint: str
     """Of the base model's weights, as hex."""
     export_path: str
@@ -50,7 +55,8 @@ class Run:
     def key(self) -> str:
         """12 hex digits of everything that decides the result."""
         class_images = self.class_dataset.deciding() if self.class_dataset else None
-        deciding = [FORMAT, self.settings.deciding(), self.dataset.deciding(), class_images, self.base_fingerprint]
+        given = [class_images, self.base_fingerprint, self.embedding]
+        deciding = [FORMAT, self.settings.deciding(), self.dataset.deciding(), *given]
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -70,6 +76,8 @@ class Run:
                 settings=Settings(**{**data["settings"], "sample_prompts": tuple(data["settings"]["sample_prompts"])}),
                 dataset=Dataset.from_json(data["dataset"]),
                 class_dataset=Dataset.from_json(data["class_dataset"]) if data["class_dataset"] else None,
+                embedding=data.get("embedding", ""),  # older runs have none
+                embedding_path=data.get("embedding_path", ""),
                 **{k: data[k] for k in ("name", "base_fingerprint", "export_path", "tokenizer_path", "base_checkpoint")},
             )
         except (KeyError, TypeError) as error:
@@ -82,6 +90,7 @@ class RunDir:
 
     run_json = property(lambda self: self.path / "run.json")
     base = property(lambda self: self.path / "base.safetensors")
+    embedding = property(lambda self: self.path / "embedding.safetensors")
     checkpoint = property(lambda self: self.path / "checkpoint.safetensors")
     best = property(lambda self: self.path / "best.safetensors")
     samples = property(lambda self: self.path / "samples")

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from .base_model import LATENT_FACTOR, noise_schedule
+from .concept import EMPTY, Captions
 from .events import Reporter, StopRequest
 from .photos import Dataset, Photo
 from .plan import generator
-from .rundir import RunDir, partial_file
+from .rundir import Run, RunDir, partial_file
 
 STEPS, GUIDANCE = 25, 7.0
 SAMPLER = f"DPM++ 2M, {STEPS} steps, guidance {GUIDANCE:g}"
@@ -77,24 +78,30 @@ def save_picture(image: Image.Image, path: Path) -> None:
         image.save(partial, "JPEG" if path.suffix == ".jpg" else "PNG")
 
 
-def draw_samples(
-    run_dir: RunDir,
-    step: int,
-    painter: Painter,
-    prompts: Sequence[Tensor],
-    empty: Tensor,
-    resolution: int,
-    seed: int,
-    reporter: Reporter,
-    stop: StopRequest,
-) -> None:
-    """A picture of each prompt, of which `prompts` has the text states (77, 768), after `step` steps."""
-    for number, states in enumerate(prompts):
-        path = run_dir.samples / f"step-{step:06}-{number}.png"
-        if path.is_file():  # drawn before the run was stopped
-            continue
-        save_picture(painter.draw(states, empty, resolution, (seed, "sample", number), stop), path)
-        reporter.emit("sample", step=step, prompt=number, file=path.name)
+def make_draw(
+    run: Run, run_dir: RunDir, captions: Captions, painter: Painter, reporter: Reporter, stop: StopRequest
+) -> Callable[[int], None] | None:
+    """What the loop calls to draw a picture of each sample prompt after so many steps; None when there are no prompts.
+
+    The prompts are among the captions.
+    """
+    settings = run.settings
+    if not settings.sample_prompts:
+        return None
+    indices = [captions.texts.index(prompt) for prompt in settings.sample_prompts]
+
+    def draw(step: int) -> None:
+        with painter.accelerator.autocast(), torch.no_grad():
+            *states, empty = captions.states([*indices, EMPTY])
+        for number, prompt in enumerate(states):
+            path = run_dir.samples / f"step-{step:06}-{number}.png"
+            if path.is_file():  # drawn before the run was stopped
+                continue
+            seed = (settings.seed, "sample", number)
+            save_picture(painter.draw(prompt, empty, run.dataset.resolution, seed, stop), path)
+            reporter.emit("sample", step=step, prompt=number, file=path.name)
+
+    return draw
 
 
 def save_grid(run_dir: RunDir) -> None:

@@ -2,59 +2,27 @@
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
 
-from .base_model import CONTEXT_LENGTH, BaseModel, load_tokenizer, noise_schedule, tokenize
-from .captions import split_at_word
-from .checkpoint import save_tensors
+from .base_model import DTYPES, BaseModel, freeze_as, load_tokenizer, noise_schedule
 from .concept import cache_captions, cache_concept, distinct_captions, holding
-from .embedding import TrainableRows, table_of, train_rows
+from .embedding import initial_vectors, load_vectors, new_ids, norm_limiter, table_of, tokenize_with, train_rows
 from .events import Reporter, StopRequest
-from .export import metadata
-from .loop import TrainingError, make_accelerator, run_steps
+from .export import save_embedding
+from .loop import make_accelerator, run_steps
 from .objective import concepts_loss, timestep_weights
 from .optimizers import ParamGroup
 from .rundir import Run, RunDir
-
-EMBEDDING_KEY = "emb_params"
-"""The one tensor of the exported file, (vectors, 768): ComfyUI, A1111 and diffusers read it under this name."""
-
-
-def add_placeholder(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, initializer: str) -> TrainableRows:
-    """Give the text encoder a trainable row behind its table, starting from the mean of the initializer's embeddings."""
-    ids = tokenizer(initializer, add_special_tokens=False).input_ids
-    if not ids:
-        raise TrainingError(f"The initializer {initializer!r} has no words. Use the subject's class, for example 'toy'.")
-    table = table_of(text_encoder)
-    return train_rows(text_encoder, [len(table)], table[ids].mean(dim=0, keepdim=True))
-
-
-def placeholder_ids(tokenizer: CLIPTokenizer, captions: list[str], token: str, placeholder: int) -> Tensor:
-    """Token ids (C, 77) with the id `placeholder` where the token stands as a word, whatever CLIP would make of it.
-
-    ValueError names a caption where the token is missing or cut off.
-    """
-    room = CONTEXT_LENGTH - 2
-    rows = []
-    for caption in captions:
-        before, *after = split_at_word(caption, token)
-        if not after:
-            raise ValueError(f"The caption {caption!r} does not contain the token {token!r}.")
-        ids = tokenizer(before, add_special_tokens=False).input_ids
-        for text in after:
-            ids += [placeholder, *tokenizer(text, add_special_tokens=False).input_ids]
-        ids = ids[:room]
-        if placeholder not in ids:
-            raise ValueError(f"In the caption {caption!r} the token lies beyond the 77 pieces that CLIP reads. Shorten it.")
-        padding = [tokenizer.pad_token_id] * (room - len(ids))
-        rows.append([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *padding])
-    return torch.tensor(rows)
+from .sampling import Painter, make_draw, save_grid
+from .templates import SETS
+from .validation import make_measure, split_held_out
 
 
 def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> dict:
-    """Train one vector for the run's token and write it as an embedding file; what result.json says of it."""
+    """Train the vectors of the run's token and write them as an embedding file.
+
+    Returns what result.json says of the exported vectors.
+    """
     settings = run.settings
     accelerator = make_accelerator(device, settings.precision)
 
@@ -62,22 +30,44 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     base = BaseModel(run_dir.base)
     tokenizer = load_tokenizer(run.tokenizer_path)
     text_encoder = base.text_encoder()
-    placeholder = text_encoder.config.vocab_size
-    vectors = add_placeholder(text_encoder, tokenizer, settings.initializer).to(accelerator.device).vectors
+    table = table_of(text_encoder)
+    if run.embedding:
+        start = load_vectors(run_dir.embedding)
+    else:
+        start = initial_vectors(table, tokenizer, settings.initializer, settings.class_word, settings.vectors)
+    ids = new_ids(table, len(start))
+    vectors = train_rows(text_encoder, ids, start).to(accelerator.device).vectors
     text_encoder.to(accelerator.device)
-    texts = distinct_captions([run.dataset])
-    ids = torch.cat([tokenize(tokenizer, texts[:1]), placeholder_ids(tokenizer, texts[1:], settings.token, placeholder)])
-    captions = cache_captions(texts, ids.to(accelerator.device), text_encoder, holding(ids, [placeholder]))
 
-    concept = cache_concept("instance", run.dataset, texts, base.vae().to(accelerator.device), reporter, stop)
+    trained_photos, held_out = split_held_out(run.dataset, settings.hold_out, settings.seed)
+    datasets = {"instance": trained_photos, "held-out": held_out}
+    datasets = {name: dataset for name, dataset in datasets.items() if dataset}
+    wordings = [template.format(settings.token) for template in SETS.get(settings.template_set, ())]
+    texts = ["", *wordings] if wordings else distinct_captions(list(datasets.values()))
+    tokens = tokenize_with(tokenizer, texts, settings.token, ids)
+    wordless = [text for text, held in zip(texts, holding(tokens, ids), strict=True) if text and not held]
+    if wordless:
+        raise ValueError(f"The caption {wordless[0]!r} does not contain the token {settings.token!r}.")
+    texts += [prompt for prompt in settings.sample_prompts if prompt not in texts]
+    tokens = tokenize_with(tokenizer, texts, settings.token, ids).to(accelerator.device)
+    captions = cache_captions(texts, tokens, text_encoder, holding(tokens, ids))
+
+    vae = base.vae().to(accelerator.device)
+    noise = {"noise_offset": settings.noise_offset}
+    concepts = {
+        name: cache_concept(name, dataset, texts, vae, reporter, stop, wordings=wordings, **(noise if name == "instance" else {}))
+        for name, dataset in datasets.items()
+    }
+    vae = vae.to("cpu") if settings.sample_prompts else None
 
     stop.check()
-    unet = base.unet()  # frozen: gradients flow through it, none are kept for it
+    unet = base.unet()
+    freeze_as(unet, DTYPES[settings.precision])  # gradients flow through it, none are kept for it
     if settings.gradient_checkpointing:
         unet.train().enable_gradient_checkpointing()
         text_encoder.train()
         text_encoder.gradient_checkpointing_enable()
-    unet = unet.to(accelerator.device)
+    unet.to(accelerator.device)
     schedule = noise_schedule()
     weights = timestep_weights(schedule, settings.min_snr_gamma, accelerator.device)
 
@@ -85,20 +75,36 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
         return unet(noisy, timesteps, captions.states(batch_captions)).sample
 
     def loss_of(step: int) -> Tensor:
-        batch = concept.step_batch(settings.seed, step, settings.batch_size, schedule)
+        share = accelerator.process_index, accelerator.num_processes
+        batch = concepts["instance"].step_batch(settings.seed, step, settings.batch_size, schedule, *share)
         return concepts_loss([batch], [1.0], weights, predict)
 
+    export_path = Path(run.export_path)
+
+    def save(step: int) -> None:
+        path = export_path.with_name(f"{run.id}-step-{step:06}.safetensors")
+        save_embedding(path, vectors, run, {"step": step, "weights": "ema" if settings.ema_decay else "last"})
+
     outcome = run_steps(
-        groups=[ParamGroup({"vectors": vectors}, settings.learning_rate, 0.0)],
+        # No decay: it would only make the word weaker.
+        groups=[ParamGroup({"vectors": vectors}, settings.learning_rate, weight_decay=0.0)],
         loss_of=loss_of,
         settings=settings,
         run_dir=run_dir,
         accelerator=accelerator,
         reporter=reporter,
         stop=stop,
+        measure=make_measure(concepts, settings, schedule, predict, accelerator),
+        draw=make_draw(run, run_dir, captions, Painter(unet, vae, accelerator), reporter, stop),
+        save=save,
+        after_step=norm_limiter(vectors, table, settings.norm_limit) if settings.norm_limit else None,
     )
+    exported = {"step": outcome.step, "weights": "ema" if outcome.averaged else "last"}
+    if not accelerator.is_main_process:
+        return exported
 
     reporter.phase("exporting")
-    exported = {"step": outcome.step, "weights": "last"}
-    save_tensors(Path(run.export_path), {EMBEDDING_KEY: vectors.detach().cpu()}, metadata(run, exported))
+    if settings.sample_prompts and settings.sample_every:
+        save_grid(run_dir)
+    save_embedding(export_path, vectors, run, exported)
     return exported

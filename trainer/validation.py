@@ -1,12 +1,14 @@
 """Knowing when to stop: losses under fixed noise and timesteps, on photos that are trained on, held out, or of the class."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
+from accelerate import Accelerator
 from diffusers import DDPMScheduler
 from torch import Tensor
 
 from .concept import Batch, Concept
+from .config import Settings
 from .objective import Predict, sample_losses
 from .photos import Dataset
 from .plan import StepPlan, generator
@@ -45,6 +47,7 @@ def fixed_batches(concept: Concept, schedule: DDPMScheduler) -> list[Batch]:
                 noise=noise,
                 timesteps=torch.tensor(TIMESTEPS),
                 undropped=torch.ones(count, dtype=torch.bool),
+                wordings=torch.zeros(count),
             )
             batches.append(concept.batch(plan, bucket, schedule))
     return batches
@@ -59,3 +62,19 @@ def measure(sets: Mapping[str, list[Batch]], predict: Predict) -> dict[str, floa
         losses: list[Tensor] = [sample_losses(predict(b.noisy, b.timesteps, b.captions), b, ones) for b in batches]
         found[name] = float(torch.cat(losses).mean())
     return found
+
+
+def make_measure(
+    concepts: Mapping[str, Concept], settings: Settings, schedule: DDPMScheduler, predict: Predict, accelerator: Accelerator
+) -> Callable[[], dict[str, float]] | None:
+    """What the loop calls to measure: the loss of each concept under its name in metrics.jsonl; None when none are wanted."""
+    if not settings.validate_every:
+        return None
+    names = {"held-out": "held_out", "instance": "trained", "class": "class"}
+    fixed = {names[name]: fixed_batches(concept, schedule) for name, concept in concepts.items()}
+
+    def measured() -> dict[str, float]:
+        with accelerator.autocast():
+            return measure(fixed, predict)
+
+    return measured

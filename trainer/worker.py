@@ -53,6 +53,7 @@ def _finish(run_dir: RunDir, run: Run, exported: dict, reporter: Reporter) -> No
             "method": run.settings.method,
             "trained": run.settings.train if run.settings.method == "dreambooth" else "embedding",
             "file": Path(run.export_path).name,
+            "embedding": Path(run.embedding_path).name,
             "token": run.settings.token,
             "class_word": run.settings.class_word,
             "steps": run.settings.steps,

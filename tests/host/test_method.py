@@ -63,7 +63,7 @@ def own_model(run_dir: RunDir, standin_base, folder, target) -> None:
     for layer in [m for m in unet.modules() if isinstance(m, LoraLayer)]:
         layer.merge()
     merged = {k.replace(".base_layer.", "."): v for k, v in unet.state_dict().items() if ".lora_" not in k}
-    save_tensors(target, checkpoint_tensors(base, merged, {}, []), {})
+    save_tensors(target, checkpoint_tensors(base, merged, {}, {}), {})
 
 
 def test_a_lora_gives_the_trainers_own_picture_at_strength_1_and_the_bases_at_0(

@@ -1,53 +1,40 @@
 """The graph editor in a real browser."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.wait import WebDriverWait
 
+from demo.browser import INSTALLED, open_browser, open_workflow, queued_prompt
+
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1900,1200"
-)
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("chromium") and shutil.which("chromedriver")),
-    reason="needs Chromium and its driver: apt-get install chromium chromium-driver",
-)
+SHIPPED = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+pytestmark = pytest.mark.skipif(not INSTALLED, reason="needs Chromium and its driver: apt-get install chromium chromium-driver")
+
+
+def read(name: str) -> dict:
+    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def browser():
-    options = Options()
-    options.binary_location = shutil.which("chromium")
-    for flag in FLAGS.split():
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    driver = open_browser()
     yield driver
     driver.quit()
 
 
 @pytest.fixture
 def page(browser, server):
-    """ComfyUI's page with the shipped workflow opened."""
-    browser.get(f"http://127.0.0.1:{server.port}/")
-    WebDriverWait(browser, 60).until(lambda b: b.execute_script("return !!window.app?.graph && !!window.app?.extensionManager"))
-    workflow = json.loads((WORKFLOWS / "train_and_compare.json").read_text(encoding="utf-8"))
-    browser.execute_async_script(
-        "const [workflow, done] = arguments; window.app.loadGraphData(workflow).then(() => done())", workflow
-    )
+    """ComfyUI's page with the first of the shipped workflows opened."""
+    open_workflow(browser, server.port, read("train_and_compare"))
     return browser
 
 
-def test_the_shipped_workflow_queues_exactly_its_api_twin(page, shipped_workflow):
-    queued = page.execute_async_script("const [done] = arguments; window.app.graphToPrompt().then((p) => done(p.output))")
-    assert queued == shipped_workflow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_workflow_queues_exactly_its_api_twin(browser, server, name):
+    open_workflow(browser, server.port, read(name))
+    assert queued_prompt(browser) == read(f"api/{name}")
 
 
 def test_captions_and_result_are_shown_in_the_nodes(page):
@@ -83,7 +70,7 @@ def test_captions_and_result_are_shown_in_the_nodes(page):
     assert report("DatasetLoader") == "4 photos, 4 captions, ready"
     assert "mysks → my + sks" in report("CaptionWithToken")
     assert "plush-4.jpg: a photo of mysks plush toy in the snow" in report("CaptionWithToken")
-    queued = page.execute_async_script("const [done] = arguments; window.app.graphToPrompt().then((p) => done(p.output))")
+    queued = queued_prompt(page)
     assert queued["5"]["inputs"]["seed"] == 0
     assert "report" not in queued["5"]["inputs"]
 
@@ -100,7 +87,7 @@ def test_a_preset_fills_in_the_widgets_and_hides_nothing(page):
     )
     wanted = json.loads((WORKFLOWS.parent / "js" / "presets.json").read_text(encoding="utf-8"))["8 GB card (LoRA)"]
     assert {name: values[name] for name in wanted} == wanted
-    queued = page.execute_async_script("const [done] = arguments; window.app.graphToPrompt().then((p) => done(p.output))")
+    queued = queued_prompt(page)
     assert {name: queued["5"]["inputs"][name] for name in wanted} == wanted
 
 

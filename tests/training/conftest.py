@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from demo import photos
 from trainer import worker
 from trainer.captions import caption_with_token
 from trainer.config import Settings
+from trainer.embedding import EMBEDDING_KEY
 from trainer.events import Reporter, Stopped, StopRequest
 from trainer.photos import Dataset, read_folder
 from trainer.rundir import Run, RunDir, write_json
@@ -59,7 +62,13 @@ def make_run(dataset, standin_base, tmp_path):
     """Write a run directory, as the nodes do, and give it."""
 
     def make(
-        settings: Settings, name="toy", class_dataset: Dataset | None = None, *, dataset=dataset, base=standin_base
+        settings: Settings,
+        name="toy",
+        class_dataset: Dataset | None = None,
+        *,
+        dataset=dataset,
+        base=standin_base,
+        embedding: torch.Tensor | None = None,
     ) -> RunDir:
         run_dir = RunDir(tmp_path / name)
         run_dir.path.mkdir()
@@ -70,10 +79,14 @@ def make_run(dataset, standin_base, tmp_path):
             dataset=dataset,
             class_dataset=class_dataset,
             base_fingerprint="standin",
+            embedding="" if embedding is None else "given",
+            embedding_path=str(tmp_path / f"{name}-word.safetensors"),
             export_path=str(tmp_path / f"{name}.safetensors"),
             tokenizer_path=str(TOKENIZER),
         )
         write_json(run_dir.run_json, run.to_json())
+        if embedding is not None:
+            save_file({EMBEDDING_KEY: embedding}, run_dir.embedding)
         return run_dir
 
     return make

@@ -1,5 +1,7 @@
 """The published loss, from nothing but parts: each photo's own latents under its own caption, one sample at a time."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from PIL import ImageOps
 from torch import Tensor
@@ -15,11 +17,21 @@ ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 
 
 
 def published_loss(
-    base: BaseModel, unet, dataset: Dataset, concept: str, batch_size: int, gamma: float = 0.0, batch: int = 0, **sampling
+    base: BaseModel,
+    unet,
+    dataset: Dataset,
+    concept: str,
+    batch_size: int,
+    gamma: float = 0.0,
+    batch: int = 0,
+    encode: Callable[[str], Tensor] | None = None,
+    wordings: Sequence[str] = (),
+    **sampling,
 ) -> Tensor:
     """Mean of || noise - prediction ||^2 over one batch of the run with seed 0, differentiable in the U-Net's weights.
 
-    With gamma each sample counts min(SNR, gamma) / SNR. The dataset may be flipped; an odd view is the mirror image.
+    With gamma each sample counts min(SNR, gamma) / SNR. The dataset may be flipped; an odd view is the mirror image. `encode`
+    gives the text states (1, 77, 768) of a caption, else the base's text encoder does; `wordings` stand in place of captions.
     """
     photos = (tuple(range(len(dataset.photos))),)
     drawn = Sampling(concept=concept, buckets=photos, latent_shapes=((4, 8, 8),), views=2 if dataset.flip else 1, **sampling)
@@ -31,9 +43,11 @@ def published_loss(
         with open(photo.path, "rb") as file:
             picture = prepare(decode_photo(file.read()), 64, "center")
         pixels = to_tensor(ImageOps.mirror(picture) if plan.views[i] % 2 else picture)
+        caption = wordings[int(plan.wordings[i] * len(wordings))] if wordings else photo.caption
+        caption = caption if plan.undropped[i] else ""
+        states = encode(caption) if encode else encode_prompts(text_encoder, tokenizer, [caption])
         with torch.no_grad():
             found = vae.encode(pixels[None]).latent_dist
-            states = encode_prompts(text_encoder, tokenizer, [photo.caption if plan.undropped[i] else ""])
         clean = (found.mean + found.std * plan.posterior_noise[i]) * LATENT_FACTOR
         noisy = ALPHAS[t] ** 0.5 * clean + (1 - ALPHAS[t]) ** 0.5 * noise
         snr = float(ALPHAS[t] / (1 - ALPHAS[t]))

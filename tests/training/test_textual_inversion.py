@@ -1,92 +1,234 @@
-"""Textual Inversion by the real worker on the stand-in base."""
+"""Textual Inversion on the stand-in base: what it learns, from where, and what it leaves alone."""
 
-import hashlib
 from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from trainer import textual_inversion
 from trainer.base_model import BaseModel, load_tokenizer, tokenize
-from trainer.loop import TrainingError
-from trainer.textual_inversion import add_placeholder, placeholder_ids
+from trainer.captions import split_at_word
+from trainer.embedding import initial_vectors, tokenize_with
+from trainer.export import TOKEN_TABLE
+from trainer.templates import SETS
 
 from .conftest import INVERSION, TOKENIZER, work_here
+from .published import published_loss
+
+SHORT = replace(INVERSION, steps=2, batch_size=1, lr_scheduler="constant", lr_warmup_steps=0)
 
 
-def test_it_learns_one_vector_and_touches_nothing_else(make_run, standin_base):
-    before = hashlib.sha256(standin_base.read_bytes()).digest()
-    run_dir = make_run(INVERSION)
-    assert work_here(run_dir)[-1]["event"] == "done"
-    (vectors,) = load_file(run_dir.load_run().export_path).values()
-    assert vectors.shape == (1, 768)
-    initial = load_file(standin_base)["cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"][
-        load_tokenizer(str(TOKENIZER))("toy", add_special_tokens=False).input_ids
-    ].float()
-    assert 0 < (vectors - initial).abs().max() < 0.1
-    assert hashlib.sha256(standin_base.read_bytes()).digest() == before
+def learned(run_dir) -> torch.Tensor:
+    tensors = load_file(run_dir.load_run().export_path)
+    assert tensors.keys() == {"emb_params"}
+    return tensors["emb_params"]
 
 
-def test_a_learning_rate_of_zero_exports_the_initializer(make_run, standin_base):
-    run_dir = make_run(replace(INVERSION, learning_rate=0.0, initializer="brown toy"))
+@pytest.fixture(scope="module")
+def table(standin_base) -> torch.Tensor:
+    return load_file(standin_base)[TOKEN_TABLE].float()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(str(TOKENIZER))
+
+
+@pytest.fixture
+def step_seen():
+    """What torch's optimizers are about to do in each step: (parameter, gradient, weight decay)."""
+    seen = []
+
+    def look(optimizer, *_) -> None:
+        seen.append([(p, p.grad.clone(), group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]])
+
+    handle = register_optimizer_step_pre_hook(look)
+    yield seen
+    handle.remove()
+
+
+# The eight vectors are enough numbers for 8-bit AdamW to keep its moments in 8 bits.
+@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 0.1), ("adamw_8bit", 0.1), ("prodigy", 1.0)])
+def test_only_the_new_rows_change_with_any_optimizer(make_run, standin_base, table, monkeypatch, step_seen, optimizer, rate):
+    kept = {}
+
+    class KeepingBase(BaseModel):
+        """Remembers the models that the recipe has built and used."""
+
+        def unet(self):
+            return kept.setdefault("unet", super().unet())
+
+        def vae(self):
+            return kept.setdefault("vae", super().vae())
+
+        def text_encoder(self):
+            return kept.setdefault("text_encoder", super().text_encoder())
+
+    monkeypatch.setattr(textual_inversion, "BaseModel", KeepingBase)
+    settings = replace(SHORT, steps=50, vectors=8, optimizer=optimizer, learning_rate=rate, weight_decay=0.01)
+    run_dir = make_run(settings)
     work_here(run_dir)
-    (vectors,) = load_file(run_dir.load_run().export_path).values()
-    table = load_file(standin_base)["cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"].float()
-    ids = load_tokenizer(str(TOKENIZER))("brown toy", add_special_tokens=False).input_ids
-    assert torch.equal(vectors, table[ids].mean(0, keepdim=True))
+
+    fresh = BaseModel(standin_base)
+    for part in ("unet", "vae", "text_encoder"):
+        before = getattr(fresh, part)().state_dict()
+        after = {k.replace("token_embedding.table.", "token_embedding."): v for k, v in kept[part].state_dict().items()}
+        vectors = [after.pop(k) for k in list(after) if k.endswith("token_embedding.vectors")]
+        assert len(vectors) == (part == "text_encoder")
+        assert after.keys() == before.keys()
+        assert all(torch.equal(after[k], before[k]) for k in before), part
+        # The frozen model costs the optimizer nothing, and keeps no gradient of any weight.
+        assert not any(p.requires_grad or p.grad is not None for k, p in kept[part].named_parameters() if "vectors" not in k)
+    ((param, _, decay),) = step_seen[-1]
+    assert (param.shape, decay) == ((8, 768), 0.0)
+    assert torch.equal(learned(run_dir), vectors_of(kept["text_encoder"]))
+    assert (learned(run_dir) - table[load_tokenizer(str(TOKENIZER))("toy").input_ids[1]]).abs().amax(dim=1).min() > 0
 
 
-def test_every_other_row_and_parameter_keeps_its_bytes(standin_base):
-    text_encoder, tokenizer = BaseModel(standin_base).text_encoder(), load_tokenizer(str(TOKENIZER))
-    before = {k: v.clone() for k, v in text_encoder.state_dict().items()}
-    placeholder = add_placeholder(text_encoder, tokenizer, "toy")
-    ids = placeholder_ids(tokenizer, ["a photo of mysks"], "mysks", text_encoder.config.vocab_size)
-    optimizer = torch.optim.AdamW([p for p in text_encoder.parameters() if p.requires_grad], lr=0.1, weight_decay=0.01)
-    for _ in range(5):
-        text_encoder(ids).last_hidden_state.square().sum().backward()
-        optimizer.step()
-    after = {k.replace("token_embedding.table.", "token_embedding."): v for k, v in text_encoder.state_dict().items()}
-    (vectors,) = (after.pop(k) for k in list(after) if k.endswith("token_embedding.vectors"))
-    assert after.keys() == before.keys()
-    assert all(torch.equal(after[k], before[k]) for k in before)
-    assert not torch.equal(vectors[0], placeholder.table.weight[tokenizer("toy").input_ids[1]])
+def vectors_of(text_encoder) -> torch.Tensor:
+    (vectors,) = (p.detach() for name, p in text_encoder.named_parameters() if name.endswith("token_embedding.vectors"))
+    return vectors
 
 
-def test_a_token_that_clip_knows_becomes_a_placeholder_too():
-    tokenizer = load_tokenizer(str(TOKENIZER))
-    ids = placeholder_ids(tokenizer, ["a photo of cat on a cathedral", "CAT, sitting"], "cat", 49408)
+def test_weight_decay_does_not_shrink_the_word(make_run):
+    one, two = make_run(SHORT, "none"), make_run(replace(SHORT, weight_decay=0.9), "much")
+    work_here(one)
+    work_here(two)
+    assert torch.equal(learned(one), learned(two))
+
+
+@pytest.mark.parametrize(("vectors", "template_set"), [(1, "captions"), (4, "captions"), (4, "object"), (2, "style")])
+def test_the_gradient_is_that_of_the_published_loss(make_run, dataset, standin_base, step_seen, vectors, template_set):
+    """As published: the words added to the tokenizer, the table made longer, the gradient of its last rows."""
+    settings = replace(SHORT, steps=1, batch_size=2, max_grad_norm=0.0, vectors=vectors, template_set=template_set)
+    run_dir = make_run(settings)
+    work_here(run_dir)
+    (((_, ours, _),),) = step_seen
+
+    base, tokenizer = BaseModel(standin_base), load_tokenizer(str(TOKENIZER))
+    text_encoder = base.text_encoder()
+    words = [f"<{i}>" for i in range(vectors)]
+    assert tokenizer.add_tokens(words) == vectors
+    text_encoder.resize_token_embeddings(len(tokenizer))
+    weight = text_encoder.get_input_embeddings().weight
+    with torch.no_grad():
+        weight[-vectors:] = weight[tokenizer("toy").input_ids[1]]
+    weight.requires_grad_(True)
+
+    def encode(caption: str) -> torch.Tensor:
+        ids = tokenize(tokenizer, [" ".join(words).join(split_at_word(caption, "mysks"))])
+        return text_encoder(ids).last_hidden_state
+
+    wordings = [template.format("mysks") for template in SETS.get(template_set, ())]
+    loss = published_loss(base, base.unet(), dataset, "instance", 2, encode=encode, wordings=wordings)
+    (gradient,) = torch.autograd.grad(loss, weight)
+    assert run_dir.losses() == pytest.approx([loss.item()], rel=1e-5)
+    assert (ours - gradient[-vectors:]).norm() / gradient[-vectors:].norm() < 1e-5
+    assert ours.norm(dim=1).min() > 0
+
+
+def test_vectors_start_from_words_or_the_class(table, tokenizer):
+    brown, toy = (table[tokenizer(word).input_ids[1]] for word in ("brown", "toy"))
+    start = lambda words, class_word, count: initial_vectors(table, tokenizer, words, class_word, count)  # noqa: E731
+    assert torch.equal(start("toy", "bear", 1), toy[None])
+    assert torch.equal(start("brown toy", "", 1), ((brown + toy) / 2)[None])
+    assert torch.equal(start("brown toy", "", 2), torch.stack([brown, toy]))
+    assert torch.equal(start("brown toy", "", 4), torch.stack([brown, brown, toy, toy]))
+    assert torch.equal(start("", "brown toy", 2), ((brown + toy) / 2).repeat(2, 1))
+    with pytest.raises(ValueError, match="no words"):
+        start("", "", 1)
+
+
+def test_training_goes_on_from_a_given_embedding(make_run):
+    given = torch.randn(3, 768, generator=torch.Generator().manual_seed(0))
+    run_dir = make_run(replace(SHORT, learning_rate=0.0, vectors=3), embedding=given)
+    work_here(run_dir)
+    assert torch.equal(learned(run_dir), given)
+
+
+def test_no_vector_outgrows_the_limit(make_run, table):
+    median = float(table.norm(dim=1).median())
+    settings = replace(SHORT, learning_rate=1.0)
+    free, held = make_run(settings, "free"), make_run(replace(settings, norm_limit=1.1), "held")
+    work_here(free)
+    work_here(held)
+    assert float(learned(free).norm()) > 1.2 * median
+    assert float(learned(held).norm()) == pytest.approx(1.1 * median, rel=1e-4)
+
+
+def test_the_embedding_so_far_is_kept_at_an_interval(make_run):
+    run_dir, short = make_run(replace(SHORT, steps=4, save_every=2), "long"), make_run(SHORT, "short")
+    work_here(run_dir)
+    work_here(short)
+    kept = run_dir.path.parent / f"{run_dir.load_run().id}-step-000002.safetensors"
+    assert torch.equal(load_file(kept)["emb_params"], learned(short))
+    assert len(list(run_dir.path.parent.glob("*-step-*"))) == 1  # the last step is the result itself
+
+
+def test_held_out_photos_are_measured_and_samples_drawn(make_run):
+    prompts = ("mysks in the snow", "a toy")
+    run_dir = make_run(
+        replace(SHORT, hold_out=1, validate_every=1, early_stopping="export_best", sample_prompts=prompts, sample_every=2)
+    )
+    work_here(run_dir)
+    measured = run_dir.measurements()
+    assert [m["step"] for m in measured] == [0, 1, 2]
+    assert all(m.keys() == {"step", "held_out", "trained"} for m in measured)
+    read = {path.name: path.read_bytes() for path in run_dir.samples.glob("step-*.png")}
+    assert read["step-000000-0.png"] != read["step-000002-0.png"]
+    assert read["step-000000-1.png"] == read["step-000002-1.png"]  # without the token nothing has changed
+    assert run_dir.grid.is_file()
+
+
+def test_a_token_that_clip_knows_becomes_a_placeholder_too(tokenizer):
+    ids = tokenize_with(tokenizer, ["a photo of cat on a cathedral", "CAT, sitting"], "cat", [49408])
     assert (ids == 49408).sum(dim=1).tolist() == [1, 1]
 
 
-def test_captions_are_read_as_clip_reads_them_around_the_token():
-    tokenizer = load_tokenizer(str(TOKENIZER))
+def test_captions_are_read_as_clip_reads_them_around_the_token(tokenizer):
     caption = "a photo of mysks, by a lake (mysks again)"
-    ids = placeholder_ids(tokenizer, [caption], "mysks", 49408)
-    same = tokenize(tokenizer, [caption.replace("mysks", "dog")])
+    ids = tokenize_with(tokenizer, [caption, "a lake"], "mysks", [49408])
+    same = tokenize(tokenizer, [caption.replace("mysks", "dog"), "a lake"])
     assert torch.equal(torch.where(ids == 49408, tokenizer("dog").input_ids[1], ids), same)
 
 
-def test_captions_whose_token_is_missing_or_cut_off_are_named():
-    tokenizer = load_tokenizer(str(TOKENIZER))
-    with pytest.raises(ValueError, match="'a toy' does not contain"):
-        placeholder_ids(tokenizer, ["a toy"], "mysks", 49408)
+def test_captions_whose_token_is_missing_or_cut_off_are_named(make_run, dataset, tokenizer):
     with pytest.raises(ValueError, match="beyond the 77 pieces"):
-        placeholder_ids(tokenizer, ["toy " * 90 + "mysks"], "mysks", 49408)
+        tokenize_with(tokenizer, ["toy " * 73 + "mysks"], "mysks", [49408, 49409, 49410])
+    with pytest.raises(ValueError, match="'a toy' does not contain"):
+        work_here(make_run(SHORT, dataset=dataset.with_captions(["a toy"] * len(dataset.photos))))
 
 
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(make_run):
-    settings = replace(INVERSION, steps=4, batch_size=1)
+    settings = replace(INVERSION, steps=4, batch_size=1, vectors=2, template_set="object", ema_decay=0.9)
     whole, broken = make_run(settings, "whole"), make_run(settings, "broken")
     work_here(whole)
     work_here(broken, stop_after=2)
     assert len(broken.losses()) == 2
     assert work_here(broken)[-1]["event"] == "done"
     assert broken.losses() == whole.losses()
-    one, two = (load_file(r.load_run().export_path) for r in (whole, broken))
-    assert one.keys() == two.keys() == {"emb_params"}
-    assert torch.equal(one["emb_params"], two["emb_params"])
+    assert torch.equal(learned(whole), learned(broken))
 
 
-def test_an_initializer_without_words_is_refused(make_run):
-    with pytest.raises(TrainingError, match="no words"):
-        work_here(make_run(replace(INVERSION, initializer=" ")))
+@pytest.mark.parametrize("vectors", [1, 4])
+def test_diffusers_reads_the_file_to_the_same_vectors(make_run, standin_base, tokenizer, vectors):
+    run_dir = make_run(replace(SHORT, vectors=vectors, initializer="brown toy"))
+    work_here(run_dir)
+    text_encoder = BaseModel(standin_base).text_encoder()
+    pipeline = StableDiffusionPipeline(
+        vae=None,
+        text_encoder=text_encoder,
+        tokenizer=load_tokenizer(str(TOKENIZER)),
+        unet=BaseModel(standin_base).unet(),
+        scheduler=None,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.load_textual_inversion(run_dir.load_run().export_path, token="mysks")
+    prompt = pipeline.maybe_convert_prompt("a photo of mysks", pipeline.tokenizer)
+    ids = torch.tensor(pipeline.tokenizer(prompt).input_ids[4:-1])
+    assert torch.equal(text_encoder.get_input_embeddings().weight[ids], learned(run_dir))

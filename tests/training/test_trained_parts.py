@@ -76,8 +76,8 @@ def test_both_layouts_of_transformers_are_exported_under_the_same_names(standin_
     base = BaseModel(standin_base)
     unet = base.unet().state_dict()
     weights = {name: torch.full_like(v, 0.5).float() for name, v in keys.text_weights(base.weights, []).items()}
-    flat = checkpoint_tensors(base, unet, {f"text_encoder.{k}": v for k, v in weights.items()}, [])
-    nested = checkpoint_tensors(base, unet, {f"text_encoder.text_model.{k}": v for k, v in weights.items()}, [])
+    flat = checkpoint_tensors(base, unet, {f"text_encoder.{k}": v for k, v in weights.items()}, {})
+    nested = checkpoint_tensors(base, unet, {f"text_encoder.text_model.{k}": v for k, v in weights.items()}, {})
     assert flat.keys() == nested.keys() == base.weights.keys()
     assert all(torch.equal(flat[k], nested[k]) and (flat[k] == 0.5).all() for k in text_part(flat))
 

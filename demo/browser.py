@@ -1,0 +1,39 @@
+"""ComfyUI's page in a headless Chromium."""
+
+import shutil
+
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
+
+from .server import HOST
+
+INSTALLED = bool(shutil.which("chromium") and shutil.which("chromedriver"))
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1900,1200"
+)
+
+
+def open_browser() -> webdriver.Chrome:
+    options = Options()
+    options.binary_location = shutil.which("chromium")
+    for flag in FLAGS.split():
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+
+
+def open_workflow(driver: webdriver.Chrome, port: int, workflow: dict) -> None:
+    """Open the page anew with the workflow in it; it is of the page's own format, not of the API's."""
+    driver.get(f"http://{HOST}:{port}/")
+    WebDriverWait(driver, 60).until(lambda d: d.execute_script("return !!window.app?.graph && !!window.app?.extensionManager"))
+    driver.execute_async_script(
+        "const [workflow, done] = arguments; window.app.loadGraphData(workflow).then(() => done())", workflow
+    )
+
+
+def queued_prompt(driver: webdriver.Chrome) -> dict:
+    """What the page would queue: the graph in API format."""
+    return driver.execute_async_script("const [done] = arguments; window.app.graphToPrompt().then((p) => done(p.output))")

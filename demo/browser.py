@@ -1,5 +1,6 @@
 """ComfyUI's page in a headless Chromium."""
 
+import json
 import shutil
 
 from selenium import webdriver
@@ -36,4 +37,5 @@ def open_workflow(driver: webdriver.Chrome, port: int, workflow: dict) -> None:
 
 def queued_prompt(driver: webdriver.Chrome) -> dict:
     """What the page would queue: the graph in API format."""
-    return driver.execute_async_script("const [done] = arguments; window.app.graphToPrompt().then((p) => done(p.output))")
+    script = "const [done] = arguments; window.app.graphToPrompt().then((p) => done(JSON.stringify(p.output)))"
+    return json.loads(driver.execute_async_script(script))

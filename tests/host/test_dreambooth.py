@@ -1,4 +1,4 @@
-"""The main job in a real server: photos in, a trained subject out."""
+"""DreamBooth in a real server: what the node shows, writes, finds again and refuses."""
 
 import copy
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from demo.run import SEEDS, node, similarity
+from demo.run import node
 from demo.server import Failed
 from trainer.rundir import RunDir
 
@@ -29,23 +29,6 @@ def same(one: Image.Image, two: Image.Image) -> bool:
 def files(base_directory: Path) -> set[Path]:
     """Everything that training writes."""
     return {p for folder in ("finetune", "checkpoints") for p in (base_directory / "output" / folder).glob("**/*")}
-
-
-def test_the_picture_after_training_is_the_subject(server, graph, base_directory):
-    """The demo's own settings at half its size: a step costs a quarter, and the pictures have 64 latents, not 256."""
-    graph[node(graph, "DatasetLoader")]["inputs"]["resolution"] = 64
-    graph[node(graph, "EmptyLatentImage")]["inputs"] |= {"width": 64, "height": 64}
-    before, after = [], []
-    for seed in SEEDS:
-        for label in ("(before)", "(after)"):
-            graph[node(graph, "KSampler", label)]["inputs"]["seed"] = seed
-        result = server.run(graph)
-        for label, found in (("before", before), ("after", after)):
-            picture = shown(server, result, node(graph, "SaveImage", f"{label} training"))
-            found.append(similarity(picture, base_directory / "input" / "plush"))
-    print(f"\nsimilarity before {before}, after {after}")
-    assert np.mean(before) <= 0.30
-    assert np.mean(after) >= 0.65
 
 
 def test_training_shows_phase_step_loss_and_time_left(server, quick_graph):

@@ -1,0 +1,62 @@
+"""What ComfyUI's own text encoder makes of prompts, in a process of ComfyUI's: the figures that test_conditioning.py asserts.
+
+    python tests/host/conditioning.py COMFYUI CHECKPOINT EMBEDDINGS_FOLDER EMBEDDING_FILE TOKEN
+
+Prints JSON: for each pair of prompts whether the conditioning is equal, bit for bit; and the vectors that ComfyUI reads.
+"""
+
+import importlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def main(comfyui: str, checkpoint: str, folder: str, file: str, token: str) -> None:
+    sys.path.insert(0, comfyui)
+    import comfy.cli_args  # its parser must not see our arguments
+
+    comfy.cli_args.args.cpu = True
+    import comfy.sd
+    import comfy.sd1_clip
+    import torch
+
+    spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    sys.modules["pack"] = importlib.util.module_from_spec(spec)
+    token_clip = importlib.import_module("pack.nodes.token_clip")
+    plain = comfy.sd.load_checkpoint_guess_config(checkpoint, embedding_directory=folder)[1]
+    taught = token_clip.clip_with_token(plain, token, Path(file))
+    name = f"embedding:{Path(file).stem}"
+
+    def same(one, two) -> bool:
+        (left, first), (right, second) = one, two
+        a, b = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for clip, text in ((left, first), (right, second)))
+        (states, rest), (other_states, other_rest) = a[0], b[0]
+        return torch.equal(states, other_states) and torch.equal(rest["pooled_output"], other_rest["pooled_output"])
+
+    pairs = {
+        "bare": ((taught, f"a photo of {token} by a lake"), (plain, f"a photo of {name} by a lake")),
+        "weighted": ((taught, f"a photo of ({token}:1.2) by a lake"), (plain, f"a photo of ({name}:1.2) by a lake")),
+        "weighted within": ((taught, f"a (photo of {token}:0.7) by a lake"), (plain, f"a (photo of {name} :0.7) by a lake")),
+        "brackets": ((taught, f"a photo of (({token}))"), (plain, f"a photo of (({name}))")),
+        "before a comma": ((taught, f"{token}, by a lake"), (plain, f"{name} , by a lake")),
+        "in capitals": ((taught, f"a photo of {token.upper()}"), (plain, f"a photo of {name}")),
+        "twice": ((taught, f"{token} and {token}"), (plain, f"{name} and {name}")),
+        "named on purpose": ((taught, f"a photo of {name}"), (plain, f"a photo of {name}")),
+        "without the token": ((taught, "a photo of a (toy:1.3) by a lake"), (plain, "a photo of a (toy:1.3) by a lake")),
+        "part of another word": ((taught, f"a photo of {token}ish things"), (plain, f"a photo of {token}ish things")),
+        "empty": ((taught, ""), (plain, "")),
+        # These must differ, or the equalities above say nothing.
+        "differs: plain CLIP with the bare token": ((taught, f"a photo of {token}"), (plain, f"a photo of {token}")),
+        "differs: another weight": ((taught, f"a photo of ({token}:1.2)"), (taught, f"a photo of {token}")),
+        "differs: another word": ((taught, f"a photo of {token}"), (taught, "a photo of toy")),
+    }
+    vectors = comfy.sd1_clip.load_embed(Path(file).stem, [folder], 768, "clip_l")
+    print(json.dumps({"same": {label: same(*pair) for label, pair in pairs.items()}, "vectors": vectors.tolist()}))
+
+
+if __name__ == "__main__":
+    arguments, sys.argv[1:] = sys.argv[1:], []
+    main(*arguments)

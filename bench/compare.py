@@ -1,7 +1,8 @@
 """Train the same base on the same photos with the same settings, once with this pack's worker and once with diffusers'
-`examples/dreambooth/train_dreambooth.py`; print steps per second, peak memory, and how they compare.
+`train_dreambooth.py` or `textual_inversion.py`; print steps per second, peak memory, and how they compare.
 
     python -m bench.compare --reference train_dreambooth.py [--steps 40] [--resolution 128] [--batch-size 4] [--prior]
+    python -m bench.compare --method textual_inversion --reference textual_inversion.py
 
 The reference script is not part of this repository; bench/README.md says where it comes from. Each side is a process of
 its own, one after the other, `--rounds` times in turn.
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from demo.setup import comfyui_path
+from trainer.config import METHODS
 
 from . import inputs
 
@@ -52,15 +54,15 @@ class Measured:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Compare this pack's DreamBooth with diffusers' example script.")
-    parser.add_argument("--reference", type=Path, required=True, help="path of diffusers' train_dreambooth.py")
+    parser = argparse.ArgumentParser(description="Compare this pack's training with diffusers' example scripts.")
+    parser.add_argument("--method", choices=METHODS, default="dreambooth")
+    parser.add_argument("--reference", type=Path, required=True, help="path of diffusers' script for the method")
     parser.add_argument("--checkpoint", type=Path, help="SD v1.5 checkpoint; without it, the stand-in is built")
     parser.add_argument("--photos", type=Path, help="folder of photos; without it, the demo's are drawn")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--warmup", type=int, default=5, help="first steps that do not count")
     parser.add_argument("--resolution", type=int, default=128, help="pixels")
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--learning-rate", type=float, default=2e-6)
     parser.add_argument("--precision", choices=("bf16", "fp16", "fp32"), default="bf16")
     parser.add_argument("--prior", action="store_true", help="prior preservation, with as many class images as photos")
     parser.add_argument("--precomputed", action="store_true", help="also the reference with --pre_compute_text_embeddings")
@@ -72,6 +74,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if not 1 <= args.warmup < args.steps:
         parser.error("--warmup must be at least 1 and less than --steps")
+    if args.method == "textual_inversion" and (args.prior or args.precomputed):
+        parser.error("--prior and --precomputed are for dreambooth")
     return args
 
 
@@ -83,13 +87,11 @@ def our_command(args: argparse.Namespace, prepared: inputs.Inputs, folder: Path,
 def reference_command(args: argparse.Namespace, prepared: inputs.Inputs, folder: Path, precomputed: bool) -> list[str]:
     options = {
         "pretrained_model_name_or_path": prepared.pipeline,
-        "instance_data_dir": prepared.photos,
-        "instance_prompt": inputs.INSTANCE_PROMPT,
         "output_dir": folder / "trained",
         "resolution": args.resolution,
         "train_batch_size": args.batch_size,
         "max_train_steps": args.steps,
-        "learning_rate": args.learning_rate,
+        "learning_rate": inputs.LEARNING_RATE[args.method],
         "lr_scheduler": "constant",
         "lr_warmup_steps": 0,
         "mixed_precision": "no" if args.precision == "fp32" else args.precision,
@@ -97,6 +99,15 @@ def reference_command(args: argparse.Namespace, prepared: inputs.Inputs, folder:
         "seed": args.seed,
     }
     flags = ["--center_crop"]
+    if args.method == "textual_inversion":
+        options |= {
+            "train_data_dir": prepared.photos,
+            "placeholder_token": inputs.TOKEN,
+            "initializer_token": inputs.INITIALIZER,
+            "save_steps": args.steps + 1,
+        }
+    else:
+        options |= {"instance_data_dir": prepared.photos, "instance_prompt": inputs.INSTANCE_PROMPT}
     if prepared.class_photos:
         flags.append("--with_prior_preservation")
         options |= {

@@ -16,6 +16,8 @@ TOKEN, CLASS_WORD = "mysks", "plush toy"
 # The reference knows one caption for all photos, so there is one for both.
 INSTANCE_PROMPT = f"a photo of {TOKEN} {CLASS_WORD}"
 CLASS_PROMPT = f"a photo of a {CLASS_WORD}"
+INITIALIZER = "toy"
+LEARNING_RATE = {"dreambooth": 2e-6, "textual_inversion": 5e-4}
 CLASS_COLOURS = ((90, 20, 120), (20, 120, 90), (120, 90, 20), (30, 60, 150))
 
 
@@ -96,13 +98,15 @@ def write_run(args: argparse.Namespace, prepared: Inputs, folder: Path) -> Path:
     except OSError:  # another file system
         shutil.copy(prepared.checkpoint, run_dir.base)
     settings = Settings(
-        method="dreambooth",
+        method=args.method,
+        initializer=INITIALIZER,
+        template_set="object" if args.method == "textual_inversion" else "captions",  # the script's own
         token=TOKEN,
         class_word=CLASS_WORD,
         prior_loss_weight=1.0 if prepared.class_photos else 0.0,
         steps=args.steps,
         batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
+        learning_rate=LEARNING_RATE[args.method],
         seed=args.seed,
         precision=args.precision,
         checkpoint_every=args.steps,  # after the last step, so outside of what is measured

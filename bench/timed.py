@@ -3,7 +3,8 @@
     python bench/timed.py --record OUT.json --steps N --warmup K SCRIPT [ARGUMENT ...]
 
 Both sides of the comparison run through this one file, so they have the same clock and the same measure of memory. The
-script is not changed: torch itself tells us of every optimizer step (a global hook), and nothing else is touched.
+script is not changed: torch itself tells us of every optimizer step (a global hook). One name is added to transformers, which
+textual_inversion.py of diffusers 0.22 needs and newer versions no longer have.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from transformers import CLIPTextModel
 
 MB = 1024 * 1024
 
@@ -80,6 +82,8 @@ def main() -> None:
 
     record = Record(args.steps, args.warmup)
     register_optimizer_step_post_hook(record.step)
+    if not hasattr(CLIPTextModel, "text_model"):
+        CLIPTextModel.text_model = property(lambda self: self)  # its parts lie directly in it since transformers 5.6
     script = str(args.script.resolve())
     sys.argv = [script, *args.arguments]
     sys.path[0] = str(Path(script).parent)  # as if it had been started by itself

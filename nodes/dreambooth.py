@@ -5,7 +5,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..trainer.config import MAX_BATCH, MAX_STEPS, Settings, check_name
 from ..trainer.photos import Dataset as PhotoDataset
-from . import host, runner
+from . import device, host, runner
 from .dreambooth_inputs import DEFAULTS, OWN, method_inputs
 from .sockets import BASE_INPUTS, CATEGORY, Dataset, LossMap, advanced_training_inputs, seed_input, validation
 from .token_clip import clip_with_token, embedding_of
@@ -86,7 +86,7 @@ class DreamBoothTrain(io.ComfyNode):
         embedding: str = "",
         **widgets,
     ) -> io.NodeOutput:
-        settings = resolve(dataset, class_dataset, host.resolve_precision(precision), widgets)
+        settings = resolve(dataset, class_dataset, device.resolve_precision(precision), widgets)
         if class_dataset:
             class_dataset = class_images_for(dataset, class_dataset)
         base = host.Base(model, clip, vae)

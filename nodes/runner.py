@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..trainer.needs import in_words, needs, refusal
 from ..trainer.rundir import Run, RunDir, read_json, write_json
-from . import host
+from . import device, host
 
 log = logging.getLogger("subject_trainer")
 
@@ -61,7 +61,7 @@ def train(
         if not run_dir.base.is_file():
             progress.text("Saving the base model")
             base.save(run_dir.base)
-        host.free_device()
+        device.free()
         try:
             _run_worker(run_dir, run.settings.devices, progress)
         finally:
@@ -82,10 +82,10 @@ def check_needs(run: Run, run_dir: RunDir, base: host.Base) -> str:
     """What the run will need, in words. ValueError, with numbers, when the device or the disk cannot give it."""
     found = needs(run.settings, run.dataset.resolution, base.unet_weights(), base.size())
     there = sum(path.stat().st_size for path in (run_dir.base, run_dir.checkpoint) if path.is_file())
-    reason = refusal(found, run.settings, host.device_memory(), host.free_disk() + there)
+    reason = refusal(found, run.settings, device.memory(), host.free_disk() + there)
     if reason:
         raise ValueError(reason)
-    text = in_words(found, found.flop / run.settings.devices / (host.matmul_speed(run.settings.precision) * REACHED))
+    text = in_words(found, found.flop / run.settings.devices / (device.matmul_speed(run.settings.precision) * REACHED))
     log.info("%s: %s", run.id, text)
     return text
 
@@ -111,7 +111,7 @@ def summary(losses: list[float], run_dir: RunDir) -> list[str]:
 
 
 def _run_worker(run_dir: RunDir, devices: int, progress: host.NodeProgress) -> None:
-    command = worker_command(run_dir, host.device(), devices)
+    command = worker_command(run_dir, device.name(), devices)
     # Away from ComfyUI's terminal: that it is closed, or gets Ctrl-C, must reach the worker as the end of its stdin,
     # after which it saves its state, and not as a signal.
     group = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {"start_new_session": True}
@@ -131,13 +131,13 @@ def _run_worker(run_dir: RunDir, devices: int, progress: host.NodeProgress) -> N
         raise RuntimeError(error or _unexpected_end(worker.returncode, run_dir))
 
 
-def worker_command(run_dir: RunDir, device: str, devices: int) -> list[str]:
+def worker_command(run_dir: RunDir, where: str, devices: int) -> list[str]:
     """With several devices under the launcher that accelerate uses too; each process takes the device of its number."""
     launcher = []
     if devices > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(devices)]
-        device = device.split(":")[0]
-    return [sys.executable, *launcher, str(WORKER), str(run_dir.path), "--device", device, "--attached"]
+        where = where.split(":")[0]
+    return [sys.executable, *launcher, str(WORKER), str(run_dir.path), "--device", where, "--attached"]
 
 
 def _read_lines(stream, events: queue.Queue) -> None:

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..trainer.captions import caption_with_token
 from ..trainer.config import MAX_BATCH, MAX_STEPS, MAX_VECTORS, TEMPLATE_SETS, Settings, check_token
 from ..trainer.photos import Dataset as PhotoDataset
-from . import host, runner
+from . import device, host, runner
 from .clip_words import known_word
 from .sockets import BASE_INPUTS, CATEGORY, Dataset, LossMap, advanced_training_inputs, seed_input, validation
 from .token_clip import clip_with_token, prompt_text
@@ -141,7 +141,7 @@ class TextualInversionTrain(io.ComfyNode):
             class_word=dataset.class_word,
             initializer="" if start else initializer,
             weight_decay=0.0,
-            precision=host.resolve_precision(precision),
+            precision=device.resolve_precision(precision),
             **common_settings(widgets),
         )
         base = host.Base(model, clip, vae)

@@ -165,11 +165,10 @@ class CaptionWithToken(io.ComfyNode):
         texts = [captions.caption_with_token(p.caption, token, class_word, template) for p in dataset.photos]
         lines = [f"{Path(photo.path).name}: {text}" for photo, text in zip(dataset.photos, texts, strict=True)]
         pieces = f"CLIP reads {token} → {' + '.join(clip_pieces(token))}"
-        known = [known_word(token)] if known_word(token) else []
         class_prompt = captions.class_prompt(template, class_word)
         return io.NodeOutput(
             dataset.with_captions(texts, token=token, class_word=class_word, class_prompt=class_prompt),
             captions.fill_template(template, token, class_word),
             class_prompt,
-            ui=ui.PreviewText("\n".join((pieces, *known, *lines))),
+            ui=ui.PreviewText("\n".join(filter(None, (pieces, known_word(token), *lines)))),
         )

@@ -73,6 +73,10 @@ class DreamBoothTrain(io.ComfyNode):
         return validation(check_name, name)
 
     @classmethod
+    def fingerprint_inputs(cls, embedding: str | None = None, **_) -> str:
+        return host.embedding_fingerprint(embedding)
+
+    @classmethod
     def execute(
         cls,
         model,

@@ -125,6 +125,6 @@ def method_inputs() -> list[io.Input]:
             placeholder="none",
             tooltip="An embedding of your word to train on from: wire path of Train a Textual Inversion to it, or write the name "
             "of a file in models/embeddings. Your word then means it, and train says whether it learns on (all but unet). "
-            "Empty: that of the CLIP, where it comes from Train a Textual Inversion.",
+            "Empty: that of the CLIP, where it comes from a node of this pack.",
         ),
     ]

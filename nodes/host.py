@@ -1,4 +1,4 @@
-"""The bridge to ComfyUI: folders, base model, embeddings, results, progress. With device.py and runner.py, all that touches it."""
+"""The bridge to ComfyUI: folders, base model, embeddings, results, progress. Only device.py and runner.py touch it beside."""
 
 import hashlib
 import logging
@@ -23,7 +23,7 @@ from server import PromptServer
 
 from ..trainer.config import MAX_VECTORS, Settings
 from ..trainer.photos import Dataset
-from ..trainer.rundir import Run, RunDir, finished_runs, partial_file, read_json
+from ..trainer.rundir import EMBEDDING_KEY, Run, RunDir, finished_runs, partial_file, read_json
 
 log = logging.getLogger("subject_trainer")
 
@@ -196,7 +196,7 @@ class Embedding:
 
     def save(self, path: Path) -> None:
         with partial_file(path) as partial:
-            save_file({"emb_params": self.vectors}, partial)
+            save_file({EMBEDDING_KEY: self.vectors}, partial)
 
 
 def read_embedding(name: str) -> Embedding:
@@ -205,8 +205,12 @@ def read_embedding(name: str) -> Embedding:
     ComfyUI's own reader reads it, so what works in a prompt works here. ValueError when there is none, or it is not SD v1.5's.
     """
     name = name.strip().removeprefix("embedding:").strip()
-    vectors = comfy.sd1_clip.load_embed(name, folder_paths.get_folder_paths("embeddings"), 768, "clip_l") if name else None
-    if vectors is None:
+    try:
+        vectors = comfy.sd1_clip.load_embed(name, folder_paths.get_folder_paths("embeddings"), 768, "clip_l") if name else None
+    except Exception as error:  # it does not expect a file that holds something else
+        log.warning("The embedding %s: %s: %s", name, type(error).__name__, error)
+        vectors = None
+    if not torch.is_tensor(vectors) or vectors.ndim not in (1, 2):
         raise ValueError(
             f"There is no embedding {name!r} that can be read. Put the file into ComfyUI's models/embeddings and write its name."
         )
@@ -217,6 +221,19 @@ def read_embedding(name: str) -> Embedding:
             f"{MAX_VECTORS} vectors of 768 finite numbers."
         )
     return Embedding(vectors)
+
+
+def is_embedding(text: str) -> bool:
+    """Whether a text names an embedding: `embedding:name`, or a file of a kind that embeddings have."""
+    return text.startswith("embedding:") or Path(text).suffix.lower() in folder_paths.supported_pt_extensions
+
+
+def embedding_fingerprint(name: str | None) -> str:
+    """Changes when the file behind a typed name does; "" for a value that comes by a link, or names no embedding."""
+    try:
+        return read_embedding(name).fingerprint() if name else ""
+    except ValueError:
+        return ""
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -245,7 +262,8 @@ def make_run(
     if settings.method == "dreambooth":
         kind = "loras" if settings.train == "lora" else "checkpoints"
         path = Path(folder_paths.get_output_directory()) / kind / f"{run.id}.safetensors"
-        own = _embeddings_folder() / f"{run.id}.safetensors" if embedding else ""
+        # ComfyUI's prompts end an embedding's name at a blank.
+        own = _embeddings_folder() / f"{'-'.join(run.id.split())}.safetensors" if embedding else ""
         return replace(run, export_path=str(path), embedding_path=str(own))
     stem = run.id if taken_embedding(run) else settings.token
     return replace(run, export_path=str(_embeddings_folder() / f"{stem}.safetensors"))
@@ -257,10 +275,11 @@ def _embeddings_folder() -> Path:
 
 def taken_embedding(run: Run) -> str:
     """File name of an embedding that has the token's name and is not this run's; "" when there is none."""
-    for suffix in folder_paths.supported_pt_extensions:
-        path = folder_paths.get_full_path("embeddings", run.settings.token + suffix)
-        if path and not _exported_by(Path(path), run.id):
-            return Path(path).name
+    for name in folder_paths.get_filename_list("embeddings"):  # prompts find those of subfolders too
+        if Path(name).stem.lower() == run.settings.token.lower():
+            path = folder_paths.get_full_path("embeddings", name)
+            if path and not _exported_by(Path(path), run.id):
+                return name
     return ""
 
 

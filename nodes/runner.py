@@ -56,7 +56,7 @@ def train(
         run_dir.path.mkdir(parents=True, exist_ok=True)
         run_dir.result_json.unlink(missing_ok=True)  # finished once, but its file was deleted
         write_json(run_dir.run_json, run.to_json())
-        if embedding:
+        if embedding and not run_dir.embedding.is_file():
             embedding.save(run_dir.embedding)
         if not run_dir.base.is_file():
             progress.text("Saving the base model")
@@ -80,7 +80,7 @@ def train(
 
 def check_needs(run: Run, run_dir: RunDir, base: host.Base) -> str:
     """What the run will need, in words. ValueError, with numbers, when the device or the disk cannot give it."""
-    found = needs(run.settings, run.dataset.resolution, base.unet_weights(), base.size())
+    found = needs(run.settings, run.dataset.resolution, base.unet_weights(), base.size(), trains_word=bool(run.embedding))
     there = sum(path.stat().st_size for path in (run_dir.base, run_dir.checkpoint) if path.is_file())
     reason = refusal(found, run.settings, device.memory(), host.free_disk() + there)
     if reason:

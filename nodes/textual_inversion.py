@@ -32,7 +32,7 @@ class TextualInversionTrain(io.ComfyNode):
                     default="",
                     placeholder="toy",
                     tooltip="Where training starts: one or more words near the subject's meaning ('brown toy'), or an embedding, "
-                    "as 'embedding:name'. Empty: the mean of the class word.",
+                    "as 'embedding:name', with as many vectors as it has. Empty: the mean of the class word.",
                 ),
                 io.Int.Input("steps", default=2000, min=1, max=MAX_STEPS, tooltip="Training steps."),
                 io.Int.Input("batch_size", default=1, min=1, max=MAX_BATCH, tooltip="Photos per step."),
@@ -113,16 +113,17 @@ class TextualInversionTrain(io.ComfyNode):
         return validation(check_token, token)
 
     @classmethod
+    def fingerprint_inputs(cls, initializer: str | None = None, **_) -> str:
+        return host.embedding_fingerprint(initializer if host.is_embedding(initializer or "") else None)
+
+    @classmethod
     def execute(
         cls, model, clip, vae, dataset: PhotoDataset, token: str, initializer: str, precision: str, **widgets
     ) -> io.NodeOutput:
         token, initializer = check_token(token), " ".join(initializer.split())
-        start = host.read_embedding(initializer) if initializer.startswith("embedding:") else None
-        vectors = widgets.get("vectors", Settings.vectors)
-        if start and len(start.vectors) != vectors:
-            raise ValueError(
-                f"The initializer {initializer} has {len(start.vectors)} vectors: set vectors to that, not {vectors}."
-            )
+        start = host.read_embedding(initializer) if host.is_embedding(initializer) else None
+        if start:
+            widgets["vectors"] = len(start.vectors)
         if not dataset.token:
             class_word = "" if start else initializer
             texts = [caption_with_token(photo.caption, token, class_word) for photo in dataset.photos]

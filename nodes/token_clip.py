@@ -12,12 +12,12 @@ class TokenTokenizer:
     def __init__(self, tokenizer, token: str, embedding: str):
         self.inner = tokenizer
         self.token, self.embedding = token, embedding
-        # Not behind a colon: there an embedding was named on purpose. CLIP itself knows no upper case.
-        self._pattern = re.compile(rf"(?<![\w:]){re.escape(token)}(?!\w)", re.IGNORECASE)
+        # The names of embeddings, by hand or by another rule like this one, stay whole. CLIP itself knows no upper case.
+        self._pattern = re.compile(rf"(embedding:\S+)|(?<!\w){re.escape(token)}(?!\w)", re.IGNORECASE)
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs):
         spelled = f" embedding:{self.embedding} "  # ComfyUI looks for embeddings after white space
-        text = self._pattern.sub(lambda _: spelled, text)
+        text = self._pattern.sub(lambda match: match[1] or spelled, text)
         return self.inner.tokenize_with_weights(text, return_word_ids, **kwargs)
 
     def __getattr__(self, name: str):
@@ -32,7 +32,7 @@ def clip_with_token(clip, token: str, embedding_file: Path):
 
 
 def embedding_of(clip, token: str) -> str:
-    """Name of the embedding that the token means in a CLIP which a training node of this pack gave; "" in any other."""
+    """Name of the embedding that the token means in a CLIP which a node of this pack gave; "" in any other."""
     tokenizer = clip.tokenizer
     while isinstance(tokenizer, TokenTokenizer):
         if tokenizer.token.lower() == token.lower():
@@ -42,9 +42,5 @@ def embedding_of(clip, token: str) -> str:
 
 
 def prompt_text(settings: Settings, embedding: Path | None) -> str:
-    """What means the subject in a prompt: an embedding in ComfyUI's spelling, which every CLIP knows, or the token.
-
-    With the class behind it where training saw it there.
-    """
-    token = f"embedding:{embedding.stem}" if embedding else settings.token
-    return f"{token} {settings.class_word if settings.template_set == 'captions' else ''}".strip()
+    """What means the subject in a prompt: an embedding in ComfyUI's spelling, which every CLIP knows, or the token."""
+    return settings.trigger(f"embedding:{embedding.stem}" if embedding else settings.token)

@@ -1,7 +1,7 @@
 """What a run is told: frozen settings, checked when they are made. Plain data, no torch."""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 METHODS = ("dreambooth", "textual_inversion")
 PRECISIONS = ("bf16", "fp16", "fp32")
@@ -92,7 +92,10 @@ class Settings:
 
     # DreamBooth
     train: str = "unet"
-    """One of TRAINED. "unet_and_token": the embedding rows of the token's CLIP pieces too, the study's recipe."""
+    """One of TRAINED. "unet_and_token": the embedding rows of the token's CLIP pieces too, the study's recipe.
+
+    In a run that was given an embedding, the token's own vectors are trained with all of them but "unet".
+    """
     text_learning_rate: float = 0.0
     """Of the token's rows or the text encoder; 0 means learning_rate."""
     lora_rank: int = 16
@@ -200,5 +203,15 @@ class Settings:
             raise ValueError(f"There are {len(self.sample_prompts)} sample prompts; at most {MAX_SAMPLE_PROMPTS} are drawn.")
 
     def deciding(self) -> dict:
-        """The settings that decide the result: what a run's key is made of."""
-        return {name: value for name, value in asdict(self).items() if name not in NOT_DECIDING}
+        """The settings that decide the result: what a run's key is made of.
+
+        Those at their defaults are left out, so that a new setting leaves the keys of older runs as they are. A default that
+        changes is a new format of runs.
+        """
+        defaults = {field.name: field.default for field in fields(self)}
+        named = {name: value for name, value in asdict(self).items() if name not in NOT_DECIDING}
+        return {name: value for name, value in named.items() if value != defaults[name]}
+
+    def trigger(self, word: str) -> str:
+        """What means the subject in a prompt, where `word` stands for the token: with the class, if training saw it there."""
+        return f"{word} {self.class_word if self.template_set == 'captions' else ''}".strip()

@@ -11,15 +11,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from .base_model import CONTEXT_LENGTH
 from .captions import split_at_word
-
-EMBEDDING_KEY = "emb_params"
-"""The one tensor of an embedding file, (vectors, 768): ComfyUI, A1111-style programs and diffusers read it under this name."""
+from .rundir import EMBEDDING_KEY
 
 
 class TrainableRows(nn.Module):
     """A frozen embedding table and trainable vectors that stand for some of its ids, or for ids behind its end.
 
-    The table itself cannot change: it takes no gradient, and no optimizer knows it.
+    The table itself cannot change: it takes no gradient, and no optimizer knows it, unless it is made trainable on purpose.
     """
 
     def __init__(self, table: nn.Embedding, ids: list[int], vectors: Tensor):

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from .base_model import BaseModel
 from .checkpoint import save_tensors
-from .embedding import EMBEDDING_KEY
 from .keys import TEXT_PREFIX
-from .rundir import Run
+from .rundir import EMBEDDING_KEY, Run
 
 TOKEN_TABLE = f"{TEXT_PREFIX}embeddings.token_embedding.weight"
 
@@ -59,7 +58,7 @@ def metadata(run: Run, exported: dict, kind: str) -> dict[str, str]:
         "modelspec.architecture": "stable-diffusion-v1" + ("" if kind == "dreambooth" else f"/{kind}"),
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
         "modelspec.title": run.id,
-        "modelspec.trigger_phrase": f"{settings.token} {settings.class_word}".strip(),
+        "modelspec.trigger_phrase": settings.trigger(settings.token),
         "modelspec.resolution": f"{run.dataset.resolution}x{run.dataset.resolution}",
         "modelspec.prediction_type": "epsilon",
         "subject_trainer.method": kind,

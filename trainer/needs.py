@@ -31,8 +31,17 @@ class Needs:
     """Floating point operations of the whole run."""
 
 
-def needs(settings: Settings, resolution: int, unet_weights: int = SD15_UNET, base_bytes: float = 4.3 * GB) -> Needs:
-    """Of a run with square photos of `resolution` pixels; other U-Nets of the family by their number of weights."""
+def needs(
+    settings: Settings,
+    resolution: int,
+    unet_weights: int = SD15_UNET,
+    base_bytes: float = 4.3 * GB,
+    trains_word: bool = False,
+) -> Needs:
+    """Of a run with square photos of `resolution` pixels; other U-Nets of the family by their number of weights.
+
+    `trains_word`: the token has vectors of its own, so the text encoder stays on the device.
+    """
     half = settings.precision != "fp32"
     share = unet_weights / SD15_UNET
     samples = settings.batch_size // settings.devices * (2 if settings.prior_loss_weight else 1)
@@ -47,6 +56,8 @@ def needs(settings: Settings, resolution: int, unet_weights: int = SD15_UNET, ba
     else:
         trained = unet_weights + (TEXT_ENCODER if with_text else 0)
         frozen = 4 * TEXT_ENCODER if settings.train == "unet_and_token" else 0
+    if trains_word and settings.train == "lora":
+        frozen += 4 * TEXT_ENCODER
     state = OPTIMIZER_BYTES[settings.optimizer] + (4 if settings.ema_decay else 0)
     # Autocast keeps a half-precision copy of the fp32 weights; with checkpointing only of the block at work.
     copies = (

@@ -27,6 +27,8 @@ from .config import Settings
 from .photos import Dataset
 
 FORMAT = 2
+EMBEDDING_KEY = "emb_params"
+"""The one tensor of an embedding file, (vectors, 768): ComfyUI, A1111-style programs and diffusers read it under this name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +57,9 @@ class Run:
     def key(self) -> str:
         """12 hex digits of everything that decides the result."""
         class_images = self.class_dataset.deciding() if self.class_dataset else None
-        given = [class_images, self.base_fingerprint, self.embedding]
-        deciding = [FORMAT, self.settings.deciding(), self.dataset.deciding(), *given]
+        deciding = [FORMAT, self.settings.deciding(), self.dataset.deciding(), class_images, self.base_fingerprint]
+        if self.embedding:
+            deciding.append(self.embedding)
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
     @property

@@ -1,6 +1,6 @@
 """The published prompt sets of Textual Inversion (Gal et al. 2022), for a subject and for a style. Plain data, no torch.
 
-`{}` is where the placeholder token stands.
+`{}` is where the placeholder token stands. What stands twice was published twice.
 """
 
 OBJECT = (
@@ -46,6 +46,7 @@ STYLE = (
     "a bright painting in the style of {}",
     "a cropped painting in the style of {}",
     "a good painting in the style of {}",
+    "a close-up painting in the style of {}",
     "a rendition in the style of {}",
     "a nice painting in the style of {}",
     "a small painting in the style of {}",

@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .base_model import DTYPES, BaseModel, freeze_as, load_tokenizer, noise_schedule
+from .captions import has_word
 from .concept import cache_captions, cache_concept, distinct_captions, holding
 from .embedding import initial_vectors, load_vectors, new_ids, norm_limiter, table_of, tokenize_with, train_rows
 from .events import Reporter, StopRequest
@@ -43,9 +44,8 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     datasets = {"instance": trained_photos, "held-out": held_out}
     datasets = {name: dataset for name, dataset in datasets.items() if dataset}
     wordings = [template.format(settings.token) for template in SETS.get(settings.template_set, ())]
-    texts = ["", *wordings] if wordings else distinct_captions(list(datasets.values()))
-    tokens = tokenize_with(tokenizer, texts, settings.token, ids)
-    wordless = [text for text, held in zip(texts, holding(tokens, ids), strict=True) if text and not held]
+    texts = ["", *dict.fromkeys(wordings)] if wordings else distinct_captions(list(datasets.values()))
+    wordless = [text for text in texts if text and not has_word(text, settings.token)]
     if wordless:
         raise ValueError(f"The caption {wordless[0]!r} does not contain the token {settings.token!r}.")
     texts += [prompt for prompt in settings.sample_prompts if prompt not in texts]

@@ -1,6 +1,6 @@
 """What ComfyUI's own text encoder makes of prompts, in a process of ComfyUI's: the figures that test_conditioning.py asserts.
 
-    python tests/host/conditioning.py COMFYUI CHECKPOINT EMBEDDINGS_FOLDER EMBEDDING_FILE TOKEN
+    python tests/host/conditioning.py COMFYUI CHECKPOINT EMBEDDINGS_FOLDER EMBEDDING_FILE TOKEN OTHER_FILE OTHER_TOKEN
 
 Prints JSON: for each pair of prompts whether the conditioning is equal, bit for bit; and the vectors that ComfyUI reads.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def main(comfyui: str, checkpoint: str, folder: str, file: str, token: str) -> None:
+def main(comfyui: str, checkpoint: str, folder: str, file: str, token: str, other_file: str, other: str) -> None:
     sys.path.insert(0, comfyui)
     import comfy.cli_args  # its parser must not see our arguments
 
@@ -28,7 +28,8 @@ def main(comfyui: str, checkpoint: str, folder: str, file: str, token: str) -> N
     token_clip = importlib.import_module("pack.nodes.token_clip")
     plain = comfy.sd.load_checkpoint_guess_config(checkpoint, embedding_directory=folder)[1]
     taught = token_clip.clip_with_token(plain, token, Path(file))
-    name = f"embedding:{Path(file).stem}"
+    both = token_clip.clip_with_token(taught, other, Path(other_file))
+    name, other_name = (f"embedding:{Path(f).stem}" for f in (file, other_file))
 
     def same(one, two) -> bool:
         (left, first), (right, second) = one, two
@@ -48,6 +49,8 @@ def main(comfyui: str, checkpoint: str, folder: str, file: str, token: str) -> N
         "without the token": ((taught, "a photo of a (toy:1.3) by a lake"), (plain, "a photo of a (toy:1.3) by a lake")),
         "part of another word": ((taught, f"a photo of {token}ish things"), (plain, f"a photo of {token}ish things")),
         "empty": ((taught, ""), (plain, "")),
+        "another's name": ((taught, f"a photo of {other_name}"), (plain, f"a photo of {other_name}")),
+        "two words": ((both, f"a {token} and a {other}"), (plain, f"a {name} and a {other_name}")),
         # These must differ, or the equalities above say nothing.
         "differs: plain CLIP with the bare token": ((taught, f"a photo of {token}"), (plain, f"a photo of {token}")),
         "differs: another weight": ((taught, f"a photo of ({token}:1.2)"), (taught, f"a photo of {token}")),

@@ -16,9 +16,10 @@ SCRIPT = Path(__file__).with_name("conditioning.py")
 
 @pytest.mark.parametrize("vectors", [1, 3])
 def test_the_token_means_the_embedding_and_nothing_else_changes(standin_base, tmp_path, vectors):
-    file = tmp_path / "mysks-0123456789ab.safetensors"
-    save_file({"emb_params": np.random.default_rng(0).standard_normal((vectors, 768), dtype=np.float32)}, file)
-    command = [sys.executable, SCRIPT, comfyui_path(), standin_base, tmp_path, file, "mysks"]
+    file, other_file = tmp_path / "mysks-0123456789ab.safetensors", tmp_path / "my-mysks.safetensors"
+    for seed, path in enumerate((file, other_file)):
+        save_file({"emb_params": np.random.default_rng(seed).standard_normal((vectors, 768), dtype=np.float32)}, path)
+    command = [sys.executable, SCRIPT, comfyui_path(), standin_base, tmp_path, file, "mysks", other_file, "blorp"]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     assert {label for label, same in found["same"].items() if not same} == {
         label for label in found["same"] if label.startswith("differs: ")

@@ -1,8 +1,10 @@
 """Textual Inversion in a real server."""
 
+import numpy as np
 import pytest
 from safetensors.numpy import load as load_bytes
 from safetensors.numpy import load_file as load
+from safetensors.numpy import save_file as save
 
 from demo.server import Failed
 
@@ -126,3 +128,29 @@ def test_captions_with_the_token_of_another_node_are_refused(server):
     graph["captions"] = {"class_type": "CaptionWithToken", "inputs": inputs}
     with pytest.raises(Failed, match="token 'mysks', this node trains 'inverted'"):
         server.run(graph)
+
+
+def test_training_starts_from_an_embedding_file_and_finds_it_changed(server, trained, base_directory):
+    """Named as in a prompt; the number of vectors is the file's. Another file under the name is another run."""
+    embeddings = base_directory / "models" / "embeddings"
+    files = []
+    for seed in (0, 1):
+        given = np.random.default_rng(seed).standard_normal((2, 768), dtype=np.float32)
+        save({"anything": given}, embeddings / "given.safetensors")
+        graph = training_graph(token="started", initializer="embedding:given", learning_rate=0.0, steps=1)
+        files.append(server.run(graph).outputs["train"]["text"][0].splitlines()[-1])
+        assert np.array_equal(load(embeddings / files[-1])["emb_params"], given)
+    assert files[0] == "started.safetensors"
+    assert files[1].startswith("started-")
+
+
+def test_a_word_that_is_taken_is_told_before_and_after_training(server, trained, base_directory):
+    nested = base_directory / "models" / "embeddings" / "old"
+    nested.mkdir()
+    save({"emb_params": np.zeros((1, 768), dtype=np.float32)}, nested / "Cat.safetensors")
+    texts = []
+    result = server.run(training_graph(token="cat", steps=1), on_text=lambda _, text: texts.append(text))
+    for note in ("'cat' is a common word", "An embedding old/Cat.safetensors is there already"):
+        assert note in texts[0]
+        assert note in result.outputs["train"]["text"][0]
+    assert result.outputs["train"]["text"][0].splitlines()[-1].startswith("cat-")

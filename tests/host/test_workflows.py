@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from demo.run import node
 from demo.server import Failed
@@ -34,6 +34,7 @@ def small(name: str) -> dict:
 @pytest.fixture(scope="module")
 def pivotal(server):
     graph = small("inversion_then_dreambooth")
+    graph[node(graph, "DreamBoothTrain")]["inputs"]["name"] = "my plush"  # a blank ends an embedding's name in a prompt
     return graph, server.run(graph)
 
 
@@ -46,14 +47,15 @@ def test_inversion_then_dreambooth_gives_both(server, pivotal, base_directory):
     run_id = exported(graph, result, "DreamBoothTrain").removesuffix(".safetensors")
     embeddings = base_directory / "models" / "embeddings"
     first = load_file(embeddings / exported(graph, result, "TextualInversionTrain"))["emb_params"]
-    then = load_file(embeddings / f"{run_id}.safetensors")["emb_params"]
+    word = run_id.replace(" ", "-")
+    then = load_file(embeddings / f"{word}.safetensors")["emb_params"]
     assert first.shape == then.shape == (2, 768)
     assert 0 < np.abs(then - first).max() < 0.01  # it went on from there: two steps of 1e-3
 
     picture = shown(server, result, node(graph, "SaveImage"))
     prompt = graph[node(graph, "PrimitiveStringMultiline")]["inputs"]["value"]
 
-    def sampled(loader: dict, text: str):
+    def sampled(loader: dict, text: str | list):
         again = picture_graph(loader, text)
         again["sample"]["inputs"] |= {"seed": 1, "steps": 4, "cfg": 1.0}
         return shown(server, server.run(again), "save")
@@ -62,11 +64,9 @@ def test_inversion_then_dreambooth_gives_both(server, pivotal, base_directory):
     loaded = {"class_type": "LoadFinetuned", "inputs": {"run": run_id}}
     assert same(sampled(loaded, prompt), picture)
     built_in = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": f"{run_id}.safetensors"}}
-    assert same(sampled(built_in, prompt.replace("mysks", f"embedding:{run_id}")), picture)
+    assert same(sampled(built_in, prompt.replace("mysks", f"embedding:{word}")), picture)
     assert not same(sampled(built_in, prompt), picture)
-    trigger = picture_graph(loaded, ["loader", 3])
-    trigger["sample"]["inputs"] |= {"steps": 4}
-    assert not same(shown(server, server.run(trigger), "save"), sampled(loaded, "a toy"))
+    assert same(sampled(loaded, ["loader", 3]), sampled(loaded, "mysks plush toy"))
 
 
 def test_the_clip_of_an_inversion_is_enough_to_train_on_from_it(server, pivotal, base_directory):
@@ -79,10 +79,22 @@ def test_the_clip_of_an_inversion_is_enough_to_train_on_from_it(server, pivotal,
     assert exported(by_clip, server.run(by_clip), "DreamBoothTrain") == run_id  # the same run, found again
 
 
-def test_an_embedding_that_is_not_there_is_named(server, pivotal):
+def test_only_embeddings_of_comfyuis_folders_are_read(server, pivotal, base_directory):
+    secret = base_directory / "models" / "secret.safetensors"
+    save_file({"emb_params": np.zeros((1, 768), dtype=np.float32)}, secret)
     graph = json.loads(json.dumps(pivotal[0]))
-    graph[node(graph, "DreamBoothTrain")]["inputs"]["embedding"] = "../../secret"
-    with pytest.raises(Failed, match=r"no embedding '\.\./\.\./secret' that can be read"):
+    for name in ("../secret", str(secret), "nothing"):
+        graph[node(graph, "DreamBoothTrain")]["inputs"]["embedding"] = name
+        with pytest.raises(Failed, match=f"no embedding '{name}' that can be read"):
+            server.run(graph)
+
+
+@pytest.mark.parametrize("tensors", [{}, {"a": np.zeros(())}, {"a": np.zeros((2, 2, 768))}, {"a": np.zeros((1, 1024))}])
+def test_files_that_are_no_embedding_are_named(server, pivotal, base_directory, tensors):
+    save_file(tensors, base_directory / "models" / "embeddings" / "strange.safetensors")
+    graph = json.loads(json.dumps(pivotal[0]))
+    graph[node(graph, "DreamBoothTrain")]["inputs"]["embedding"] = "strange"
+    with pytest.raises(Failed, match="embedding 'strange'"):
         server.run(graph)
 
 

@@ -18,10 +18,9 @@ from demo import photos
 from trainer import worker
 from trainer.captions import caption_with_token
 from trainer.config import Settings
-from trainer.embedding import EMBEDDING_KEY
 from trainer.events import Reporter, Stopped, StopRequest
 from trainer.photos import Dataset, read_folder
-from trainer.rundir import Run, RunDir, write_json
+from trainer.rundir import EMBEDDING_KEY, Run, RunDir, write_json
 
 ROOT = Path(__file__).parent.parent.parent
 TOKENIZER = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".host" / "ComfyUI") / "comfy" / "sd1_tokenizer"

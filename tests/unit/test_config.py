@@ -46,6 +46,17 @@ def test_what_does_not_change_the_result_does_not_decide_it():
     assert quick != Settings(**(GOOD | {"seed": 1})).deciding()
 
 
+def test_a_setting_at_its_default_is_not_in_the_key():
+    """So a new setting leaves the runs of older versions findable."""
+    assert Settings(**GOOD, vectors=1, ema_decay=0.0).deciding() == Settings(**GOOD).deciding() == GOOD
+    assert Settings(**GOOD, vectors=2).deciding() == GOOD | {"vectors": 2}
+
+
+def test_the_trigger_has_the_class_where_training_saw_it():
+    assert Settings(**GOOD, class_word="toy").trigger("embedding:x") == "embedding:x toy"
+    assert Settings(**GOOD, class_word="toy", template_set="style").trigger("mysks") == "mysks"
+
+
 @pytest.mark.parametrize("token", ["", "  ", "two words", "../x", "con", "a/b", "naïve", "x" * 65, "emb:x", "a\nb"])
 def test_tokens_that_cannot_be_a_word_and_a_file_are_refused(token):
     with pytest.raises(ValueError, match="token"):

@@ -127,4 +127,5 @@ def method_inputs() -> list[io.Input]:
             "of a file in models/embeddings. Your word then means it, and train says whether it learns on (all but unet). "
             "Empty: that of the CLIP, where it comes from a node of this pack.",
         ),
+        common["keep_state"],
     ]

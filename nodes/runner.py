@@ -1,10 +1,10 @@
 """Start the worker on a run, relay what it says, stop it when asked."""
 
 import contextlib
-import json
 import logging
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..trainer.events import read_event
 from ..trainer.needs import in_words, needs, refusal
-from ..trainer.rundir import Run, RunDir, read_json, write_json
+from ..trainer.rundir import Run, RunDir, partial_file, read_json, shorter_run, write_json
 from . import device, host
 
 log = logging.getLogger("subject_trainer")
@@ -58,6 +59,8 @@ def train(
         write_json(run_dir.run_json, run.to_json())
         if embedding and not run_dir.embedding.is_file():
             embedding.save(run_dir.embedding)
+        if not run_dir.checkpoint.is_file():
+            progress.text(lengthen(run, run_dir))
         if not run_dir.base.is_file():
             progress.text("Saving the base model")
             base.save(run_dir.base)
@@ -76,6 +79,22 @@ def train(
     if run_dir.grid.is_file():
         shown["images"] = [host.output_picture(run_dir.grid)]
     return Finished(found, {"loss": losses}, shown)
+
+
+def lengthen(run: Run, run_dir: RunDir) -> str:
+    """Begin with the state of the same run with fewer steps, where that equals having asked for all steps at once; in words."""
+    shorter = shorter_run(run, run_dir.path.parent)
+    if shorter is None:
+        return "Beginning"
+    if run.settings.lr_scheduler != "constant" or run.settings.early_stopping != "off":
+        text = f"Beginning anew: {shorter.path.name} cannot be made longer, its lr_scheduler or early_stopping goes by the steps"
+    else:
+        for there, here in ((shorter.metrics, run_dir.metrics), (shorter.checkpoint, run_dir.checkpoint)):
+            with partial_file(here) as partial:
+                shutil.copyfile(there, partial)
+        text = f"Going on from the state of {shorter.path.name}"
+    log.info("%s: %s", run.id, text)
+    return text
 
 
 def check_needs(run: Run, run_dir: RunDir, base: host.Base) -> str:
@@ -118,17 +137,18 @@ def _run_worker(run_dir: RunDir, devices: int, progress: host.NodeProgress) -> N
     pipe = subprocess.PIPE
     with (
         run_dir.log.open("ab") as stderr,
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stderr, encoding="utf-8", **group) as worker,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stderr, encoding="utf-8", errors="replace", **group) as worker,
     ):
         events: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=_read_lines, args=(worker.stdout, events), daemon=True).start()
+        heard = {"phase": "", "error": ""}
         try:
-            error = _relay(run_dir, events, progress)
+            _relay(run_dir, events, progress, heard)
         except BaseException:
-            _stop(worker, progress)
+            _stop(worker, progress, saves=heard["phase"] == "training")
             raise
-    if error or worker.returncode:
-        raise RuntimeError(error or _unexpected_end(worker.returncode, run_dir))
+    if heard["error"] or worker.returncode:
+        raise RuntimeError(heard["error"] or _unexpected_end(worker.returncode, run_dir))
 
 
 def worker_command(run_dir: RunDir, where: str, devices: int) -> list[str]:
@@ -146,9 +166,9 @@ def _read_lines(stream, events: queue.Queue) -> None:
     events.put(None)
 
 
-def _relay(run_dir: RunDir, events: queue.Queue, progress: host.NodeProgress) -> str:
-    """Show the worker's events until it ends; its error, "" when it had none."""
-    error, logged = "", 0.0
+def _relay(run_dir: RunDir, events: queue.Queue, progress: host.NodeProgress, heard: dict[str, str]) -> None:
+    """Show the worker's events until it ends, and note in `heard` the phase it is in and its error."""
+    logged = 0.0
     while True:
         host.check_interrupted()
         try:
@@ -156,13 +176,16 @@ def _relay(run_dir: RunDir, events: queue.Queue, progress: host.NodeProgress) ->
         except queue.Empty:
             continue
         if line is None:
-            return error
-        event = json.loads(line)
-        if event["event"] == "error":
-            error = event["text"]
+            return
+        event = read_event(line)
+        if event is None:
+            log.warning("%s: %s", run_dir.path.name, line.rstrip()[:500])
+        elif event["event"] == "error":
+            heard["error"] = event["text"]
         elif event["event"] == "warning":
             log.warning("%s: %s", run_dir.path.name, event["text"])
         elif event["event"] in ("phase", "step"):
+            heard["phase"] = event["phase"]
             text = describe(event)
             if event["event"] == "phase" or time.monotonic() - logged > LOG_SECONDS:
                 log.info("%s: %s", run_dir.path.name, text)
@@ -185,13 +208,16 @@ def describe(event: dict) -> str:
     return text
 
 
-def _stop(worker: subprocess.Popen, progress: host.NodeProgress) -> None:
-    """Ask the worker to save its state and leave; end it when it does not."""
-    progress.text("Stopping: saving the state")
+def _stop(worker: subprocess.Popen, progress: host.NodeProgress, saves: bool) -> None:
+    """Ask the worker to save its state and leave; end it when it does not, or at once where there is nothing new to save.
+
+    Files are written whole or not at all, so that ending it can cost no more than that.
+    """
+    progress.text("Stopping: saving the state" if saves else "Stopping")
     with contextlib.suppress(OSError):  # it is gone already
         worker.stdin.close()
     try:
-        worker.wait(STOP_SECONDS)
+        worker.wait(STOP_SECONDS if saves else POLL_SECONDS)
     except subprocess.TimeoutExpired:
         if sys.platform == "win32":
             worker.kill()

@@ -98,6 +98,7 @@ class TextualInversionTrain(io.ComfyNode):
                 common["noise_offset"],
                 common["ema_decay"],
                 common["devices"],
+                common["keep_state"],
             ],
             outputs=[
                 io.Clip.Output("trained_clip", display_name="CLIP", tooltip="A text encoder that understands the token."),

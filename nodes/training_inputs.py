@@ -132,6 +132,14 @@ def common_inputs() -> dict[str, io.Input]:
             1,
             "GPUs of this computer that share the batch. The result is the same.",
         ),
+        io.Boolean.Input(
+            "keep_state",
+            optional=True,
+            default=False,
+            advanced=True,
+            tooltip="Keep the saved state when the run is finished (as large as what is trained, three times), so that the same "
+            "run with more steps goes on from there. A run that was stopped goes on in any case.",
+        ),
     ]
     return {each.id: each for each in inputs}
 

@@ -10,6 +10,7 @@ Exit code: 0 finished or stopped, 1 failed (an `error` event says why).
 
 import argparse
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -18,6 +19,10 @@ from pathlib import Path
 # modules not importable without it. (The Windows portable interpreter does not put the script's folder first.)
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
+
+
+NO_MEMORY = r"can't allocate memory|[Cc]annot allocate memory|os error 12\)|not enough memory|can't start new thread"
+"""How libraries say so that have no error of their own for it."""
 
 
 def main() -> int:
@@ -44,18 +49,23 @@ def main() -> int:
         reporter.emit("stopped")
     except Exception as error:
         traceback.print_exc()
-        reporter.emit("error", text=describe(error))
+        reporter.emit("error", text=describe(error, args.run_dir))
         return 1
     return 0
 
 
-def describe(error: Exception) -> str:
-    """One sentence for the artist."""
+def describe(error: Exception, run_dir: Path) -> str:
+    """What went wrong, for the artist; out of memory with what the run needs and how it needs less."""
     kind = type(error).__name__
-    if kind == "OutOfMemoryError" or isinstance(error, MemoryError):
+    if kind == "OutOfMemoryError" or isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error)):
+        from trainer.needs import GB, needs, remedies
+        from trainer.rundir import RunDir
+
+        run = RunDir(run_dir).load_run()
+        memory = needs(run.settings, run.dataset.resolution).memory / GB
         return (
-            "The device ran out of memory. Turn on gradient checkpointing, lower the batch size or the resolution, "
-            "and close other programs that use the device."
+            f"The memory ran out: with SD v1.5 this run needs about {memory:.1f} GB on the device. Close other programs that use "
+            f"it, or make the run need less with: {remedies(run.settings)}."
         )
     if isinstance(error, OSError) and error.errno == 28:
         return f"The disk is full: {error.filename or 'the output folder'}. Free some space and queue the graph again."

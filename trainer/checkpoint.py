@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -74,9 +74,25 @@ def load_state(
     ema: EMAModel | None,
     accelerator: Accelerator,
 ) -> int:
-    """The number of steps done; 0 and nothing touched when there is no saved state."""
+    """The number of steps done; 0 and nothing touched when there is no saved state. ValueError when it cannot be read."""
     if not path.is_file():
         return 0
+    try:
+        return _load_state(path, params, optimizer, ema, accelerator)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"The saved state {path} cannot be read ({type(error).__name__}: {error}). Delete this file and queue the graph "
+            "again: the run then begins anew."
+        ) from error
+
+
+def _load_state(
+    path: Path,
+    params: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    ema: EMAModel | None,
+    accelerator: Accelerator,
+) -> int:
     with safe_open(path, "pt") as file:
         metadata = {key: json.loads(value) for key, value in file.metadata().items()}
         state = {int(index): numbers for index, numbers in metadata["optimizer"].items()}

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict, dataclass, fields
+from typing import get_origin
 
 METHODS = ("dreambooth", "textual_inversion")
 PRECISIONS = ("bf16", "fp16", "fp32")
@@ -14,7 +15,7 @@ EARLY_STOPPING = ("off", "export_best", "stop_and_export_best")
 MAX_STEPS, MAX_BATCH = 200_000, 64
 MAX_CLASS_IMAGES, MAX_SAMPLE_PROMPTS, MAX_VECTORS = 2000, 16, 64
 
-NOT_DECIDING = ("gradient_checkpointing", "checkpoint_every", "devices")
+NOT_DECIDING = ("gradient_checkpointing", "checkpoint_every", "devices", "keep_state")
 """Settings that change how fast a result is reached, and not the result."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -131,10 +132,16 @@ class Settings:
     """Compute the forward pass twice a step to keep few of its activations in memory."""
     checkpoint_every: int = 500
     """Steps between two saved states."""
+    keep_state: bool = False
+    """Keep the saved state of the finished run, so that it can be made longer."""
     devices: int = 1
     """Processes, each with a device of its own, that share the batch."""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), get_origin(field.type) or field.type
+            if not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
+                raise ValueError(f"{field.name} is {value!r}; it must be a {kind.__name__}.")
         check_token(self.token)
         for name, low, high in (
             ("steps", 1, MAX_STEPS),

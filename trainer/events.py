@@ -13,6 +13,20 @@ class Stopped(Exception):
     """The host asked the worker to stop, or died. What was done so far has been saved."""
 
 
+def read_event(line: str) -> dict | None:
+    """The event of a line of the worker's; None when the line is something else. Unknown fields are left out."""
+    kinds = {"event": str, "text": str, "phase": str, "step": int, "total": int, "loss": float | int, "seconds_left": float | int}
+    try:
+        given = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(given, dict):
+        return None
+    event = {name: value for name, value in given.items() if name in kinds and isinstance(value, kinds[name])}
+    needed = {"phase": {"phase", "total"}, "step": {"phase", "step", "total"}, "error": {"text"}, "warning": {"text"}}
+    return event if "event" in event and needed.get(event["event"], set()) <= event.keys() else None
+
+
 class Reporter:
     """Writes events. Libraries that print must not disturb them: give it the real stdout and redirect `sys.stdout`."""
 

@@ -19,7 +19,7 @@ from .checkpoint import load_best, load_state, save_best, save_state
 from .config import Settings
 from .events import Reporter, Stopped, StopRequest
 from .optimizers import ParamGroup, make_optimizer
-from .rundir import RunDir, partial_file
+from .rundir import RunDir, partial_file, read_metrics
 
 FLUSH_SECONDS = 1.0
 PATIENCE = 3
@@ -58,15 +58,13 @@ class Metrics:
     def __init__(self, run_dir: RunDir, start: int, writes: bool):
         self.measured: list[dict] = []
         """Measurements so far, {"step": ..., "held_out": ...}."""
-        kept: list[str] = []
-        if start and run_dir.metrics.is_file():  # lines after the checkpoint belong to steps that will run again
-            lines = run_dir.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start]
-            self.measured = [entry for entry in map(json.loads, kept) if "loss" not in entry]
+        # Entries after the checkpoint belong to steps that will run again.
+        kept = [entry for entry in read_metrics(run_dir.metrics) if entry["step"] <= start] if start else []
+        self.measured = [entry for entry in kept if "loss" not in entry]
         self._file = None
         if writes:
             with partial_file(run_dir.metrics) as partial:
-                partial.write_text("".join(kept), encoding="utf-8")
+                partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
             self._file = run_dir.metrics.open("a", encoding="utf-8")
         self._pending: list[tuple[int, Tensor, float]] = []
         self._flushed = time.monotonic()
@@ -92,12 +90,23 @@ class Metrics:
                     f"The loss became {loss} at step {step + 1}: training diverged. "
                     "Lower the learning rate, or set precision to fp32."
                 )
+            if loss == 0:  # noise cannot be predicted exactly
+                raise TrainingError(
+                    f"The loss became exactly 0 at step {step + 1}: the model or the photos' latents are broken. "
+                    "Try another base checkpoint, or set precision to fp32."
+                )
             self._write({"step": step + 1, "loss": loss, "learning_rate": learning_rate})
         if self._file:
             self._file.flush()
         self._pending.clear()
         self._flushed = time.monotonic()
         return losses[-1] if losses else math.nan
+
+    def sync(self) -> None:
+        """Flush, and on to the disk: a saved state must not be newer than its metrics, whatever happens then."""
+        self.flush()
+        if self._file:
+            os.fsync(self._file.fileno())
 
     def _write(self, entry: dict) -> None:
         if self._file:
@@ -209,7 +218,7 @@ def run_steps(
         stopping = _anyone(accelerator, bool(stop))
         # After the last step too: the export may fail for want of disk space.
         if stopping or done % settings.checkpoint_every == 0 or done == settings.steps or _is_over(metrics.measured, settings):
-            metrics.flush()
+            metrics.sync()
             check_finite(params)
             if main:
                 save_state(run_dir.checkpoint, done, params, optimizer, ema, accelerator)

@@ -82,21 +82,25 @@ def in_words(found: Needs, seconds: float) -> str:
     return f"Needs about {found.memory / GB:.1f} GB of memory on the device, {found.disk / GB:.1f} GB of disk, and {time}"
 
 
+def remedies(settings: Settings) -> str:
+    """What makes a run of these settings need less memory on the device."""
+    listed = [
+        "gradient_checkpointing on" if not settings.gradient_checkpointing else "",
+        "a smaller batch_size (gradient_accumulation_steps makes up for it)" if settings.batch_size > 1 else "",
+        "optimizer adamw_8bit" if settings.optimizer in ("adamw", "prodigy") else "",
+        "ema_decay 0" if settings.ema_decay else "",
+        "train 'lora'" if settings.method == "dreambooth" and settings.train != "lora" else "",
+        "a lower resolution",
+    ]
+    return ", ".join(remedy for remedy in listed if remedy)
+
+
 def refusal(found: Needs, settings: Settings, device_bytes: float, disk_bytes: float) -> str:
     """What cannot fit, with numbers and a remedy; "" when all fits."""
     if found.memory > device_bytes:
-        remedies = [
-            "gradient_checkpointing on" if not settings.gradient_checkpointing else "",
-            "a smaller batch_size (gradient_accumulation_steps makes up for it)" if settings.batch_size > 1 else "",
-            "optimizer adamw_8bit" if settings.optimizer in ("adamw", "prodigy") else "",
-            "ema_decay 0" if settings.ema_decay else "",
-            "train 'lora'" if settings.method == "dreambooth" and settings.train != "lora" else "",
-            "a lower resolution",
-        ]
-        listed = ", ".join(remedy for remedy in remedies if remedy)
         return (
             f"This run needs about {found.memory / GB:.1f} GB of memory on the device, which has {device_bytes / GB:.1f} GB. "
-            f"It becomes less with: {listed}."
+            f"It becomes less with: {remedies(settings)}."
         )
     if found.disk > disk_bytes:
         return (

@@ -16,6 +16,8 @@ from PIL import Image, ImageOps
 from .framing import CROPS, GRID, augment, frame_size, prepare
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+"""Nothing else, whatever a file is called: some of Pillow's readers start other programs."""
 # Formats that photo folders often hold and that we cannot read: named rather than silently passed over.
 FOREIGN_SUFFIXES = (
     ".heic",
@@ -149,7 +151,7 @@ def decode_photo(raw: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own, named limit follows
-            image = Image.open(io.BytesIO(raw))
+            image = Image.open(io.BytesIO(raw), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         image.load()
@@ -282,6 +284,12 @@ def _warnings(dataset: Dataset) -> tuple[str, ...]:
     if small:
         listed = ", ".join(f"{Path(p.path).name} ({p.width}x{p.height})" for p in small)
         notes.append(f"{len(small)} of {len(photos)} photos are smaller than {resolution} pixels and will be enlarged: {listed}.")
+    by_content: dict[str, list[str]] = {}
+    for photo in photos:
+        by_content.setdefault(photo.sha256, []).append(Path(photo.path).name)
+    twice = [" and ".join(names) for names in by_content.values() if len(names) > 1]
+    if twice:
+        notes.append(f"The same photo more than once: {', '.join(twice)}. Remove what is too many, or it counts double.")
     if resolution % 64:
         notes.append(f"The resolution {resolution} works, but a multiple of 64 suits SD v1.5 better.")
     if dataset.crop == "bucket":

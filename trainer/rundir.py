@@ -5,7 +5,7 @@
     base.safetensors   the base model; only while the run is unfinished
     embedding.safetensors   the vectors that the token starts from, if an embedding was given
     metrics.jsonl      one line a step (step, loss, learning_rate), one a measurement (step, held_out, trained, class)
-    checkpoint.safetensors   newest complete state; only while the run is unfinished
+    checkpoint.safetensors   newest complete state; only while the run is unfinished, unless keep_state is set
     best.safetensors   the weights with the lowest held-out loss, if wanted; only while the run is unfinished
     samples/           step-000500-0.png: picture of prompt 0 after 500 steps; grid.jpg: all of them
     log.txt            what the worker and its libraries said
@@ -19,8 +19,8 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .config import Settings
@@ -75,15 +75,18 @@ class Run:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError("run.json is not of this version's format.")
         try:
+            names = ("name", "base_fingerprint", "export_path", "tokenizer_path", "base_checkpoint")
+            texts = {"embedding": "", "embedding_path": ""} | {k: data[k] for k in names}  # older runs have no embedding
+            texts |= {k: data[k] for k in ("embedding", "embedding_path") if k in data}
+            if not all(isinstance(text, str) for text in texts.values()):
+                raise TypeError("a name or path is not text")
             return cls(
                 settings=Settings(**{**data["settings"], "sample_prompts": tuple(data["settings"]["sample_prompts"])}),
                 dataset=Dataset.from_json(data["dataset"]),
                 class_dataset=Dataset.from_json(data["class_dataset"]) if data["class_dataset"] else None,
-                embedding=data.get("embedding", ""),  # older runs have none
-                embedding_path=data.get("embedding_path", ""),
-                **{k: data[k] for k in ("name", "base_fingerprint", "export_path", "tokenizer_path", "base_checkpoint")},
+                **texts,
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"run.json is damaged: {error}") from None
 
 
@@ -116,19 +119,24 @@ class RunDir:
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
 
-    def _metrics(self) -> list[dict]:
-        if not self.metrics.is_file():
-            return []
-        with self.metrics.open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file if line.endswith("\n")]
-
     def losses(self) -> list[float]:
         """The loss of every step so far."""
-        return [line["loss"] for line in self._metrics() if "loss" in line]
+        return [entry["loss"] for entry in read_metrics(self.metrics) if "loss" in entry]
 
     def measurements(self) -> list[dict]:
         """The losses under fixed noise: {"step": after so many steps, "trained", "held_out" and "class" where there are any}."""
-        return [line for line in self._metrics() if "loss" not in line]
+        return [entry for entry in read_metrics(self.metrics) if "loss" not in entry]
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The entries of metrics.jsonl, {"step": n, name: number, ...}. Other lines, as a power loss may leave, are passed over."""
+    entries = []
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+        with suppress(ValueError, RecursionError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+                entries += [entry] if all(isinstance(value, int | float) for value in entry.values()) else []
+    return entries
 
 
 def read_json(path: Path):
@@ -163,6 +171,21 @@ def partial_file(path: Path) -> Iterator[Path]:
 def write_json(path: Path, data) -> None:
     with partial_file(path) as partial:
         partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def shorter_run(run: Run, root: Path) -> RunDir | None:
+    """The newest run under `root` that has a saved state and asks for the same as `run`, but for fewer steps."""
+    found = []
+    for path in root.glob(f"*/{RunDir(root).checkpoint.name}"):
+        other = RunDir(path.parent)
+        with suppress(OSError, ValueError):
+            given = other.load_run()
+            # What is measured and drawn on the way changes no weight.
+            lengths = {name: getattr(given.settings, name) for name in ("steps", "validate_every", "sample_every")}
+            alike = replace(run, settings=replace(run.settings, **lengths))
+            if given.settings.steps < run.settings.steps and alike.key == given.key:
+                found.append(other)
+    return max(found, key=lambda other: other.checkpoint.stat().st_mtime, default=None)
 
 
 def finished_runs(root: Path) -> list[RunDir]:

@@ -62,5 +62,5 @@ def _finish(run_dir: RunDir, run: Run, exported: dict, reporter: Reporter) -> No
             "seconds": {phase: round(seconds, 2) for phase, seconds in reporter.seconds.items()},
         },
     )
-    for leftover in (run_dir.checkpoint, run_dir.best, run_dir.base):
+    for leftover in (run_dir.best, run_dir.base, *([] if run.settings.keep_state else [run_dir.checkpoint])):
         leftover.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from demo.run import adapt, node
@@ -32,6 +33,18 @@ def base_directory(tmp_path_factory, standin_base, photo_folder) -> Path:
 def start_server(base_directory):
     """Start another server on the same folders, as a restart does."""
     return lambda: Server(base_directory, port=free_port(), cpu=True)
+
+
+@pytest.fixture(scope="session")
+def workers(base_directory):
+    """The worker processes that any server on these folders has running."""
+
+    def found() -> list[psutil.Process]:
+        processes = psutil.process_iter(["cmdline"])
+        lines = [(process, " ".join(process.info["cmdline"] or ())) for process in processes]
+        return [process for process, line in lines if "__main__.py" in line and str(base_directory) in line]
+
+    return found
 
 
 @pytest.fixture(scope="session")

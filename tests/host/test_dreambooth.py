@@ -131,6 +131,24 @@ def test_an_edited_caption_is_a_new_run(server, quick_graph, base_directory):
         caption.write_text(original)
 
 
+def test_a_finished_run_is_made_longer(server, quick_graph, base_directory):
+    train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
+    train |= {"name": "longer", "keep_state": True, "lr_scheduler": "constant"}
+    server.run(quick_graph)
+    texts = []
+    train |= {"steps": 3, "keep_state": False}
+    result = server.run(quick_graph, on_text=lambda _, text: texts.append(text))
+    assert any(text.startswith("Going on from the state of longer-") for text in texts)
+    assert result.outputs[node(quick_graph, "DreamBoothTrain")]["text"][0].startswith("3 steps")
+    logs = [path.read_text() for path in (base_directory / "output" / "finetune").glob("longer-*/log.txt")]
+    assert sum("resuming after step 2" in log for log in logs) == 1
+    train |= {"steps": 4, "lr_scheduler": "cosine", "keep_state": True}
+    server.run(quick_graph)
+    train["steps"] = 5
+    server.run(quick_graph, on_text=lambda _, text: texts.append(text))
+    assert any(text.startswith("Beginning anew: longer-") for text in texts)
+
+
 def test_comfyuis_own_loss_plot_takes_our_losses(server, quick_graph):
     result = server.run(quick_graph)
     assert shown(server, result, node(quick_graph, "LossGraphNode")).size == (840, 520)

@@ -131,6 +131,14 @@ def test_small_photos_and_odd_sizes_are_warned_of(tmp_path):
     assert "multiple of 64" in odd
 
 
+def test_the_same_photo_twice_is_warned_of(tmp_path):
+    for name in ("a.png", "copy of a.png"):
+        save(tmp_path, name)
+    save(tmp_path, "b.png", colour=(1, 2, 3))
+    (note,) = read_folder(tmp_path, 64)[0].warnings
+    assert "more than once: a.png and copy of a.png." in note
+
+
 @pytest.mark.parametrize("resolution", [500, 513, 8, 4096])
 def test_impossible_resolutions_are_refused_with_a_remedy(resolution):
     with pytest.raises(ValueError, match=f"resolution {resolution}"):

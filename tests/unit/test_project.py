@@ -10,7 +10,7 @@ else:
     import tomli as tomllib  # pytest brings it
 
 ROOT = Path(__file__).parent.parent.parent
-PLAIN_DATA = {"captions", "config", "framing", "needs", "photos", "rundir"}
+PLAIN_DATA = {"captions", "config", "events", "framing", "needs", "photos", "rundir", "templates"}
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "execution", "nodes"}
 HEAVY = {"diffusers", "bitsandbytes", "peft", "accelerate", "transformers"}
 

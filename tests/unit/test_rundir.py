@@ -5,7 +5,7 @@ import pytest
 
 from trainer.config import Settings
 from trainer.photos import Dataset, Photo
-from trainer.rundir import Run, RunDir, finished_runs, partial_file, write_json
+from trainer.rundir import Run, RunDir, finished_runs, partial_file, shorter_run, write_json
 
 
 @pytest.fixture
@@ -63,6 +63,26 @@ def test_only_finished_runs_are_listed(tmp_path):
     write_json(tmp_path / "finished" / "result.json", {})
     assert [r.path.name for r in finished_runs(tmp_path)] == ["finished"]
     assert finished_runs(tmp_path / "nowhere") == []
+
+
+def test_the_same_run_with_fewer_steps_is_found_if_it_has_a_state(run, tmp_path):
+    def made(name: str, **changes) -> RunDir:
+        run_dir = RunDir(tmp_path / f"toy-{name}")
+        run_dir.path.mkdir()
+        write_json(run_dir.run_json, replace(run, settings=replace(run.settings, **changes)).to_json())
+        run_dir.checkpoint.touch()
+        return run_dir
+
+    longer = replace(run, settings=replace(run.settings, steps=20, validate_every=4))
+    assert shorter_run(longer, tmp_path) is None
+    made("other-seed", seed=1)
+    made("no-state").checkpoint.unlink()
+    made("as-long", steps=20)
+    assert shorter_run(longer, tmp_path) is None
+    wanted = made("shorter", validate_every=2)
+    made("damaged").run_json.write_text("{}")
+    assert shorter_run(longer, tmp_path) == wanted
+    assert shorter_run(replace(longer, base_fingerprint="x"), tmp_path) is None
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path):

@@ -1,0 +1,75 @@
+"""What ends a run from outside: nothing is left running, and the same graph queued again goes on to the same result."""
+
+import os
+import random
+import signal
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from demo.run import node
+from demo.server import Failed, ServerError
+
+KILLS = 5
+SECONDS = 120
+
+
+def trained(graph: dict, result, base_directory) -> dict:
+    file = result.outputs[node(graph, "DreamBoothTrain")]["text"][0].splitlines()[-1]
+    return load_file(base_directory / "output" / "checkpoints" / file)
+
+
+def test_a_killed_server_costs_nothing(start_server, server, workers, quick_graph, base_directory):
+    train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
+    train |= {"name": "never-killed", "steps": 24, "batch_size": 1, "checkpoint_every": 3}
+    whole = trained(quick_graph, server.run(quick_graph), base_directory)
+
+    def check(result) -> None:
+        ended = trained(quick_graph, result, base_directory)
+        assert ended.keys() == whole.keys()
+        assert all((ended[name] == whole[name]).all() for name in whole)
+
+    train["name"] = "killed"
+    rng, phases = random.Random(1), []
+    while len(phases) < KILLS:
+        wanted = rng.randrange(1, 16)  # after so many words of progress
+        with start_server() as mortal:
+            heard = []
+
+            def listen(_, text: str, heard=heard, mortal=mortal, wanted=wanted) -> None:
+                heard.append(text)
+                if len(heard) == wanted:
+                    os.kill(mortal.pid, signal.SIGKILL)
+
+            try:
+                check(mortal.run(quick_graph, on_text=listen))
+                train["name"] = f"killed-{len(phases)}"  # it was done before: another run
+            except ServerError:
+                phases.append(heard[-1].splitlines()[-1])
+        psutil.wait_procs(workers(), timeout=SECONDS)
+        assert workers() == []
+    print(f"\nkilled at: {phases}")
+    with start_server() as last:
+        check(last.run(quick_graph))
+
+
+@pytest.mark.skipif(not hasattr(psutil, "RLIMIT_AS"), reason="limits the memory of a process: Linux only")
+def test_a_run_without_memory_ends_with_a_sentence_and_the_server_goes_on(server, workers, quick_graph):
+    starved = []
+
+    def starve(_, text: str) -> None:
+        if text.startswith("Encoding") and not starved:
+            (worker,) = workers()
+            limit = worker.memory_info().vms + 100_000_000
+            worker.rlimit(psutil.RLIMIT_AS, (limit, limit))
+            starved.append(worker)
+
+    quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]["name"] = "starved"
+    with pytest.raises(
+        Failed, match=r"The memory ran out: with SD v1\.5 this run needs about \d+\.\d GB .* gradient_checkpointing on"
+    ):
+        server.run(quick_graph, on_text=starve)
+    assert starved
+    assert workers() == []
+    assert server.run(quick_graph).outputs[node(quick_graph, "DreamBoothTrain")]["text"][0].startswith("2 steps")

@@ -1,0 +1,145 @@
+"""Whatever ends the worker, at whatever moment: what was saved is whole, and the run ends with the bytes it would have had."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from trainer.__main__ import describe
+from trainer.loop import TrainingError
+from trainer.objective import concepts_loss
+from trainer.rundir import RunDir, shorter_run
+
+from .conftest import DREAMBOOTH, ROOT, work_here
+
+KILLS = int(os.environ.get("FAULT_KILLS", "4"))
+"""25 take about five minutes."""
+SETTINGS = replace(DREAMBOOTH, train="unet_and_token", steps=8, batch_size=1, checkpoint_every=2, ema_decay=0.9)
+
+
+def start(run_dir: RunDir) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "trainer" / "__main__.py"), str(run_dir.path)]
+    with run_dir.log.open("ab") as log:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def same(one: RunDir, two: RunDir) -> bool:
+    first, second = (load_file(run_dir.load_run().export_path) for run_dir in (one, two))
+    return (
+        one.losses() == two.losses()
+        and first.keys() == second.keys()
+        and all(torch.equal(first[name], second[name]) for name in first)
+    )
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(make_run):
+    whole = make_run(SETTINGS, "whole")
+    began = time.monotonic()
+    assert start(whole).wait() == 0
+    seconds = time.monotonic() - began
+    rng, kills, runs, at_step = random.Random(0), 0, [], []
+    while kills < KILLS or not runs[-1].finished:
+        if not runs or runs[-1].finished:
+            runs.append(make_run(SETTINGS, f"broken-{len(runs)}"))
+        worker = start(runs[-1])
+        try:
+            assert worker.wait(rng.uniform(0, seconds) if kills < KILLS else None) == 0
+        except subprocess.TimeoutExpired:
+            worker.kill()  # SIGKILL
+            worker.wait()
+            kills += 1
+            at_step.append(len(runs[-1].losses()))
+        # Nothing half written lies where a whole file is looked for.
+        exported = runs[-1].path.parent / f"{runs[-1].path.name}.safetensors"
+        for file in (runs[-1].checkpoint, exported):
+            if file.is_file():
+                load_file(file)
+    print(f"\n{kills} kills over {len(runs)} runs, at the steps {at_step}")
+    assert all(same(run_dir, whole) for run_dir in runs)
+    left = [p for p in psutil.process_iter(["cmdline"]) if str(runs[0].path.parent) in " ".join(p.info["cmdline"] or ())]
+    assert left == []
+    files = {path.name for run_dir in runs for path in run_dir.path.iterdir()}
+    assert files == {"run.json", "metrics.jsonl", "log.txt", "lock", "result.json"} - ({"lock"} - files)
+
+
+def test_a_saved_state_that_cannot_be_read_is_named(make_run):
+    run_dir = make_run(replace(SETTINGS, train="lora"))
+    work_here(run_dir, stop_after=2)
+    whole = run_dir.checkpoint.read_bytes()
+    for damage in (whole[: len(whole) // 2], b"", whole[:8] + b"x" + whole[9:]):
+        run_dir.checkpoint.write_bytes(damage)
+        with pytest.raises(ValueError, match=r"checkpoint\.safetensors cannot be read .* the run then begins anew"):
+            work_here(run_dir)
+    run_dir.checkpoint.unlink()
+    assert work_here(run_dir)[-1]["event"] == "done"
+
+
+def test_a_loss_of_exactly_zero_stops_the_run_and_keeps_the_last_state(make_run, monkeypatch):
+    run_dir = make_run(replace(SETTINGS, train="lora"))
+    work_here(run_dir, stop_after=2)
+    state = run_dir.checkpoint.read_bytes()
+    monkeypatch.setattr("trainer.dreambooth.concepts_loss", lambda *given: 0.0 * concepts_loss(*given))
+    with pytest.raises(TrainingError, match="exactly 0 at step 3"):
+        work_here(run_dir)
+    assert run_dir.checkpoint.read_bytes() == state
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of so many bytes, or give the one that is mounted another size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def size(count: int) -> Path:
+        options = f"remount,size={count}" if folder.is_mount() else f"size={count}"
+        found = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True)
+        if found.returncode:
+            pytest.skip(f"needs the right to mount a file system: {found.stderr.strip()}")
+        return folder
+
+    yield size
+    if folder.is_mount():
+        subprocess.run(["umount", "--lazy", folder], check=True)  # this process still maps files of it
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_full_disk_costs_nothing_but_the_step(make_run, small_disk):
+    settings = replace(SETTINGS, train="lora", steps=6, checkpoint_every=1)
+    whole, moved = make_run(settings, "whole"), make_run(settings, "moved")
+    work_here(whole, stop_after=2)
+    state = whole.checkpoint.stat().st_size
+    work_here(whole)
+    on_disk = RunDir(small_disk(state * 3 // 2))  # one state fits, the next beside it does not
+    on_disk.run_json.write_bytes(moved.run_json.read_bytes())
+    on_disk.base.symlink_to(moved.base)
+    with pytest.raises(OSError, match="The disk is full") as error:
+        work_here(on_disk)
+    assert "checkpoint.safetensors" in describe(error.value, on_disk.path)
+    assert any(name.startswith("param/") for name in load_file(on_disk.checkpoint))
+    small_disk(state * 10)
+    assert work_here(on_disk)[-1]["event"] == "done"
+    assert same(on_disk, whole)
+
+
+@pytest.mark.parametrize("train", ["lora", "unet_and_token"])
+def test_a_run_made_longer_equals_one_asked_for_at_once(make_run, train):
+    settings = replace(SETTINGS, train=train, steps=5, lr_scheduler="constant", optimizer="adamw_8bit")
+    whole = make_run(settings, "whole")
+    work_here(whole)
+    shorter = make_run(replace(settings, steps=2, keep_state=True), "shorter")
+    work_here(shorter)
+    longer = make_run(settings, "longer")
+    assert shorter_run(longer.load_run(), longer.path.parent) == shorter
+    for there, here in ((shorter.metrics, longer.metrics), (shorter.checkpoint, longer.checkpoint)):
+        here.write_bytes(there.read_bytes())
+    work_here(longer)
+    assert same(longer, whole)
+    assert not whole.checkpoint.exists()

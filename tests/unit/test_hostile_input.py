@@ -1,0 +1,225 @@
+"""Whatever a stranger can write into names, files and folders is either taken as meant or refused with a ValueError."""
+
+import io
+import json
+import random
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path, PureWindowsPath
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from trainer.captions import caption_with_token, class_prompt, fill_template, has_word, split_at_word
+from trainer.config import Settings, check_name, check_token
+from trainer.events import read_event
+from trainer.photos import Dataset, Photo, decode_photo, read_captions
+from trainer.rundir import Run, read_metrics
+
+FUZZED = 2400
+NASTY = st.sampled_from(
+    [
+        ".",
+        "..",
+        "/",
+        "\\",
+        ":",
+        "\0",
+        "\n",
+        "con",
+        "NUL.txt",
+        "COM1",
+        "C:",
+        "\\\\host\\share",
+        "~",
+        "%",
+        "‮",
+        "ﬁ",
+        "．．",
+        "😀",
+        " ",
+    ]
+)
+TEXT = st.one_of(st.text(max_size=80), st.lists(st.one_of(NASTY, st.text(max_size=6)), max_size=8).map("".join))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(TEXT)
+def test_a_name_stays_one_file_name_on_every_system(text):
+    for check in (check_name, check_token):
+        try:
+            name = check(text)
+        except ValueError:
+            continue
+        assert Path(name).name == PureWindowsPath(name).name == name
+        assert not PureWindowsPath(name).is_reserved() if hasattr(PureWindowsPath, "is_reserved") else True
+        assert name not in (".", "..")
+        assert name.isprintable()
+        assert name == name.strip()
+
+
+@given(TEXT, st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True), TEXT)
+def test_every_caption_gets_its_token_and_keeps_its_words(caption, token, class_word):
+    class_word = " ".join(class_word.split())
+    taught = caption_with_token(caption, token, class_word)
+    assert has_word(taught, token)
+    assert len(split_at_word(taught, token)) >= 2
+    assert class_prompt("a photo of {token} {class}", class_word).startswith("a photo of")
+
+
+@given(TEXT)
+def test_a_template_is_filled_or_refused(template):
+    if "{token}" in template:
+        assert "mysks" in fill_template(template, "mysks", "toy")
+    else:
+        with pytest.raises(ValueError, match=r"no \{token\}"):
+            fill_template(template, "mysks", "toy")
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.one_of(st.binary(max_size=300), JSON.map(lambda data: json.dumps(data).encode()), TEXT.map(str.encode)))
+def test_captions_and_metadata_of_any_bytes_are_read_or_named(tmp_path_factory, raw):
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "a.txt").write_bytes(raw)
+    (folder / "metadata.jsonl").write_bytes(raw)
+    try:
+        captions = read_captions(folder, ["a.png"])
+    except ValueError as error:
+        named = str(error)
+        assert "metadata.jsonl" in named
+        return
+    assert "\n" not in captions["a.png"].text
+    assert 1 <= captions["a.png"].repeats <= 100
+
+
+def run() -> dict:
+    photo = Photo(path="/a.png", sha256="ab", width=64, height=64, caption="mysks")
+    made = Run(
+        name="toy",
+        settings=Settings(
+            method="dreambooth", token="mysks", steps=1, batch_size=1, learning_rate=1e-6, seed=0, precision="fp32"
+        ),
+        dataset=Dataset(photos=(photo,), resolution=64),
+        base_fingerprint="cd",
+        export_path="/toy.safetensors",
+        tokenizer_path="/tokenizer",
+    )
+    return json.loads(json.dumps(made.to_json()))
+
+
+@given(JSON, st.sampled_from([*run(), *(f"settings.{name}" for name in asdict(Run.from_json(run()).settings))]))
+def test_a_foreign_run_json_is_read_or_refused(value, place):
+    data = run()
+    where, _, field = place.rpartition(".")
+    (data[where] if where else data)[field or place] = value
+    for given_data in (data, value):
+        with suppress(ValueError):
+            assert isinstance(Run.from_json(given_data), Run)
+
+
+EVENTS = st.dictionaries(st.sampled_from(["event", "phase", "step", "total", "text"]), JSON)
+
+
+@given(st.one_of(TEXT, JSON.map(json.dumps), EVENTS.map(json.dumps)))
+def test_a_line_of_the_worker_is_an_event_or_nothing(line):
+    event = read_event(line)
+    if event and event["event"] == "step":
+        assert isinstance(event["step"], int)
+        assert isinstance(event["phase"], str)
+
+
+LINES = st.lists(JSON.map(json.dumps), max_size=3).map(lambda lines: "\n".join(lines).encode())
+
+
+@settings(deadline=None)
+@given(st.one_of(st.binary(max_size=200), LINES))
+def test_metrics_of_any_bytes_are_numbers_by_step(tmp_path_factory, raw):
+    path = tmp_path_factory.mktemp("run") / "metrics.jsonl"
+    path.write_bytes(raw + b'\n{"step": 3, "loss": 0.5}\n{"step": 4, "lo')
+    assert read_metrics(path)[-1] == {"step": 3, "loss": 0.5}
+
+
+def originals() -> list[bytes]:
+    """Small pictures of every format and kind that we read."""
+    picture = Image.effect_noise((40, 30), 60)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds = [
+        (picture.convert("RGB"), "JPEG", {"exif": exif}),
+        (picture.convert("CMYK"), "JPEG", {}),
+        (picture.convert("RGB"), "JPEG", {"progressive": True}),
+        (picture.convert("RGBA"), "PNG", {}),
+        (picture.convert("P"), "PNG", {"transparency": 3}),
+        (picture.convert("I;16"), "PNG", {}),
+        (picture.convert("1"), "PNG", {}),
+        (picture.convert("RGB"), "WEBP", {"lossless": True}),
+        (picture.convert("RGB"), "WEBP", {"save_all": True, "append_images": [picture.convert("RGB")]}),
+        (picture.convert("RGB"), "BMP", {}),
+        (picture.convert("P"), "BMP", {}),
+    ]
+    found = []
+    for image, kind, options in kinds:
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        found.append(buffer.getvalue())
+    return found
+
+
+def damaged(raw: bytes, rng: random.Random) -> bytes:
+    """Bytes changed, most often in the header; cut; doubled; or with a run of one value."""
+    data = bytearray(raw)
+    for _ in range(rng.choice((1, 2, 8, 40))):
+        place = rng.randrange(min(len(data), rng.choice((64, len(data)))))
+        kind = rng.randrange(5)
+        if kind <= 1:
+            data[place] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+        elif kind == 2:
+            del data[place : place + rng.randrange(1, 9)]
+        elif kind == 3:
+            data[place:place] = bytes([rng.randrange(256)]) * rng.randrange(1, 9)
+        else:
+            data[place : place + 4] = rng.randbytes(4)
+        data = data or bytearray(b"\0")
+    return bytes(data[: rng.randrange(len(data) + 1)] if rng.random() < 0.1 else data)
+
+
+def test_damaged_pictures_are_decoded_or_named():
+    rng, kinds = random.Random(0), originals()
+    counts, slowest = {"decoded": 0, "named": 0}, 0.0
+    for number in range(FUZZED):
+        raw = damaged(kinds[number % len(kinds)], rng)
+        began = time.monotonic()
+        try:
+            image = decode_photo(raw)
+            assert image.mode == "RGB"
+            counts["decoded"] += 1
+        except ValueError:
+            counts["named"] += 1
+        slowest = max(slowest, time.monotonic() - began)
+    print(f"\n{FUZZED} damaged pictures: {counts}, the slowest took {slowest:.2f} s")
+    assert min(counts.values()) > FUZZED // 20  # both ways are tried
+
+
+@pytest.mark.parametrize("size", [(1, 1), (30_000, 10), (10, 30_000)])
+def test_extreme_shapes_are_framed(size):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, "green").save(buffer, "PNG")
+    image = decode_photo(buffer.getvalue())
+    for crop in ("center", "top", "pad", "bucket"):
+        dataset = Dataset(photos=(), resolution=128, crop=crop, view_jitter=0.3, variants=2)
+        photo = Photo(path="/a.png", sha256="ab", width=size[0], height=size[1], caption="")
+        assert {dataset.view(image, photo, number).size for number in (0, 1)} == {dataset.frame_size(photo)}
+
+
+def test_other_formats_in_disguise_are_refused():
+    """Pillow would hand an EPS to Ghostscript."""
+    for raw in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EOF\n", b"GIF89a" + bytes(40)):
+        with pytest.raises(ValueError, match="not an image"):
+            decode_photo(raw)

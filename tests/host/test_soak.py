@@ -46,5 +46,8 @@ def test_thirty_graphs_leave_the_server_as_it_was(server, workers, quick_graph):
         counts[kind] += 1
         assert workers() == []
         memory.append(process.memory_info().rss // 2**20)
+        if kind == "good" and counts["good"] == 3:
+            third = memory[-1]
     print(f"\n{counts}; the server's memory after each, in MB: {memory}")
-    assert memory[-1] <= 1.05 * memory[2]
+    # By the end of its third training ComfyUI holds all the models that it keeps.
+    assert memory[-1] <= 1.05 * third

@@ -1,4 +1,4 @@
-"""The bridge to ComfyUI: folders, base model, embeddings, results, progress. Only device.py and runner.py touch it beside."""
+"""The bridge to ComfyUI: folders, base model, embeddings, results, progress. Its device is asked in device.py."""
 
 import hashlib
 import logging

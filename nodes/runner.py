@@ -89,7 +89,8 @@ def lengthen(run: Run, run_dir: RunDir) -> str:
     if run.settings.lr_scheduler != "constant" or run.settings.early_stopping != "off":
         text = f"Beginning anew: {shorter.path.name} cannot be made longer, its lr_scheduler or early_stopping goes by the steps"
     else:
-        for there, here in ((shorter.metrics, run_dir.metrics), (shorter.checkpoint, run_dir.checkpoint)):
+        # In this order: metrics may be newer than the state, should the shorter run be training now, but not older.
+        for there, here in ((shorter.checkpoint, run_dir.checkpoint), (shorter.metrics, run_dir.metrics)):
             with partial_file(here) as partial:
                 shutil.copyfile(there, partial)
         text = f"Going on from the state of {shorter.path.name}"

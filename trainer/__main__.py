@@ -10,7 +10,6 @@ Exit code: 0 finished or stopped, 1 failed (an `error` event says why).
 
 import argparse
 import os
-import re
 import sys
 import traceback
 from pathlib import Path
@@ -19,10 +18,6 @@ from pathlib import Path
 # modules not importable without it. (The Windows portable interpreter does not put the script's folder first.)
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
-
-
-NO_MEMORY = r"can't allocate memory|[Cc]annot allocate memory|os error 12\)|not enough memory|can't start new thread"
-"""How libraries say so that have no error of their own for it."""
 
 
 def main() -> int:
@@ -56,13 +51,13 @@ def main() -> int:
 
 def describe(error: Exception, run_dir: Path) -> str:
     """What went wrong, for the artist; out of memory with what the run needs and how it needs less."""
-    kind = type(error).__name__
-    if kind == "OutOfMemoryError" or isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error)):
-        from trainer.needs import GB, needs, remedies
-        from trainer.rundir import RunDir
+    from trainer.needs import GB, needs, out_of_memory, remedies
+    from trainer.rundir import RunDir
 
+    kind = type(error).__name__
+    if out_of_memory(error):
         run = RunDir(run_dir).load_run()
-        memory = needs(run.settings, run.dataset.resolution).memory / GB
+        memory = needs(run.settings, run.dataset.resolution, trains_word=bool(run.embedding)).memory / GB
         return (
             f"The memory ran out: with SD v1.5 this run needs about {memory:.1f} GB on the device. Close other programs that use "
             f"it, or make the run need less with: {remedies(run.settings)}."

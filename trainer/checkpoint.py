@@ -1,7 +1,8 @@
 """The newest complete state of a run: trained weights, their average, optimizer, step. Replaced atomically, never edited."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from .needs import out_of_memory
 from .rundir import partial_file
 
 
@@ -67,6 +69,20 @@ def save_state(
     save_tensors(path, _unshared(tensors), {key: json.dumps(value) for key, value in metadata.items()})
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """ValueError, with what to do, when the block finds that the file is not what `save_state` wrote."""
+    try:
+        yield
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+        if out_of_memory(error):  # the file is as good as it was
+            raise
+        raise ValueError(
+            f"The saved state {path} cannot be read ({type(error).__name__}: {error}). Delete this file and queue the graph "
+            "again: the run then begins anew."
+        ) from error
+
+
 def load_state(
     path: Path,
     params: Mapping[str, nn.Parameter],
@@ -77,23 +93,7 @@ def load_state(
     """The number of steps done; 0 and nothing touched when there is no saved state. ValueError when it cannot be read."""
     if not path.is_file():
         return 0
-    try:
-        return _load_state(path, params, optimizer, ema, accelerator)
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
-        raise ValueError(
-            f"The saved state {path} cannot be read ({type(error).__name__}: {error}). Delete this file and queue the graph "
-            "again: the run then begins anew."
-        ) from error
-
-
-def _load_state(
-    path: Path,
-    params: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    ema: EMAModel | None,
-    accelerator: Accelerator,
-) -> int:
-    with safe_open(path, "pt") as file:
+    with _readable(path), safe_open(path, "pt") as file:
         metadata = {key: json.loads(value) for key, value in file.metadata().items()}
         state = {int(index): numbers for index, numbers in metadata["optimizer"].items()}
         shadows = dict(zip(params, ema.shadow_params, strict=True)) if ema else {}
@@ -109,13 +109,13 @@ def _load_state(
             else:
                 with torch.no_grad():
                     (params if kind == "param" else shadows)[name].copy_(file.get_tensor(key))
-    groups = [held | kept for held, kept in zip(optimizer.state_dict()["param_groups"], metadata["groups"], strict=True)]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    if ema:
-        ema.optimization_step = metadata["step"]
-    if accelerator.scaler:
-        accelerator.scaler.load_state_dict(metadata["scaler"])
-    return metadata["step"]
+        groups = [held | kept for held, kept in zip(optimizer.state_dict()["param_groups"], metadata["groups"], strict=True)]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        if ema:
+            ema.optimization_step = metadata["step"]
+        if accelerator.scaler:
+            accelerator.scaler.load_state_dict(metadata["scaler"])
+        return metadata["step"]
 
 
 def save_best(path: Path, step: int, params: Mapping[str, nn.Parameter]) -> None:

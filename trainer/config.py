@@ -16,7 +16,7 @@ MAX_STEPS, MAX_BATCH = 200_000, 64
 MAX_CLASS_IMAGES, MAX_SAMPLE_PROMPTS, MAX_VECTORS = 2000, 16, 64
 
 NOT_DECIDING = ("gradient_checkpointing", "checkpoint_every", "devices", "keep_state")
-"""Settings that change how fast a result is reached, and not the result."""
+"""Settings that do not change the result: how fast it is reached, and what is kept beside it."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAME = re.compile(r"\w[\w .-]{0,63}")

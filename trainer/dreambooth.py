@@ -85,11 +85,12 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
         return concepts_loss(batches, [weight for _, weight in weighted], weights, predict)
 
     text_rate = settings.text_learning_rate or settings.learning_rate
+    word = {"token_rows": text.vectors} if text.vectors is not None and text.vectors.requires_grad else {}
     groups = [
         ParamGroup(unet_params, settings.learning_rate, settings.weight_decay),
         ParamGroup(text.params, text_rate, settings.weight_decay),
         # No decay: it would only make the word weaker.
-        ParamGroup({"token_rows": text.vectors} if text.trains_vectors else {}, text_rate, weight_decay=0.0),
+        ParamGroup(word, text_rate, weight_decay=0.0),
     ]
     outcome = run_steps(
         groups=[group for group in groups if group.params],
@@ -115,7 +116,7 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
         save_tensors(Path(run.export_path), lora_file(unet_params, settings.lora_alpha), metadata(run, exported, "lora"))
     else:
         # The rows of a token that has no vectors of its own are CLIP's, and stay in its table.
-        rows = {} if run.embedding or not text.trains_vectors else dict(zip(text.rows, text.vectors, strict=True))
+        rows = dict(zip(text.rows, text.vectors, strict=True)) if word and not run.embedding else {}
         tensors = checkpoint_tensors(base, unet.state_dict(), text.params, rows)
         save_tensors(Path(run.export_path), tensors, metadata(run, exported, "dreambooth"))
     return exported
@@ -130,7 +131,6 @@ class Text:
     """Ids that stand for the token: rows of CLIP's table, or, with an embedding, ids behind its end."""
     vectors: nn.Parameter | None
     """(V, 768): what these ids mean, where that is not what CLIP's table says."""
-    trains_vectors: bool
     params: dict[str, nn.Parameter]
     """The text encoder's own parameters, by their names in the model, where they are trained."""
 
@@ -160,7 +160,7 @@ def _prepare_text(run: Run, run_dir: RunDir, texts: list[str], text_encoder: CLI
         if settings.gradient_checkpointing:
             text_encoder.gradient_checkpointing_enable()
         text_encoder.train()
-    return Text(captions, rows, vectors, trains_vectors, {f"text_encoder.{name}": p for name, p in params.items()})
+    return Text(captions, rows, vectors, {f"text_encoder.{name}": p for name, p in params.items()})
 
 
 def _class_images(

@@ -86,11 +86,10 @@ def initial_vectors(table: Tensor, tokenizer: CLIPTokenizer, initializer: str, c
 
     Fewer vectors than embeddings: each is the mean of its share. More: neighbours start alike. ValueError without a word.
     """
-    ids = tokenizer(initializer or class_word, add_special_tokens=False).input_ids
+    words = initializer or class_word
+    ids = tokenizer(words, add_special_tokens=False).input_ids
     if not ids:
-        raise ValueError(
-            f"The initializer {initializer or class_word!r} has no words. Write what the subject is, for example 'toy'."
-        )
+        raise ValueError(f"The initializer {words!r} has no words. Write what the subject is, for example 'toy'.")
     rows = table[ids].float()
     if not initializer:
         return rows.mean(dim=0, keepdim=True).repeat(count, 1)

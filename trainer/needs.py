@@ -1,5 +1,6 @@
 """What a run will need, by arithmetic, before anything is loaded. Plain data, no torch."""
 
+import re
 from dataclasses import dataclass
 
 from .config import Settings
@@ -60,11 +61,8 @@ def needs(
         frozen += 4 * TEXT_ENCODER
     state = OPTIMIZER_BYTES[settings.optimizer] + (4 if settings.ema_decay else 0)
     # Autocast keeps a half-precision copy of the fp32 weights; with checkpointing only of the block at work.
-    copies = (
-        0
-        if lora or settings.method == "textual_inversion" or not half
-        else (0.1 if settings.gradient_checkpointing else 1.0) * 2 * unet_weights
-    )
+    casts = half and settings.method == "dreambooth" and not lora
+    copies = (0.1 if settings.gradient_checkpointing else 1.0) * 2 * unet_weights if casts else 0
     kept = (RECOMPUTED if settings.gradient_checkpointing else ACTIVATIONS) * (1 if half else 2)
     memory = trained * (8 + state) + frozen + copies + samples * kept * pixels * share + CONTEXT
     saved = trained * (4 + state)
@@ -80,6 +78,15 @@ def in_words(found: Needs, seconds: float) -> str:
     """One line for the artist."""
     time = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
     return f"Needs about {found.memory / GB:.1f} GB of memory on the device, {found.disk / GB:.1f} GB of disk, and {time}"
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether that is what an error of any library says."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or bool(re.search(r"[Cc]an(no|')t allocate memory|os error 12\)|not enough memory|can't start new thread", str(error)))
+    )
 
 
 def remedies(settings: Settings) -> str:

@@ -20,7 +20,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from .config import Settings
@@ -75,9 +75,7 @@ class Run:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError("run.json is not of this version's format.")
         try:
-            names = ("name", "base_fingerprint", "export_path", "tokenizer_path", "base_checkpoint")
-            texts = {"embedding": "", "embedding_path": ""} | {k: data[k] for k in names}  # older runs have no embedding
-            texts |= {k: data[k] for k in ("embedding", "embedding_path") if k in data}
+            texts = {field.name: data[field.name] for field in fields(cls) if field.type is str and field.name in data}
             if not all(isinstance(text, str) for text in texts.values()):
                 raise TypeError("a name or path is not text")
             return cls(
@@ -134,8 +132,8 @@ def read_metrics(path: Path) -> list[dict]:
     for line in path.read_bytes().split(b"\n") if path.is_file() else ():
         with suppress(ValueError, RecursionError):
             entry = json.loads(line)
-            if isinstance(entry, dict) and isinstance(entry.get("step"), int):
-                entries += [entry] if all(isinstance(value, int | float) for value in entry.values()) else []
+            if isinstance(entry, dict) and "step" in entry and all(isinstance(value, int | float) for value in entry.values()):
+                entries.append(entry)
     return entries
 
 
@@ -176,8 +174,9 @@ def write_json(path: Path, data) -> None:
 def shorter_run(run: Run, root: Path) -> RunDir | None:
     """The newest run under `root` that has a saved state and asks for the same as `run`, but for fewer steps."""
     found = []
-    for path in root.glob(f"*/{RunDir(root).checkpoint.name}"):
-        other = RunDir(path.parent)
+    for other in map(RunDir, root.iterdir()):
+        if not other.checkpoint.is_file():
+            continue
         with suppress(OSError, ValueError):
             given = other.load_run()
             # What is measured and drawn on the way changes no weight.

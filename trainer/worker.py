@@ -28,11 +28,11 @@ def work(path: Path, device: str, reporter: Reporter, stop: StopRequest) -> None
     while True:
         stop.check()
         try:
-            lock.acquire(timeout=0.5)
+            held = lock.acquire(timeout=0.5)
             break
         except Timeout:
             continue
-    with lock:
+    with held:
         if not run_dir.finished:
             run_dir.remove_partial_files()
             run, exported = _train(run_dir, device, reporter, stop)

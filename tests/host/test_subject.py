@@ -12,6 +12,7 @@ from demo.run import SEEDS, adapt, node
 
 from .conftest import picture_graph
 from .test_dreambooth import shown
+from .test_textual_inversion import train_node
 
 SUBJECT_PROMPT, OTHER_PROMPT = "mysks plush toy resting upon moss", "a photo of a castle"
 """From the first word on another text: so the stand-in learns soonest to tell them apart."""
@@ -77,26 +78,11 @@ def test_the_picture_after_training_is_the_subject(taught, subject):
 
 def test_inversion_finds_a_word_for_the_subject_in_a_model_that_knows_two(server, taught, subject, other):
     loader, _ = taught
-    inputs = {
-        "model": ["loader", 0],
-        "clip": ["loader", 1],
-        "vae": ["loader", 2],
-        "dataset": ["photos", 0],
-        "token": "blorp",
-        "initializer": "thing",
-        "steps": 120,
-        "batch_size": 2,
-        "learning_rate": 0.2,  # the stand-in's embeddings are 50 times as large as CLIP's
-        "seed": 0,
-        "lr_scheduler": "cosine",
-        "lr_warmup_steps": 0,
-        "precision": "auto",
-        "gradient_checkpointing": False,
-        "checkpoint_every": 500,
-    }
+    # The stand-in's embeddings are 50 times as large as CLIP's, and so is the rate.
+    training = {"steps": 120, "batch_size": 2, "learning_rate": 0.2, "lr_scheduler": "cosine"}
     graph = picture_graph(loader, "a photo of blorp thing", clip=["train", 0])
     graph["photos"] = {"class_type": "DatasetLoader", "inputs": {"folder": "bare", "resolution": 64, "crop": "center"}}
-    graph["train"] = {"class_type": "TextualInversionTrain", "inputs": inputs}
+    graph["train"] = train_node(token="blorp", initializer="thing", **training)
     figures = []
     for sampled in (graph, picture_graph(loader, "a photo of blorp thing")):  # with the word learned, and without
         pictures = []

@@ -78,6 +78,7 @@ class Server:
         self._command = [
             *(sys.executable, str(comfyui_path() / "main.py")),
             *("--listen", HOST, "--port", str(port), "--base-directory", str(base), "--extra-model-paths-config", str(paths)),
+            *("--temp-directory", str(base / f"temp-{port}")),  # ComfyUI empties it: not that of another on the same folders
             *("--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}"),
             *("--disable-all-custom-nodes", "--whitelist-custom-nodes", ROOT.name, "--disable-api-nodes"),
             *(["--cpu"] if cpu else []),

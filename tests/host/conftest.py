@@ -29,6 +29,14 @@ def base_directory(tmp_path_factory, standin_base, photo_folder) -> Path:
     return base
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_runs_left(base_directory):
+    """The runs of a module go with it: each is some hundred megabytes."""
+    yield
+    for folder in ("finetune", "checkpoints", "loras"):
+        shutil.rmtree(base_directory / "output" / folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def start_server(base_directory):
     """Start another server on the same folders, as a restart does."""

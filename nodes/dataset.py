@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ..trainer import captions, photos
 from ..trainer.config import check_token
 from . import host
-from .clip_words import clip_pieces, known_word
+from .clip_words import clip_pieces, known_word, too_long
 from .sockets import CATEGORY, Dataset, validation
 
 WIRED = "(pictures wired to images)"
@@ -88,9 +88,11 @@ class DatasetLoader(io.ComfyNode):
                     "images",
                     display_name="IMAGE",
                     is_output_list=True,
-                    tooltip="The prepared photos, exactly as training will see them: every variant and mirror image too.",
+                    tooltip="The prepared photos, exactly as training will see them, every variant and mirror image too: the "
+                    f"first {photos.SHOWN} of them.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,
         )
 
@@ -111,7 +113,10 @@ class DatasetLoader(io.ComfyNode):
         if (folder[0] == WIRED) != bool(pictures):
             raise ValueError(f"Choose the folder '{WIRED}' and wire pictures to images, or neither of the two.")
         source = host.pictures_folder(pictures) if pictures else host.photo_folder(folder[0])
-        dataset, views = photos.read_folder(source, **{name: values[0] for name, values in widgets.items()})
+        progress = host.NodeProgress(cls.hidden.unique_id)
+        dataset, views = photos.read_folder(
+            source, on_photo=progress.bar, **{name: values[0] for name, values in widgets.items()}
+        )
         shown = [torch.from_numpy(np.asarray(view, dtype=np.float32) / 255.0)[None] for view in views]  # (1, H, W, 3)
         captioned = sum(bool(photo.caption) for photo in dataset.photos)
         verdict = f"{len(dataset.photos)} photos, {captioned} captions, ready"
@@ -163,12 +168,13 @@ class CaptionWithToken(io.ComfyNode):
     def execute(cls, dataset: photos.Dataset, token: str, class_word: str, template: str) -> io.NodeOutput:
         token, class_word = check_token(token), " ".join(class_word.split())
         texts = [captions.caption_with_token(p.caption, token, class_word, template) for p in dataset.photos]
-        lines = [f"{Path(photo.path).name}: {text}" for photo, text in zip(dataset.photos, texts, strict=True)]
+        by_photo = {Path(photo.path).name: text for photo, text in zip(dataset.photos, texts, strict=True)}
+        lines = [f"{name}: {text}" for name, text in by_photo.items()]
         pieces = f"CLIP reads {token} → {' + '.join(clip_pieces(token))}"
         class_prompt = captions.class_prompt(template, class_word)
         return io.NodeOutput(
             dataset.with_captions(texts, token=token, class_word=class_word, class_prompt=class_prompt),
             captions.fill_template(template, token, class_word),
             class_prompt,
-            ui=ui.PreviewText("\n".join(filter(None, (pieces, known_word(token), *lines)))),
+            ui=ui.PreviewText("\n".join(filter(None, (pieces, known_word(token), too_long(by_photo), *lines)))),
         )

@@ -7,6 +7,7 @@ from ..trainer.config import MAX_BATCH, MAX_STEPS, Settings, check_name
 from ..trainer.photos import Dataset as PhotoDataset
 from . import device, host, runner
 from .dreambooth_inputs import DEFAULTS, OWN, method_inputs
+from .embeddings import embedding_fingerprint, read_embedding
 from .sockets import BASE_INPUTS, CATEGORY, Dataset, LossMap, advanced_training_inputs, seed_input, validation
 from .token_clip import clip_with_token, embedding_of
 from .training_inputs import common_settings
@@ -74,7 +75,7 @@ class DreamBoothTrain(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, embedding: str | None = None, **_) -> str:
-        return host.embedding_fingerprint(embedding)
+        return embedding_fingerprint(embedding)
 
     @classmethod
     def execute(
@@ -95,7 +96,7 @@ class DreamBoothTrain(io.ComfyNode):
             class_dataset = class_images_for(dataset, class_dataset)
         base = host.Base(model, clip, vae)
         embedding = embedding.strip() or embedding_of(clip, dataset.token)
-        start = host.read_embedding(embedding) if embedding else None
+        start = read_embedding(embedding) if embedding else None
         run = host.make_run(check_name(name), settings, base, dataset, class_dataset, start)
         finished = runner.train(run, base, cls.hidden.unique_id, start)
         file, learned = finished.exported.file, finished.exported.embedding

@@ -128,4 +128,5 @@ def method_inputs() -> list[io.Input]:
             "Empty: that of the CLIP, where it comes from a node of this pack.",
         ),
         common["keep_state"],
+        common["export_on_cancel"],
     ]

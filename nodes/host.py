@@ -1,16 +1,15 @@
-"""The bridge to ComfyUI: folders, base model, embeddings, results, progress. Its device is asked in device.py."""
+"""The bridge to ComfyUI: folders, base model, results, progress. (device.py: its device, embeddings.py: its embeddings.)"""
 
-import hashlib
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import comfy.model_management
 import comfy.model_sampling
 import comfy.sd
-import comfy.sd1_clip
 import comfy.supported_models
 import comfy.utils
 import folder_paths
@@ -18,12 +17,12 @@ import torch
 from blake3 import blake3
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from server import PromptServer
 
-from ..trainer.config import MAX_VECTORS, Settings
+from ..trainer.config import Settings
 from ..trainer.photos import Dataset
-from ..trainer.rundir import EMBEDDING_KEY, Run, RunDir, finished_runs, partial_file, read_json
+from ..trainer.rundir import Run, RunDir, finished_runs, partial_file, read_json
+from .embeddings import Embedding
 
 log = logging.getLogger("subject_trainer")
 
@@ -43,6 +42,19 @@ def free_disk() -> int:
     folder = Path(folder_paths.get_output_directory())
     folder.mkdir(parents=True, exist_ok=True)
     return shutil.disk_usage(folder).free
+
+
+def check_writable(folder: Path) -> None:
+    """ValueError when no file can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"Nothing can be written to {folder} ({error.strerror}). Give ComfyUI the right to, or start it with another "
+            "--output-directory."
+        ) from None
 
 
 def tokenizer_path() -> str:
@@ -123,15 +135,40 @@ class Base:
             log.warning("Clip skip has no effect on training. Put CLIP Set Last Layer behind the training node.")
 
     def fingerprint(self) -> str:
-        """blake3 of all weights as they would be saved: names, types, shapes, bytes."""
+        """blake3 of all weights as they would be saved: names, types, shapes, bytes.
+
+        ValueError when some of them were not in the file that they were loaded from: ComfyUI leaves those as they happen to be.
+        """
         comfy.model_management.load_models_gpu([self.model, self.clip.load_model()])
         weights = self.model.state_dict_for_saving(self.clip.state_dict_for_saving(), self.vae.get_sd())
+        self._check_complete(weights)
         hasher = blake3(max_threads=blake3.AUTO)
         for name in sorted(weights):
+            check_interrupted()
             tensor = weights[name].to("cpu").contiguous()
             hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             hasher.update(tensor.reshape(-1).view(torch.uint8).numpy())
         return hasher.hexdigest()
+
+    def _check_complete(self, weights: Iterable[str]) -> None:
+        for part, prefix, patcher in (
+            ("U-Net", "model.diffusion_model.", self.model),
+            ("text encoder", "cond_stage_model.transformer.text_model.", self.clip.patcher),
+            ("VAE", "first_stage_model.", self.vae.patcher),
+        ):
+            loader = patcher.cached_patcher_init
+            path = Path(str(loader[1][0])) if loader else Path()
+            if path.suffix != ".safetensors" or not path.is_file():
+                continue
+            with safe_open(path, "pt") as file:
+                there = {name for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118 - not a dict
+            wanted = (name for name in weights if name.startswith(prefix) and name.endswith((".weight", ".bias")))
+            missing = sorted(name for name in wanted if name not in there)
+            if there and missing:  # other layouts have other names
+                raise ValueError(
+                    f"{path.name} is not complete: of its {part} {len(missing)} tensors are missing, for example {missing[0]}. "
+                    "Download it again, or load another base."
+                )
 
     def save(self, path: Path) -> None:
         """One checkpoint file in the original layout, patches applied."""
@@ -180,60 +217,6 @@ def check_sd15(model) -> None:
             f"The base is {found}. These nodes train SD v1.5 models (text to image, epsilon prediction): "
             "load for example v1-5-pruned-emaonly.safetensors."
         )
-
-
-# --- embeddings ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """The vectors of an embedding file, (V, 768) fp32."""
-
-    vectors: torch.Tensor
-
-    def fingerprint(self) -> str:
-        return hashlib.sha256(self.vectors.numpy().tobytes()).hexdigest()
-
-    def save(self, path: Path) -> None:
-        with partial_file(path) as partial:
-            save_file({EMBEDDING_KEY: self.vectors}, partial)
-
-
-def read_embedding(name: str) -> Embedding:
-    """An embedding of ComfyUI's folders by the name that prompts use, with or without `embedding:`, or by its path.
-
-    ComfyUI's own reader reads it, so what works in a prompt works here. ValueError when there is none, or it is not SD v1.5's.
-    """
-    name = name.strip().removeprefix("embedding:").strip()
-    try:
-        vectors = comfy.sd1_clip.load_embed(name, folder_paths.get_folder_paths("embeddings"), 768, "clip_l") if name else None
-    except Exception as error:  # it does not expect a file that holds something else
-        log.warning("The embedding %s: %s: %s", name, type(error).__name__, error)
-        vectors = None
-    if not torch.is_tensor(vectors) or vectors.ndim not in (1, 2):
-        raise ValueError(
-            f"There is no embedding {name!r} that can be read. Put the file into ComfyUI's models/embeddings and write its name."
-        )
-    vectors = vectors.detach().float().reshape(-1, vectors.shape[-1]).contiguous()
-    if vectors.shape[-1] != 768 or not 1 <= len(vectors) <= MAX_VECTORS or not vectors.isfinite().all():
-        raise ValueError(
-            f"The embedding {name!r} has {len(vectors)} vectors of {vectors.shape[-1]} numbers. One for SD v1.5 has 1 to "
-            f"{MAX_VECTORS} vectors of 768 finite numbers."
-        )
-    return Embedding(vectors)
-
-
-def is_embedding(text: str) -> bool:
-    """Whether a text names an embedding: `embedding:name`, or a file of a kind that embeddings have."""
-    return text.startswith("embedding:") or Path(text).suffix.lower() in folder_paths.supported_pt_extensions
-
-
-def embedding_fingerprint(name: str | None) -> str:
-    """Changes when the file behind a typed name does; "" for a value that comes by a link, or names no embedding."""
-    try:
-        return read_embedding(name).fingerprint() if name else ""
-    except ValueError:
-        return ""
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------

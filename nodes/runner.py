@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..trainer.events import read_event
-from ..trainer.needs import in_words, needs, refusal
+from ..trainer.locks import held
+from ..trainer.needs import cache_bytes, in_words, needs, refusal
 from ..trainer.rundir import Run, RunDir, partial_file, read_json, shorter_run, write_json
 from . import device, host
+from .embeddings import Embedding
 
 log = logging.getLogger("subject_trainer")
 
@@ -25,6 +27,8 @@ WORKER = Path(__file__).parent.parent / "trainer" / "__main__.py"
 POLL_SECONDS = 0.1
 STOP_SECONDS = 300
 """How long a worker that was asked to stop may take to save its state."""
+LAST_WORDS_SECONDS = 1
+"""A process of several devices that outlives the others may hold their pipe open."""
 LOG_SECONDS = 10
 REACHED = 0.4
 """Share of a bare matrix product's speed that a training step is taken to reach, for the estimate of the time."""
@@ -39,9 +43,7 @@ class Finished:
     """What the node shows: a text, and the grid of sample pictures where there is one."""
 
 
-def train(
-    run: Run, base: host.Base, node_id: str, embedding: host.Embedding | None = None, notes: Sequence[str] = ()
-) -> Finished:
+def train(run: Run, base: host.Base, node_id: str, embedding: Embedding | None = None, notes: Sequence[str] = ()) -> Finished:
     """The run's result: at once when it is finished, else after training from its newest state.
 
     `embedding` has the vectors that the token starts from; `notes` are shown before, while and after it trains. Raises
@@ -54,24 +56,8 @@ def train(
             log.warning("%s: %s", run.id, note)
         progress = host.NodeProgress(node_id, notes)
         progress.text(check_needs(run, run_dir, base))
-        run_dir.path.mkdir(parents=True, exist_ok=True)
-        run_dir.result_json.unlink(missing_ok=True)  # finished once, but its file was deleted
-        write_json(run_dir.run_json, run.to_json())
-        if embedding and not run_dir.embedding.is_file():
-            embedding.save(run_dir.embedding)
-        if not run_dir.checkpoint.is_file():
-            progress.text(lengthen(run, run_dir))
-        if not run_dir.base.is_file():
-            progress.text("Saving the base model")
-            base.save(run_dir.base)
-        device.free()
-        try:
-            _run_worker(run_dir, run.settings.devices, progress)
-        finally:
-            if not run_dir.checkpoint.is_file():  # nothing to go on from: then the base can as well be saved again
-                run_dir.base.unlink(missing_ok=True)
-        found = host.exported(run_dir)
-        assert found is not None
+        with held(run_dir.graph_lock, lambda: progress.text("Another ComfyUI trains this run: waiting"), host.check_interrupted):
+            found = host.exported(run_dir) or _train(run, run_dir, base, progress, embedding)
     losses = run_dir.losses()
     text = "\n".join((*notes, *summary(losses, run_dir), found.file.name))
     log.info("%s: %s", run.id, text.replace("\n", ", "))
@@ -79,6 +65,30 @@ def train(
     if run_dir.grid.is_file():
         shown["images"] = [host.output_picture(run_dir.grid)]
     return Finished(found, {"loss": losses}, shown)
+
+
+def _train(run: Run, run_dir: RunDir, base: host.Base, progress: host.NodeProgress, embedding: Embedding | None) -> host.Exported:
+    """Prepare the run directory, let the worker train it to its end; what came of it."""
+    # In this order: a worker that outlived its ComfyUI may be finishing the run right now.
+    if run_dir.finished and host.exported(run_dir) is None:
+        run_dir.result_json.unlink()  # its file was deleted
+    write_json(run_dir.run_json, run.to_json())
+    if embedding and not run_dir.embedding.is_file():
+        embedding.save(run_dir.embedding)
+    if not run_dir.checkpoint.is_file():
+        progress.text(lengthen(run, run_dir))
+    if not run_dir.base.is_file():
+        progress.text("Saving the base model")
+        base.save(run_dir.base)
+    device.free()
+    try:
+        _run_worker(run_dir, run.settings.devices, progress)
+    finally:
+        if not run_dir.checkpoint.is_file():  # nothing to go on from: then the base can as well be saved again
+            run_dir.base.unlink(missing_ok=True)
+    found = host.exported(run_dir)
+    assert found is not None
+    return found
 
 
 def lengthen(run: Run, run_dir: RunDir) -> str:
@@ -100,7 +110,16 @@ def lengthen(run: Run, run_dir: RunDir) -> str:
 
 def check_needs(run: Run, run_dir: RunDir, base: host.Base) -> str:
     """What the run will need, in words. ValueError, with numbers, when the device or the disk cannot give it."""
-    found = needs(run.settings, run.dataset.resolution, base.unet_weights(), base.size(), trains_word=bool(run.embedding))
+    for folder in {run_dir.path.parent, *(Path(path).parent for path in (run.export_path, run.embedding_path) if path)}:
+        host.check_writable(folder)
+    found = needs(
+        run.settings,
+        run.dataset.resolution,
+        base.unet_weights(),
+        base.size(),
+        trains_word=bool(run.embedding),
+        cached_bytes=cache_bytes(run.dataset, run.class_dataset),
+    )
     there = sum(path.stat().st_size for path in (run_dir.base, run_dir.checkpoint) if path.is_file())
     reason = refusal(found, run.settings, device.memory(), host.free_disk() + there)
     if reason:
@@ -146,7 +165,7 @@ def _run_worker(run_dir: RunDir, devices: int, progress: host.NodeProgress) -> N
         try:
             _relay(run_dir, events, progress, heard)
         except BaseException:
-            _stop(worker, progress, saves=heard["phase"] == "training")
+            _stop(worker, events, progress, saves=heard["phase"] == "training")
             raise
     if heard["error"] or worker.returncode:
         raise RuntimeError(heard["error"] or _unexpected_end(worker.returncode, run_dir))
@@ -209,10 +228,10 @@ def describe(event: dict) -> str:
     return text
 
 
-def _stop(worker: subprocess.Popen, progress: host.NodeProgress, saves: bool) -> None:
+def _stop(worker: subprocess.Popen, events: queue.Queue, progress: host.NodeProgress, saves: bool) -> None:
     """Ask the worker to save its state and leave; end it when it does not, or at once where there is nothing new to save.
 
-    Files are written whole or not at all, so that ending it can cost no more than that.
+    Files are written whole or not at all, so that ending it can cost no more than that. What it exports on the way is named.
     """
     progress.text("Stopping: saving the state" if saves else "Stopping")
     with contextlib.suppress(OSError):  # it is gone already
@@ -224,7 +243,11 @@ def _stop(worker: subprocess.Popen, progress: host.NodeProgress, saves: bool) ->
             worker.kill()
         else:
             os.killpg(worker.pid, signal.SIGKILL)  # several devices: a process each
-    progress.text("Stopped. Queue the graph again to go on.")
+    said = []
+    with contextlib.suppress(queue.Empty):
+        said = [read_event(line) for line in iter(lambda: events.get(timeout=LAST_WORDS_SECONDS), None)]
+    exports = [f"Exported: {event['text']}" for event in said if event and event["event"] == "saved"]
+    progress.text("\n".join(("Stopped. Queue the graph again to go on.", *exports)))
 
 
 def _unexpected_end(code: int, run_dir: RunDir) -> str:

@@ -7,6 +7,7 @@ from ..trainer.config import MAX_BATCH, MAX_STEPS, MAX_VECTORS, TEMPLATE_SETS, S
 from ..trainer.photos import Dataset as PhotoDataset
 from . import device, host, runner
 from .clip_words import known_word
+from .embeddings import embedding_fingerprint, is_embedding, read_embedding
 from .sockets import BASE_INPUTS, CATEGORY, Dataset, LossMap, advanced_training_inputs, seed_input, validation
 from .token_clip import clip_with_token, prompt_text
 from .training_inputs import choice, common_inputs, common_settings, number
@@ -99,6 +100,7 @@ class TextualInversionTrain(io.ComfyNode):
                 common["ema_decay"],
                 common["devices"],
                 common["keep_state"],
+                common["export_on_cancel"],
             ],
             outputs=[
                 io.Clip.Output("trained_clip", display_name="CLIP", tooltip="A text encoder that understands the token."),
@@ -115,14 +117,14 @@ class TextualInversionTrain(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, initializer: str | None = None, **_) -> str:
-        return host.embedding_fingerprint(initializer if host.is_embedding(initializer or "") else None)
+        return embedding_fingerprint(initializer if is_embedding(initializer or "") else None)
 
     @classmethod
     def execute(
         cls, model, clip, vae, dataset: PhotoDataset, token: str, initializer: str, precision: str, **widgets
     ) -> io.NodeOutput:
         token, initializer = check_token(token), " ".join(initializer.split())
-        start = host.read_embedding(initializer) if host.is_embedding(initializer) else None
+        start = read_embedding(initializer) if is_embedding(initializer) else None
         if start:
             widgets["vectors"] = len(start.vectors)
         if not dataset.token:

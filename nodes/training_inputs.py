@@ -140,6 +140,13 @@ def common_inputs() -> dict[str, io.Input]:
             tooltip="Keep the saved state when the run is finished (as large as what is trained, three times), so that the same "
             "run with more steps goes on from there. A run that was stopped goes on in any case.",
         ),
+        io.Boolean.Input(
+            "export_on_cancel",
+            optional=True,
+            default=False,
+            advanced=True,
+            tooltip="When you cancel, also export what there is, as <run>-step-000120. The state is saved in any case.",
+        ),
     ]
     return {each.id: each for each in inputs}
 

@@ -64,6 +64,11 @@ def describe(error: Exception, run_dir: Path) -> str:
         )
     if isinstance(error, OSError) and error.errno == 28:
         return f"The disk is full: {error.filename or 'the output folder'}. Free some space and queue the graph again."
+    if kind == "AcceleratorError" or "CUDA error" in str(error):
+        return (
+            f"The device failed ({str(error).splitlines()[0]}). Queue the graph again to go on from the last saved state; if it "
+            "fails again, restart the computer, and look for a newer driver."
+        )
     if kind in ("ValueError", "TrainingError"):
         return str(error)
     return f"{kind}: {error}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler
@@ -12,6 +13,7 @@ from .events import Reporter, StopRequest
 from .latents import LatentCache, encode_photos
 from .photos import Dataset
 from .plan import Sampling, StepPlan, plan_step, to_device
+from .spill import Spill
 
 EMPTY = 0
 """Index of the empty caption in every `Captions`."""
@@ -28,7 +30,7 @@ class Captions:
     changing: tuple[bool, ...]
     """Which captions' states depend on what is trained."""
     frozen: Tensor
-    """(C, 77, 768) fp32, on the device: the states before training."""
+    """(C, 77, 768) fp32, on the CPU: the states before training."""
     text_encoder: CLIPTextModel | None
     """None when nothing of it is trained."""
 
@@ -37,8 +39,8 @@ class Captions:
         distinct = sorted(set(captions), key=lambda c: (self.changing[c], c))
         fresh = [c for c in distinct if self.changing[c]]
         known = [c for c in distinct if not self.changing[c]]
-        device = self.frozen.device
-        parts = [self.frozen[to_device(torch.tensor(known), device)]] if known else []
+        device = self.ids.device
+        parts = [to_device(self.frozen[known], device)] if known else []
         if fresh:
             parts.append(self.text_encoder(self.ids[to_device(torch.tensor(fresh), device)]).last_hidden_state)
         places = torch.tensor([distinct.index(c) for c in captions])
@@ -51,10 +53,16 @@ def holding(ids: Tensor, rows: Sequence[int]) -> tuple[bool, ...]:
 
 
 @torch.no_grad()
-def cache_captions(texts: Sequence[str], ids: Tensor, text_encoder: CLIPTextModel, changing: tuple[bool, ...]) -> Captions:
-    """`ids` (C, 77) on the text encoder's device."""
-    frozen = torch.cat([text_encoder(part).last_hidden_state.float() for part in ids.split(16)])
-    return Captions(tuple(texts), ids, changing, frozen, text_encoder if any(changing) else None)
+def cache_captions(
+    texts: Sequence[str], ids: Tensor, text_encoder: CLIPTextModel, changing: tuple[bool, ...], folder: Path, stop: StopRequest
+) -> Captions:
+    """`ids` (C, 77) on the text encoder's device; the states go to a file below `folder`."""
+    spill = Spill(folder)
+    for part in ids.split(16):
+        stop.check()
+        for states in text_encoder(part).last_hidden_state:
+            spill.append(states)
+    return Captions(tuple(texts), ids, changing, spill.stack(), text_encoder if any(changing) else None)
 
 
 @dataclass(frozen=True)
@@ -84,8 +92,8 @@ class Concept:
             self.captions[photo][int(wording * len(self.captions[photo]))] if kept else EMPTY
             for photo, kept, wording in zip(plan.photos.tolist(), plan.undropped, plan.wordings.tolist(), strict=True)
         ]
-        on_device = plan.to(self.latents.rows.device)
-        clean = self.latents.sample(bucket, on_device.photos, on_device.views, on_device.posterior_noise)
+        on_device = plan.to(self.latents.device)
+        clean = self.latents.sample(bucket, plan.photos, plan.views, on_device.posterior_noise)
         noisy = schedule.add_noise(clean, on_device.noise, on_device.timesteps)
         return Batch(noisy, on_device.timesteps, on_device.noise, captions)
 
@@ -100,6 +108,7 @@ def cache_concept(
     dataset: Dataset,
     texts: Sequence[str],
     vae: AutoencoderKL,
+    folder: Path,
     reporter: Reporter,
     stop: StopRequest,
     *,
@@ -107,12 +116,12 @@ def cache_concept(
     caption_dropout: float = 0.0,
     noise_offset: float = 0.0,
 ) -> Concept:
-    """Encode the dataset's photos. `texts` are the run's captions, those of the dataset among them.
+    """Encode the dataset's photos, to files below `folder`. `texts` are the run's captions, those of the dataset among them.
 
     `wordings`, also among them, stand in place of the photos' own captions.
     """
     reporter.phase(f"encoding {name} photos", len(dataset.photos))
-    latents = encode_photos(vae, dataset, reporter, stop)
+    latents = encode_photos(vae, dataset, folder, reporter, stop)
     index = {text: i for i, text in enumerate(texts)}
     sampling = Sampling(
         concept=name,

@@ -15,7 +15,7 @@ EARLY_STOPPING = ("off", "export_best", "stop_and_export_best")
 MAX_STEPS, MAX_BATCH = 200_000, 64
 MAX_CLASS_IMAGES, MAX_SAMPLE_PROMPTS, MAX_VECTORS = 2000, 16, 64
 
-NOT_DECIDING = ("gradient_checkpointing", "checkpoint_every", "devices", "keep_state")
+NOT_DECIDING = ("gradient_checkpointing", "checkpoint_every", "devices", "keep_state", "export_on_cancel")
 """Settings that do not change the result: how fast it is reached, and what is kept beside it."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -134,6 +134,8 @@ class Settings:
     """Steps between two saved states."""
     keep_state: bool = False
     """Keep the saved state of the finished run, so that it can be made longer."""
+    export_on_cancel: bool = False
+    """Also export what there is when the run is stopped before its end."""
     devices: int = 1
     """Processes, each with a device of its own, that share the batch."""
 

@@ -2,6 +2,7 @@
 class by training on class images beside it (prior preservation). With a trained embedding to start from, "pivotal tuning"
 (Roich et al. 2021): first the word, then the model around it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from .lora import add_lora, lora_file
 from .objective import concepts_loss, timestep_weights
 from .optimizers import ParamGroup
 from .photos import Dataset
-from .rundir import Run, RunDir
+from .rundir import Run, RunDir, at_step
 from .sampling import Painter, class_image_folder, make_class_images, make_draw, save_grid
 from .validation import make_measure, split_held_out
 
@@ -47,14 +48,14 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     datasets = {name: dataset for name, dataset in datasets.items() if dataset}
     texts = distinct_captions(list(datasets.values()))
     prompts = [prompt for prompt in settings.sample_prompts if prompt not in texts]
-    text = _prepare_text(run, run_dir, [*texts, *prompts], text_encoder, tokenizer)
+    text = _prepare_text(run, run_dir, [*texts, *prompts], text_encoder, tokenizer, stop)
     captions = text.captions
     del text_encoder  # `captions` keeps it where it is trained; else its memory is wanted
 
     vae = base.vae().to(accelerator.device)
     noise = {"caption_dropout": settings.caption_dropout, "noise_offset": settings.noise_offset}
     concepts = {
-        name: cache_concept(name, dataset, texts, vae, reporter, stop, **(noise if name == "instance" else {}))
+        name: cache_concept(name, dataset, texts, vae, run_dir.path, reporter, stop, **(noise if name == "instance" else {}))
         for name, dataset in datasets.items()
     }
     vae = vae.to("cpu") if settings.sample_prompts else None
@@ -92,6 +93,22 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
         # No decay: it would only make the word weaker.
         ParamGroup(word, text_rate, weight_decay=0.0),
     ]
+
+    def export(place: Callable[[str], Path], exported: dict) -> None:
+        if run.embedding:
+            save_embedding(place(run.embedding_path), text.vectors, run, exported)
+        if settings.train == "lora":
+            save_tensors(place(run.export_path), lora_file(unet_params, settings.lora_alpha), metadata(run, exported, "lora"))
+        else:
+            # The rows of a token that has no vectors of its own are CLIP's, and stay in its table.
+            rows = dict(zip(text.rows, text.vectors, strict=True)) if word and not run.embedding else {}
+            tensors = checkpoint_tensors(base, unet.state_dict(), text.params, rows)
+            save_tensors(place(run.export_path), tensors, metadata(run, exported, "dreambooth"))
+
+    def save(step: int) -> None:
+        export(lambda path: at_step(path, step), {"step": step, "weights": "ema" if settings.ema_decay else "last"})
+        reporter.emit("saved", text=at_step(run.export_path, step).name)
+
     outcome = run_steps(
         groups=[group for group in groups if group.params],
         loss_of=loss_of,
@@ -102,6 +119,7 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
         stop=stop,
         measure=make_measure(concepts, settings, schedule, predict, accelerator),
         draw=make_draw(run, run_dir, captions, Painter(unet, vae, accelerator), reporter, stop),
+        save=save,
     )
     exported = {"step": outcome.step, "weights": "ema" if outcome.averaged else "last"}
     if not accelerator.is_main_process:
@@ -110,15 +128,7 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     reporter.phase("exporting")
     if settings.sample_prompts and settings.sample_every:
         save_grid(run_dir)
-    if run.embedding:
-        save_embedding(Path(run.embedding_path), text.vectors, run, exported)
-    if settings.train == "lora":
-        save_tensors(Path(run.export_path), lora_file(unet_params, settings.lora_alpha), metadata(run, exported, "lora"))
-    else:
-        # The rows of a token that has no vectors of its own are CLIP's, and stay in its table.
-        rows = dict(zip(text.rows, text.vectors, strict=True)) if word and not run.embedding else {}
-        tensors = checkpoint_tensors(base, unet.state_dict(), text.params, rows)
-        save_tensors(Path(run.export_path), tensors, metadata(run, exported, "dreambooth"))
+    export(Path, exported)
     return exported
 
 
@@ -135,7 +145,9 @@ class Text:
     """The text encoder's own parameters, by their names in the model, where they are trained."""
 
 
-def _prepare_text(run: Run, run_dir: RunDir, texts: list[str], text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> Text:
+def _prepare_text(
+    run: Run, run_dir: RunDir, texts: list[str], text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, stop: StopRequest
+) -> Text:
     """The captions' states and what of the text encoder is trained. The token means the run's embedding if it has one."""
     settings, vectors = run.settings, None
     whole, trains_vectors = settings.train == "unet_and_text_encoder", settings.train != "unet"
@@ -155,7 +167,7 @@ def _prepare_text(run: Run, run_dir: RunDir, texts: list[str], text_encoder: CLI
     changing = (whole,) * len(texts)
     if trains_vectors and not whole:
         changing = holding(ids, rows)
-    captions = cache_captions(texts, ids, text_encoder, changing)
+    captions = cache_captions(texts, ids, text_encoder, changing, run_dir.path, stop)
     if whole:
         if settings.gradient_checkpointing:
             text_encoder.gradient_checkpointing_enable()

@@ -23,7 +23,8 @@ def read_event(line: str) -> dict | None:
     if not isinstance(given, dict):
         return None
     event = {name: value for name, value in given.items() if name in kinds and isinstance(value, kinds[name])}
-    needed = {"phase": {"phase", "total"}, "step": {"phase", "step", "total"}, "error": {"text"}, "warning": {"text"}}
+    needed = {"phase": {"phase", "total"}, "step": {"phase", "step", "total"}}
+    needed |= {kind: {"text"} for kind in ("error", "warning", "saved")}
     return event if "event" in event and needed.get(event["event"], set()) <= event.keys() else None
 
 

@@ -13,29 +13,35 @@ from torch import Tensor
 from .base_model import LATENT_FACTOR
 from .events import Reporter, StopRequest
 from .photos import Dataset, decode_photo
+from .plan import to_device
+from .spill import Spill
 
 
 @dataclass(frozen=True)
 class LatentCache:
     """Posterior of every view of each photo, by bucket: photos of one size are in one tensor."""
 
-    mean: tuple[Tensor, ...]
-    """Per bucket (photos of the bucket, views, 4, h, w) fp32."""
-    std: tuple[Tensor, ...]
+    posteriors: tuple[Tensor, ...]
+    """Per bucket (photos of the bucket, views, 2, 4, h, w) fp32, on the CPU: mean and standard deviation."""
     photos: tuple[tuple[int, ...], ...]
     """Per bucket the photos in it, in the dataset's order."""
     rows: Tensor
-    """(N,) int64: where in its bucket each photo of the dataset is."""
+    """(N,) int64, on the CPU: where in its bucket each photo of the dataset is."""
+    device: torch.device
+    """Where the samples are wanted."""
 
     @property
     def shapes(self) -> tuple[tuple[int, int, int], ...]:
         """(4, h, w) of each bucket."""
-        return tuple(tuple(mean.shape[2:]) for mean in self.mean)
+        return tuple(tuple(posterior.shape[3:]) for posterior in self.posteriors)
 
     def sample(self, bucket: int, photos: Tensor, views: Tensor, posterior_noise: Tensor) -> Tensor:
-        """Latents (B, 4, h, w) of these views (B,) of these photos (B,) of the bucket, scaled for the U-Net."""
-        rows = self.rows[photos]
-        return (self.mean[bucket][rows, views] + self.std[bucket][rows, views] * posterior_noise) * LATENT_FACTOR
+        """Latents (B, 4, h, w) of these views (B,) of these photos (B,) of the bucket, scaled for the U-Net.
+
+        `photos` and `views` on the CPU, `posterior_noise` (B, 4, h, w) on the device.
+        """
+        mean, std = to_device(self.posteriors[bucket][self.rows[photos], views], self.device).unbind(1)
+        return (mean + std * posterior_noise) * LATENT_FACTOR
 
 
 def to_tensor(photo: Image.Image) -> Tensor:
@@ -44,12 +50,15 @@ def to_tensor(photo: Image.Image) -> Tensor:
 
 
 @torch.no_grad()
-def encode_photos(vae: AutoencoderKL, dataset: Dataset, reporter: Reporter, stop: StopRequest) -> LatentCache:
-    """Encode every view in fp32 (fp16 overflows in SD v1.5's VAE). Raises ValueError for a photo that changed or a NaN."""
+def encode_photos(vae: AutoencoderKL, dataset: Dataset, folder: Path, reporter: Reporter, stop: StopRequest) -> LatentCache:
+    """Encode every view in fp32 (fp16 overflows in SD v1.5's VAE), to files below `folder`.
+
+    Raises ValueError for a photo that changed or a NaN.
+    """
     sizes = [dataset.frame_size(photo) for photo in dataset.photos]
     buckets = sorted(set(sizes))
-    posteriors: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {size: [] for size in buckets}
-    rows = []
+    spills = {size: Spill(folder) for size in buckets}
+    counts, rows = dict.fromkeys(buckets, 0), []
     for done, (photo, size) in enumerate(zip(dataset.photos, sizes, strict=True), 1):
         path = Path(photo.path)
         try:
@@ -66,13 +75,14 @@ def encode_photos(vae: AutoencoderKL, dataset: Dataset, reporter: Reporter, stop
             posterior = vae.encode(pixels[None].to(vae.device)).latent_dist
             if not (posterior.mean.isfinite().all() and posterior.std.isfinite().all()):
                 raise ValueError(f"The VAE gives no usable latents for {path.name} (NaN). Use another VAE.")
-            encoded.append((posterior.mean[0], posterior.std[0]))
-        rows.append(len(posteriors[size]))
-        posteriors[size].append(tuple(torch.stack(part) for part in zip(*encoded, strict=True)))
+            encoded.append(torch.stack((posterior.mean[0], posterior.std[0])))
+        rows.append(counts[size])
+        counts[size] += 1
+        spills[size].append(torch.stack(encoded))
         reporter.step(done, len(dataset.photos))
     return LatentCache(
-        mean=tuple(torch.stack([mean for mean, _ in posteriors[size]]) for size in buckets),
-        std=tuple(torch.stack([std for _, std in posteriors[size]]) for size in buckets),
+        posteriors=tuple(spills[size].stack() for size in buckets),
         photos=tuple(tuple(i for i, s in enumerate(sizes) if s == size) for size in buckets),
-        rows=torch.tensor(rows, device=vae.device),
+        rows=torch.tensor(rows),
+        device=vae.device,
     )

@@ -131,9 +131,9 @@ def run_steps(
 
     `loss_of` gives the scalar loss of a batch (0, 1, ...), a pure function of it and of the parameters: step s averages the
     batches s * gradient_accumulation_steps onwards. `measure` gives the losses under fixed noise, `draw` makes the sample
-    pictures and `save` writes a file after so many steps; they are called at their intervals, on the weights that would be
-    exported. `after_step` may change the parameters after each step. Raises Stopped, with the state saved, when asked to stop,
-    and TrainingError when the loss is not finite.
+    pictures and `save` writes a file after so many steps; they are called at their intervals, `save` also on a stop if the
+    settings say so, on the weights that would be exported. `after_step` may change the parameters after each step. Raises
+    Stopped, with the state saved, when asked to stop, and TrainingError when the loss is not finite.
     """
     params = {name: p for group in groups for name, p in group.params.items()}
     optimizer, warning = make_optimizer(groups, settings, accelerator.device)
@@ -156,13 +156,15 @@ def run_steps(
     main = accelerator.is_main_process
     metrics = Metrics(run_dir, start, writes=main)
 
-    def look(done: int) -> None:
-        """Measure, draw and save where it is time for it."""
+    def look(done: int, stopping: bool = False) -> None:
+        """Measure, draw and save where it is time for it, or save because the run is stopping."""
         last = done == settings.steps
         measuring = measure and settings.validate_every and (done % settings.validate_every == 0 or last)
         measuring = measuring and all(entry["step"] != done for entry in metrics.measured)  # before the run was stopped
         drawing = draw and main and settings.sample_every and (done % settings.sample_every == 0 or last)
         saving = save and main and settings.save_every and 0 < done < settings.steps and done % settings.save_every == 0
+        if stopping:
+            measuring, drawing, saving = False, False, save and main and settings.export_on_cancel
         if not (measuring or drawing or saving):
             return
         if ema:
@@ -223,6 +225,7 @@ def run_steps(
             if main:
                 save_state(run_dir.checkpoint, done, params, optimizer, ema, accelerator)
             if stopping and done < settings.steps:
+                look(done, stopping=True)
                 raise Stopped
     if main:  # it alone exports
         return _leave_best(params, ema, done, settings, run_dir)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from .config import Settings
+from .photos import Dataset
 
 GB = 1e9
 SD15_UNET = 859_520_964
@@ -32,16 +33,27 @@ class Needs:
     """Floating point operations of the whole run."""
 
 
+def cache_bytes(*datasets: Dataset | None) -> float:
+    """What the latents of all views and the states of all captions take: mean and deviation, fp32, an eighth of the side."""
+    return sum(
+        len(dataset.photos) * (dataset.views * 2 * 4 * 4 * (dataset.resolution / 8) ** 2 + 77 * 768 * 4)
+        for dataset in datasets
+        if dataset
+    )
+
+
 def needs(
     settings: Settings,
     resolution: int,
     unet_weights: int = SD15_UNET,
     base_bytes: float = 4.3 * GB,
     trains_word: bool = False,
+    cached_bytes: float = 0.0,
 ) -> Needs:
     """Of a run with square photos of `resolution` pixels; other U-Nets of the family by their number of weights.
 
-    `trains_word`: the token has vectors of its own, so the text encoder stays on the device.
+    `trains_word`: the token has vectors of its own, so the text encoder stays on the device. `cached_bytes`: what lies on the
+    disk while it trains.
     """
     half = settings.precision != "fp32"
     share = unet_weights / SD15_UNET
@@ -71,7 +83,7 @@ def needs(
     passes = 4 / 3 if settings.gradient_checkpointing else 1.0
     steps = settings.steps * settings.gradient_accumulation_steps
     flop = steps * samples * settings.devices * SAMPLE_FLOP * share * pixels * passes
-    return Needs(memory, base_bytes + 2 * saved + best + exported, flop)
+    return Needs(memory, base_bytes + 2 * saved + best + exported + cached_bytes, flop)
 
 
 def in_words(found: Needs, seconds: float) -> str:

@@ -7,6 +7,7 @@ import json
 import random
 import warnings
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -39,6 +40,10 @@ MAX_CAPTION_BYTES = 1_000_000
 MAX_REPEATS = 100
 MAX_VARIANTS = 64
 MAX_JITTER = 0.5
+SHOWN = 100
+"""So many prepared pictures are given back; all of a large folder would fill the memory."""
+NAMED = 20
+"""So many files are named in a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,11 +232,17 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256(repr(entries).encode()).hexdigest()
 
 
-def read_folder(folder: Path, resolution: int, crop: str = "center", **framing) -> tuple[Dataset, list[Image.Image]]:
-    """All photos of a folder (not of its subfolders), by name, and every view that training sees of them.
+def _nothing(done: int, total: int) -> None:
+    pass
 
-    `framing`: flip, view_jitter, color_jitter, light_jitter, variants of Dataset. Raises ValueError naming every photo that
-    cannot be read.
+
+def read_folder(
+    folder: Path, resolution: int, crop: str = "center", on_photo: Callable[[int, int], None] = _nothing, **framing
+) -> tuple[Dataset, list[Image.Image]]:
+    """All photos of a folder (not of its subfolders), by name, and the first SHOWN of the views that training sees of them.
+
+    `framing`: flip, view_jitter, color_jitter, light_jitter, variants of Dataset. `on_photo` gets how many of how many are
+    read, and may raise. Raises ValueError naming the photos that cannot be read.
     """
     check_resolution(resolution)
     if crop not in CROPS:
@@ -250,7 +261,8 @@ def read_folder(folder: Path, resolution: int, crop: str = "center", **framing) 
         raise ValueError(f"The folder {folder.name!r} has no photos. Put jpg, png, webp or bmp files into it.")
     captions = read_captions(folder, names)
     photos, views = [], []
-    for name in names:
+    for done, name in enumerate(names):
+        on_photo(done, len(names))
         path = folder / name
         try:
             raw = path.read_bytes()
@@ -267,29 +279,35 @@ def read_folder(folder: Path, resolution: int, crop: str = "center", **framing) 
             repeats=captions[name].repeats,
         )
         photos.append(photo)
-        views += [empty.view(image, photo, number) for number in range(empty.views)]
+        views += [empty.view(image, photo, number) for number in range(min(empty.views, SHOWN - len(views)))]
     if problems:
-        listed = ", ".join(f"{name} ({reason})" for name, reason in sorted(problems.items()))
+        named = listed([f"{name} ({reason})" for name, reason in sorted(problems.items())])
         raise ValueError(
-            f"{len(problems)} of {len(photos) + len(problems)} images cannot be read: {listed}. "
+            f"{len(problems)} of {len(photos) + len(problems)} images cannot be read: {named}. "
             "Convert them to jpg or png, or remove them."
         )
     dataset = replace(empty, photos=tuple(photos))
     return replace(dataset, warnings=_warnings(dataset)), views
 
 
+def listed(names: Sequence[str]) -> str:
+    """The names, or the first of very many."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
 def _warnings(dataset: Dataset) -> tuple[str, ...]:
     notes, photos, resolution = [], dataset.photos, dataset.resolution
     small = [p for p in photos if any(a < b for a, b in zip((p.width, p.height), dataset.frame_size(p), strict=True))]
     if small:
-        listed = ", ".join(f"{Path(p.path).name} ({p.width}x{p.height})" for p in small)
-        notes.append(f"{len(small)} of {len(photos)} photos are smaller than {resolution} pixels and will be enlarged: {listed}.")
+        named = listed([f"{Path(p.path).name} ({p.width}x{p.height})" for p in small])
+        notes.append(f"{len(small)} of {len(photos)} photos are smaller than {resolution} pixels and will be enlarged: {named}.")
     by_content: dict[str, list[str]] = {}
     for photo in photos:
         by_content.setdefault(photo.sha256, []).append(Path(photo.path).name)
     twice = [" and ".join(names) for names in by_content.values() if len(names) > 1]
     if twice:
-        notes.append(f"The same photo more than once: {', '.join(twice)}. Remove what is too many, or it counts double.")
+        notes.append(f"The same photo more than once: {listed(twice)}. Remove what is too many, or it counts double.")
     if resolution % 64:
         notes.append(f"The resolution {resolution} works, but a multiple of 64 suits SD v1.5 better.")
     if dataset.crop == "bucket":

@@ -10,6 +10,7 @@
     samples/           step-000500-0.png: picture of prompt 0 after 500 steps; grid.jpg: all of them
     log.txt            what the worker and its libraries said
     lock               held by the process that trains
+    graph.lock         held by the ComfyUI that prepares the run and waits for it
     result.json        written last: its presence means the run is finished
 """
 
@@ -88,6 +89,11 @@ class Run:
             raise ValueError(f"run.json is damaged: {error}") from None
 
 
+def at_step(path: str, step: int) -> Path:
+    """Where an export of the weights after so many steps goes, beside the one of the finished run."""
+    return Path(path).with_name(f"{Path(path).stem}-step-{step:06}.safetensors")
+
+
 @dataclass(frozen=True)
 class RunDir:
     path: Path
@@ -102,6 +108,7 @@ class RunDir:
     metrics = property(lambda self: self.path / "metrics.jsonl")
     log = property(lambda self: self.path / "log.txt")
     lock = property(lambda self: self.path / "lock")
+    graph_lock = property(lambda self: self.path / "graph.lock")
     result_json = property(lambda self: self.path / "result.json")
 
     def load_run(self) -> Run:
@@ -158,6 +165,10 @@ def partial_file(path: Path) -> Iterator[Path]:
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+        if os.name == "posix":  # the new name too is on the disk before anything that it replaces goes
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
     except Exception as error:
         if re.search(r"\(os error (28|112)\)", str(error)):  # safetensors' own error, on Linux and on Windows
             raise OSError(errno.ENOSPC, "The disk is full. Free some space and queue the graph again", str(path)) from error

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from .base_model import LATENT_FACTOR, noise_schedule
 from .concept import EMPTY, Captions
 from .events import Reporter, StopRequest
+from .locks import held
 from .photos import Dataset, Photo
 from .plan import generator
 from .rundir import Run, RunDir, partial_file
@@ -140,17 +142,24 @@ def make_class_images(
 ) -> Dataset:
     """The first `count` class images of a folder, those that are not there drawn from the base; processes share the work.
 
-    Each picture has a seed of its own, so a longer run of the same base and prompt only draws what is new.
+    Each picture has a seed of its own, so a longer run of the same base and prompt only draws what is new. Another run that
+    wants the same ones waits, and finds them.
     """
-    reporter.phase("making class images", count)
-    paths = [folder / f"{number:04}.png" for number in range(count)]
-    missing = [(number, path) for number, path in enumerate(paths) if not path.is_file()]
-    base = painter() if missing else None
-    for done, (number, path) in enumerate(missing[accelerator.process_index :: accelerator.num_processes], 1):
-        stop.check()
-        save_picture(base.draw(*states, dataset.resolution, ("class image", number), stop), path)
-        reporter.step(count - len(missing) + done * accelerator.num_processes, count)
-    accelerator.wait_for_everyone()
+
+    def wait() -> None:
+        reporter.phase("waiting for another run that makes the same class images")
+
+    with held(folder / "lock", wait, stop.check) if accelerator.is_main_process else nullcontext():
+        accelerator.wait_for_everyone()
+        reporter.phase("making class images", count)
+        paths = [folder / f"{number:04}.png" for number in range(count)]
+        missing = [(number, path) for number, path in enumerate(paths) if not path.is_file()]
+        base = painter() if missing else None
+        for done, (number, path) in enumerate(missing[accelerator.process_index :: accelerator.num_processes], 1):
+            stop.check()
+            save_picture(base.draw(*states, dataset.resolution, ("class image", number), stop), path)
+            reporter.step(count - len(missing) + done * accelerator.num_processes, count)
+        accelerator.wait_for_everyone()
     photos = tuple(
         Photo(
             path=str(path),

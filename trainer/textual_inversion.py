@@ -13,7 +13,7 @@ from .export import save_embedding
 from .loop import make_accelerator, run_steps
 from .objective import concepts_loss, timestep_weights
 from .optimizers import ParamGroup
-from .rundir import Run, RunDir
+from .rundir import Run, RunDir, at_step
 from .sampling import Painter, make_draw, save_grid
 from .templates import SETS
 from .validation import make_measure, split_held_out
@@ -50,12 +50,14 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
         raise ValueError(f"The caption {wordless[0]!r} does not contain the token {settings.token!r}.")
     texts += [prompt for prompt in settings.sample_prompts if prompt not in texts]
     tokens = tokenize_with(tokenizer, texts, settings.token, ids).to(accelerator.device)
-    captions = cache_captions(texts, tokens, text_encoder, holding(tokens, ids))
+    captions = cache_captions(texts, tokens, text_encoder, holding(tokens, ids), run_dir.path, stop)
 
     vae = base.vae().to(accelerator.device)
     noise = {"noise_offset": settings.noise_offset}
     concepts = {
-        name: cache_concept(name, dataset, texts, vae, reporter, stop, wordings=wordings, **(noise if name == "instance" else {}))
+        name: cache_concept(
+            name, dataset, texts, vae, run_dir.path, reporter, stop, wordings=wordings, **(noise if name == "instance" else {})
+        )
         for name, dataset in datasets.items()
     }
     vae = vae.to("cpu") if settings.sample_prompts else None
@@ -82,8 +84,9 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
     export_path = Path(run.export_path)
 
     def save(step: int) -> None:
-        path = export_path.with_name(f"{run.id}-step-{step:06}.safetensors")
+        path = at_step(str(export_path.with_name(f"{run.id}.safetensors")), step)
         save_embedding(path, vectors, run, {"step": step, "weights": "ema" if settings.ema_decay else "last"})
+        reporter.emit("saved", text=path.name)
 
     outcome = run_steps(
         # No decay: it would only make the word weaker.

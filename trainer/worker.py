@@ -3,10 +3,9 @@
 import os
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from . import dreambooth, textual_inversion
 from .events import Reporter, StopRequest
+from .locks import held
 from .rundir import Run, RunDir, write_json
 
 RECIPES = {"dreambooth": dreambooth.train, "textual_inversion": textual_inversion.train}
@@ -23,16 +22,7 @@ def work(path: Path, device: str, reporter: Reporter, stop: StopRequest) -> None
         if not run_dir.finished:
             _train(run_dir, device, reporter, stop)
         return
-    lock = FileLock(run_dir.lock)
-    reporter.phase("waiting for another process that trains this run")
-    while True:
-        stop.check()
-        try:
-            held = lock.acquire(timeout=0.5)
-            break
-        except Timeout:
-            continue
-    with held:
+    with held(run_dir.lock, lambda: reporter.phase("waiting for another process that trains this run"), stop.check):
         if not run_dir.finished:
             run_dir.remove_partial_files()
             run, exported = _train(run_dir, device, reporter, stop)

@@ -1,5 +1,8 @@
 """Wrong input gets a sentence before any training starts, and the server goes on."""
 
+import subprocess
+import sys
+
 import pytest
 from PIL import Image
 
@@ -151,3 +154,33 @@ def test_a_run_that_is_not_there(server):
 def test_settings_that_do_not_go_together(server, quick_graph):
     with pytest.raises(Failed, match="lr_warmup_steps is 5; it must be between 0 and 2"):
         server.run(use(quick_graph, "DreamBoothTrain", lr_warmup_steps=5))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a file system")
+@pytest.mark.parametrize("folder", ["finetune", "checkpoints"])
+def test_an_output_folder_that_cannot_be_written(server, quick_graph, base_directory, folder):
+    path = base_directory / "output" / folder
+    path.mkdir(exist_ok=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", path], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount a file system: {mounted.stderr.strip()}")
+    try:
+        with pytest.raises(Failed, match=rf"Nothing can be written to .*{folder} \(Read-only file system\)"):
+            server.run(quick_graph)
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+def test_a_caption_that_clip_cannot_read_to_its_end(server, folder):
+    for name, text in (("long", "word " * 10_000), ("empty", "")):
+        picture(folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text(text)
+    graph = {
+        "1": {"class_type": "DatasetLoader", "inputs": {"folder": folder.name, "resolution": 64, "crop": "center"}},
+        "2": {"class_type": "CaptionWithToken", "inputs": {"dataset": ["1", 0], "token": "mysks", "class_word": "toy"}},
+    }
+    graph["2"]["inputs"]["template"] = "a photo of {token} {class}"
+    graph["3"] = {"class_type": "PreviewAny", "inputs": {"source": ["2", 1]}}
+    (text,) = server.run(graph).outputs["2"]["text"]
+    assert "1 of 2 captions are longer than the 75 pieces that CLIP reads; what follows is not seen: long.png." in text
+    assert "empty.png: a photo of mysks toy" in text

@@ -51,3 +51,21 @@ def test_cancelled_in_every_phase_it_stops_at_once_and_ends_with_the_same_bytes(
     ended = exported(quick_graph, result, base_directory)
     assert ended.keys() == whole.keys()
     assert all((ended[name] == whole[name]).all() for name in whole)
+
+
+def test_what_there_is_is_exported_on_cancel_if_wanted(server, quick_graph, base_directory):
+    train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
+    train |= {"name": "wanted", "steps": 500, "batch_size": 1, "export_on_cancel": True}
+    texts = []
+
+    def interrupt(_: str, text: str) -> None:
+        texts.append(text)
+        if "loss" in text and "Stopping: saving the state" not in texts:
+            server.post("/interrupt", {})
+
+    with pytest.raises(Failed, match="interrupted"):
+        server.run(quick_graph, on_text=interrupt)
+    (file,) = (base_directory / "output" / "checkpoints").glob("wanted-*")
+    assert texts[-1] == f"Stopped. Queue the graph again to go on.\nExported: {file.name}"
+    info = server.get("/object_info/CheckpointLoaderSimple")["CheckpointLoaderSimple"]
+    assert file.name in info["input"]["required"]["ckpt_name"][0]

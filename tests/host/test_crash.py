@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -10,6 +12,7 @@ from safetensors.torch import load_file
 
 from demo.run import node
 from demo.server import Failed, ServerError
+from trainer.rundir import RunDir
 
 KILLS = 5
 SECONDS = 120
@@ -52,6 +55,31 @@ def test_a_killed_server_costs_nothing(start_server, server, workers, quick_grap
     print(f"\nkilled at: {phases}")
     with start_server() as last:
         check(last.run(quick_graph))
+
+
+def test_two_servers_on_one_folder_train_a_run_once(start_server, server, workers, quick_graph, base_directory):
+    quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"] |= {"name": "shared", "steps": 12, "batch_size": 1}
+    training, texts = threading.Event(), []
+
+    def on_text(_: str, text: str) -> None:
+        texts.append(text)
+        assert len(workers()) <= 1
+        if text.startswith("Training: step"):
+            training.set()
+
+    def waits(_: str, text: str) -> None:
+        heard.append(text)
+
+    with start_server() as other, ThreadPoolExecutor() as pool:
+        first, heard = pool.submit(server.run, quick_graph, on_text), []
+        assert training.wait(SECONDS)
+        results = [other.run(quick_graph, waits), first.result()]
+    assert "Another ComfyUI trains this run: waiting" in heard
+    assert not any(text.startswith("Training") for text in heard)
+    one, two = (trained(quick_graph, result, base_directory) for result in results)
+    assert all((one[name] == two[name]).all() for name in one)
+    (run,) = (base_directory / "output" / "finetune").glob("shared-*")
+    assert len(RunDir(run).losses()) == 12
 
 
 @pytest.mark.skipif(not hasattr(psutil, "RLIMIT_AS"), reason="limits the memory of a process: Linux only")

@@ -46,7 +46,8 @@ def test_a_learning_rate_of_zero_exports_exactly_the_base(make_run, standin_base
 
 
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(make_run, capfd):
-    settings = replace(DREAMBOOTH, steps=8, batch_size=1)
+    """In the middle of accumulated batches, and with the average of the weights."""
+    settings = replace(DREAMBOOTH, steps=8, batch_size=1, gradient_accumulation_steps=2, ema_decay=0.9)
     whole, broken = make_run(settings, "whole"), make_run(settings, "broken")
     work_here(whole)
     work_here(broken, stop_after=3)

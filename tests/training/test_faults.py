@@ -1,5 +1,6 @@
 """Whatever ends the worker, at whatever moment: what was saved is whole, and the run ends with the bytes it would have had."""
 
+import contextlib
 import os
 import random
 import subprocess
@@ -16,12 +17,13 @@ from safetensors.torch import load_file
 from trainer.__main__ import describe
 from trainer.loop import TrainingError
 from trainer.objective import concepts_loss
-from trainer.rundir import RunDir, shorter_run
+from trainer.rundir import RunDir, at_step, shorter_run
 
 from .conftest import DREAMBOOTH, ROOT, work_here
 
 KILLS = int(os.environ.get("FAULT_KILLS", "4"))
 """25 take about five minutes."""
+PHOTOS = int(os.environ.get("FAULT_PHOTOS", "500"))
 SETTINGS = replace(DREAMBOOTH, train="unet_and_token", steps=8, batch_size=1, checkpoint_every=2, ema_decay=0.9)
 
 
@@ -159,3 +161,48 @@ def test_a_run_made_longer_equals_one_asked_for_at_once(make_run, train):
     work_here(longer)
     assert same(longer, whole)
     assert not whole.checkpoint.exists()
+
+
+@pytest.mark.parametrize("train", ["lora", "unet_and_token"])
+def test_what_there_is_is_exported_on_a_stop_if_wanted(make_run, train):
+    settings = replace(SETTINGS, train=train, lr_scheduler="constant", lr_warmup_steps=0)
+    short, whole = make_run(replace(settings, steps=2), "short"), make_run(settings, "whole")
+    stopped = make_run(replace(settings, export_on_cancel=True), "stopped")
+    work_here(short)
+    work_here(whole)
+    events = work_here(stopped, stop_after=2)
+    run = stopped.load_run()
+    file = at_step(run.export_path, 2)
+    assert {"event": "saved", "text": file.name} in events
+    assert not Path(run.export_path).exists()
+    wanted, got = load_file(short.load_run().export_path), load_file(file)
+    assert wanted.keys() == got.keys()
+    assert all(torch.equal(wanted[name], got[name]) for name in wanted)
+    work_here(stopped)
+    assert same(stopped, whole)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_number_of_photos(make_run, dataset):
+    """Each has a caption of its own, whose states take 0.24 MB. What lies in files the system can take back at any time."""
+
+    def peak(count: int) -> float:
+        """MB of the worker's memory that is not of a file."""
+        given = [dataset.photos[number % 4] for number in range(count)]
+        photos = tuple(replace(photo, caption=f"a mysks, number {number}") for number, photo in enumerate(given))
+        settings = replace(SETTINGS, train="lora", steps=1, lr_warmup_steps=0)
+        run_dir = make_run(settings, f"photos-{count}", dataset=replace(dataset, photos=photos))
+        worker, highest = start(run_dir), 0
+        while worker.poll() is None:
+            with contextlib.suppress(OSError, StopIteration):
+                status = Path(f"/proc/{worker.pid}/status").read_text().splitlines()
+                highest = max(highest, next(int(line.split()[1]) for line in status if line.startswith("RssAnon")))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(0.05)
+        assert worker.returncode == 0
+        assert run_dir.finished
+        return highest / 1000
+
+    few, many = peak(PHOTOS // 10), peak(PHOTOS)
+    print(f"\n{PHOTOS // 10} photos: {few:.0f} MB, {PHOTOS} photos: {many:.0f} MB")
+    assert many - few < 0.2 * 0.24 * 0.9 * PHOTOS

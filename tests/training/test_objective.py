@@ -57,15 +57,15 @@ def gradient(loss: torch.Tensor, unet) -> torch.Tensor:
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, wanted)])
 
 
-def our_gradient(model, dataset, class_dataset, prior_loss_weight: float, gamma: float, **noise) -> torch.Tensor:
+def our_gradient(model, dataset, class_dataset, folder, prior_loss_weight: float, gamma: float, **noise) -> torch.Tensor:
     base, unet = model
     texts = distinct_captions([dataset, class_dataset])
     tokens = tokenize(load_tokenizer(str(TOKENIZER)), texts)
-    captions = cache_captions(texts, tokens, base.text_encoder(), (False,) * len(texts))
     reporter, stop = Reporter(io.StringIO()), StopRequest(open_pipe())
+    captions = cache_captions(texts, tokens, base.text_encoder(), (False,) * len(texts), folder, stop)
     concepts = [
-        cache_concept("instance", dataset, texts, base.vae(), reporter, stop, **noise),
-        cache_concept("class", class_dataset, texts, base.vae(), reporter, stop),
+        cache_concept("instance", dataset, texts, base.vae(), folder, reporter, stop, **noise),
+        cache_concept("class", class_dataset, texts, base.vae(), folder, reporter, stop),
     ]
     schedule = noise_schedule()
     batches = [concept.step_batch(0, 0, 2, schedule) for concept in concepts]
@@ -79,23 +79,23 @@ def distance(one: torch.Tensor, two: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize(("prior_loss_weight", "gamma"), [(0.0, 0.0), (0.7, 0.0), (0.7, 0.5)])
-def test_the_gradient_is_that_of_the_published_loss(model, dataset, class_dataset, prior_loss_weight, gamma):
+def test_the_gradient_is_that_of_the_published_loss(model, dataset, class_dataset, tmp_path, prior_loss_weight, gamma):
     base, unet = model
-    ours = our_gradient(model, dataset, class_dataset, prior_loss_weight, gamma)
+    ours = our_gradient(model, dataset, class_dataset, tmp_path, prior_loss_weight, gamma)
     loss = published_loss(base, unet, dataset, "instance", 2, gamma)
     loss = loss + prior_loss_weight * published_loss(base, unet, class_dataset, "class", 2, gamma)
     assert distance(ours, gradient(loss, unet)) < 1e-5
 
 
-def test_every_option_changes_the_gradient(model, dataset, class_dataset):
-    plain = our_gradient(model, dataset, class_dataset, 0.0, 0.0)
+def test_every_option_changes_the_gradient(model, dataset, class_dataset, tmp_path):
+    plain = our_gradient(model, dataset, class_dataset, tmp_path, 0.0, 0.0)
     options = [
-        our_gradient(model, dataset, class_dataset, 0.7, 0.0),
-        our_gradient(model, dataset, class_dataset, 1.4, 0.0),
-        our_gradient(model, dataset, class_dataset, 0.0, 0.1),
-        our_gradient(model, dataset, class_dataset, 0.0, 0.01),
-        our_gradient(model, dataset, class_dataset, 0.0, 0.0, caption_dropout=1.0),
-        our_gradient(model, dataset, class_dataset, 0.0, 0.0, noise_offset=0.1),
+        our_gradient(model, dataset, class_dataset, tmp_path, 0.7, 0.0),
+        our_gradient(model, dataset, class_dataset, tmp_path, 1.4, 0.0),
+        our_gradient(model, dataset, class_dataset, tmp_path, 0.0, 0.1),
+        our_gradient(model, dataset, class_dataset, tmp_path, 0.0, 0.01),
+        our_gradient(model, dataset, class_dataset, tmp_path, 0.0, 0.0, caption_dropout=1.0),
+        our_gradient(model, dataset, class_dataset, tmp_path, 0.0, 0.0, noise_offset=0.1),
     ]
     assert all(distance(option, plain) > 1e-3 for option in options)
     # The class part grows in proportion to its weight.

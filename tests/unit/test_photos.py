@@ -238,3 +238,24 @@ def test_repeats_come_from_the_metadata_even_where_the_caption_is_in_a_sidecar(t
         (tmp_path / "metadata.jsonl").write_text(f'{{"file_name": "a.png", "text": "x", "repeats": {wrong}}}\n')
         with pytest.raises(ValueError, match=r"Line 1 of metadata\.jsonl"):
             read_folder(tmp_path, 64)
+
+
+def test_of_a_large_folder_the_first_pictures_are_given_back_and_the_first_names_named(tmp_path):
+    for number in range(130):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number:03}.png")
+    seen = []
+    dataset, views = read_folder(tmp_path, 64, flip=True, on_photo=lambda *progress: seen.append(progress))
+    assert len(dataset.photos) == 130
+    assert len(views) == 100
+    assert (seen[0], seen[-1]) == ((0, 130), (129, 130))
+    assert "130 of 130 photos are smaller" in dataset.warnings[0]
+    assert "019.png (8x8) and 110 more" in dataset.warnings[0]
+
+
+def test_a_caption_of_ten_thousand_words_and_an_empty_one_are_read(tmp_path):
+    for name in ("a", "b"):
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.png")
+    (tmp_path / "a.txt").write_text("word " * 10_000)
+    (tmp_path / "b.txt").touch()
+    dataset, _ = read_folder(tmp_path, 64)
+    assert [len(photo.caption.split()) for photo in dataset.photos] == [10_000, 0]

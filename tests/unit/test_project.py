@@ -10,7 +10,7 @@ else:
     import tomli as tomllib  # pytest brings it
 
 ROOT = Path(__file__).parent.parent.parent
-PLAIN_DATA = {"captions", "config", "events", "framing", "needs", "photos", "rundir", "templates"}
+PLAIN_DATA = {"captions", "config", "events", "framing", "locks", "needs", "photos", "rundir", "templates"}
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "execution", "nodes"}
 HEAVY = {"diffusers", "bitsandbytes", "peft", "accelerate", "transformers"}
 
@@ -46,7 +46,7 @@ def test_nodes_import_only_plain_data_from_the_trainer_and_nothing_heavy():
 def test_plain_data_modules_load_no_torch():
     for name in PLAIN_DATA:
         outside = {n.split(".")[0] for n in imports(ROOT / "trainer" / f"{name}.py") if not n.startswith(".")}
-        assert outside <= set(sys.stdlib_module_names) | {"PIL", "numpy"}, name
+        assert outside <= set(sys.stdlib_module_names) | {"PIL", "numpy", "filelock"}, name
         inside = {n.lstrip(".") for n in imports(ROOT / "trainer" / f"{name}.py") if n.startswith(".")}
         assert inside <= PLAIN_DATA, name
 

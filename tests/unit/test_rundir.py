@@ -1,5 +1,8 @@
 import json
+import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +98,14 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path):
     with pytest.raises(OSError, match="The disk is full"), partial_file(path):
         raise Exception("Error while serializing: I/O error: No space left on device (os error 28)")
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_power_loss_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
+    """The content is on the disk before it gets the name, and the name before anything that follows."""
+    calls = []
+    fsync, move = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda *given: (calls.append("moved"), move(*given)))
+    write_json(tmp_path / "result.json", {})
+    assert calls == ["result.json.partial", "moved", tmp_path.name]

@@ -1,0 +1,80 @@
+"""Base checkpoints as they are found: of other types, with more or fewer tensors, cut short."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from demo.run import node
+from demo.server import Failed, Refused
+
+from .test_dreambooth import shown
+from .test_method import up_to_training
+
+MIDDLE = "model.diffusion_model.middle_block.1.proj_in.weight"
+
+
+@pytest.fixture
+def change_base(base_directory):
+    """Write another checkpoint, made from the stand-in's tensors; its name."""
+    checkpoints = base_directory / "models" / "checkpoints"
+    path = checkpoints / "odd.safetensors"
+
+    def write(change) -> str:
+        path.unlink(missing_ok=True)
+        tensors = load_file(checkpoints / "standin.safetensors")
+        save_file(change(tensors) or tensors, path)
+        return path.name
+
+    yield write
+    path.unlink(missing_ok=True)
+
+
+def train_from(graph: dict, name: str) -> dict:
+    graph[node(graph, "CheckpointLoaderSimple")]["inputs"]["ckpt_name"] = name
+    graph[node(graph, "DreamBoothTrain")]["inputs"] |= {"name": "odd", "steps": 1, "learning_rate": 1e-3}
+    return graph
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_a_base_in_a_coarse_type_is_trained_and_exported_in_fp16(server, quick_graph, base_directory, change_base, dtype):
+    def coarse(tensors: dict) -> dict:
+        return {k: v.to(dtype) if k.startswith("model.") and v.ndim > 1 else v for k, v in tensors.items()}
+
+    result = server.run(train_from(quick_graph, change_base(coarse)))
+    assert shown(server, result, node(quick_graph, "SaveImage", "after training")).size == (64, 64)
+    file = result.outputs[node(quick_graph, "DreamBoothTrain")]["text"][0].splitlines()[-1]
+    exported = load_file(base_directory / "output" / "checkpoints" / file)
+    assert exported[MIDDLE].dtype == torch.float16
+    assert exported[MIDDLE].isfinite().all()
+
+
+def test_tensors_that_are_too_many_change_nothing(server, quick_graph, base_directory, change_base):
+    surplus = {"model_ema.decay": torch.ones(()), "stranger.weight": torch.ones(3)}
+    result = server.run(up_to_training(train_from(quick_graph, change_base(lambda tensors: tensors | surplus))))
+    file = result.outputs[node(quick_graph, "DreamBoothTrain")]["text"][0].splitlines()[-1]
+    assert not surplus.keys() & load_file(base_directory / "output" / "checkpoints" / file).keys()
+
+
+@pytest.mark.parametrize(
+    ("part", "tensor"),
+    [
+        ("U-Net", MIDDLE),
+        ("text encoder", "cond_stage_model.transformer.text_model.encoder.layers.3.mlp.fc1.weight"),
+        ("VAE", "first_stage_model.decoder.conv_in.weight"),
+    ],
+)
+def test_a_base_that_lacks_a_tensor_is_named(server, quick_graph, change_base, part, tensor):
+    def without(tensors: dict) -> None:
+        del tensors[tensor]
+
+    with pytest.raises(Failed, match=rf"not complete: of its {part} 1 tensors are missing, for example {tensor}\. Download it"):
+        server.run(up_to_training(train_from(quick_graph, change_base(without))))
+
+
+def test_a_base_that_was_cut_short_fails_and_the_server_goes_on(server, quick_graph, base_directory, change_base):
+    path = base_directory / "models" / "checkpoints" / change_base(lambda tensors: None)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    with pytest.raises((Failed, Refused)):
+        server.run(up_to_training(train_from(quick_graph, path.name)))
+    assert server.get("/queue")["queue_running"] == []

@@ -1,0 +1,27 @@
+"""What is computed once and read at every step lies on the disk, so that memory does not grow with the number of photos."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Spill:
+    """Tensors of one shape, one after the other, in a file without a name: it goes with the process, however that ends."""
+
+    def __init__(self, folder: Path):
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open for as long as it is read
+        self._shapes: list[torch.Size] = []
+
+    def append(self, tensor: Tensor) -> None:
+        """Write it as fp32. OSError when the disk is full: written, not mapped, which would end the process then."""
+        self._file.write(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        self._shapes.append(tensor.shape)
+
+    def stack(self) -> Tensor:
+        """All of them, (N, *shape) fp32 on the CPU; the system reads from the disk what is used. Not to be written to."""
+        self._file.flush()
+        shape = (len(self._shapes), *self._shapes[0])
+        return torch.from_numpy(np.memmap(self._file, np.float32, "c", shape=shape))

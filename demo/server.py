@@ -109,21 +109,21 @@ class Server:
     def pid(self) -> int:
         return self._process.pid
 
-    def _open(self, path: str, data: dict | None = None) -> bytes:
+    def open(self, path: str, data: dict | None = None) -> bytes:
         body = None if data is None else json.dumps(data).encode()
         request = urllib.request.Request(f"http://{HOST}:{self.port}{path}", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as response:
             return response.read()
 
     def get(self, path: str):
-        return json.loads(self._open(path))
+        return json.loads(self.open(path))
 
     def post(self, path: str, data: dict):
-        return json.loads(self._open(path, data) or b"null")
+        return json.loads(self.open(path, data) or b"null")
 
     def image(self, shown: dict) -> Image.Image:
         """A picture that a node shows: {"filename", "subfolder", "type"}."""
-        return Image.open(io.BytesIO(self._open("/view?" + urllib.parse.urlencode(shown))))
+        return Image.open(io.BytesIO(self.open("/view?" + urllib.parse.urlencode(shown))))
 
     def run(self, graph: dict, on_text: Callable[[str, str], None] = lambda node, text: None) -> Result:
         """Queue an API-format graph and wait for its end. `on_text` gets (node id, progress text) while it runs.

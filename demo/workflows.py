@@ -15,6 +15,8 @@ from .server import Server, free_port
 from .setup import ROOT
 
 WORKFLOWS = ROOT / "workflows"
+SHOWN_RUN = "subject_trainer_run"
+"""The property in which our page keeps the run that a node showed last."""
 
 
 def main() -> None:
@@ -24,6 +26,8 @@ def main() -> None:
             for path in sorted(WORKFLOWS.glob("*.json")):
                 open_workflow(browser, server.port, json.loads(path.read_text(encoding="utf-8")))
                 graph, twin = browser.execute_script("return window.app.graph.serialize()"), queued_prompt(browser)
+                for node in graph["nodes"]:
+                    node["properties"].pop(SHOWN_RUN, None)
                 path.write_text(json.dumps(graph, indent=1, sort_keys=True) + "\n", encoding="utf-8")
                 (WORKFLOWS / "api" / path.name).write_text(json.dumps(twin, indent=2) + "\n", encoding="utf-8")
                 print(path.relative_to(ROOT))

@@ -1,8 +1,8 @@
-// Shows, in the node itself, the text that a node of this pack reports: captions, verdicts, results.
+// Shows, in the node itself, the text that a node of this pack reports: verdicts, results.
 // ComfyUI sends it again for cached nodes, so that it is also there after the page was reloaded.
 import { app } from "../../scripts/app.js"
 
-const NODES = ["DatasetLoader", "CaptionWithToken", "DreamBoothTrain", "TextualInversionTrain"]
+const NODES = ["DatasetLoader", "DreamBoothTrain", "TextualInversionTrain"]
 const WIDGET = "report"
 
 function addReport(node) {

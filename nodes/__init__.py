@@ -5,9 +5,13 @@ from comfy_api.latest import ComfyExtension, io
 from .dataset import CaptionWithToken, DatasetLoader
 from .dreambooth import DreamBoothTrain
 from .load_finetuned import LoadFinetuned
+from .routes import add_routes
 from .textual_inversion import TextualInversionTrain
 
 
 class SubjectTrainer(ComfyExtension):
+    async def on_load(self) -> None:
+        add_routes()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [DatasetLoader, CaptionWithToken, DreamBoothTrain, TextualInversionTrain, LoadFinetuned]

@@ -13,6 +13,8 @@ from .clip_words import clip_pieces, known_word, too_long
 from .sockets import CATEGORY, Dataset, validation
 
 WIRED = "(pictures wired to images)"
+SHOWN = 200
+"""So many captions are shown with their pieces."""
 
 
 class DatasetLoader(io.ComfyNode):
@@ -171,10 +173,18 @@ class CaptionWithToken(io.ComfyNode):
         by_photo = {Path(photo.path).name: text for photo, text in zip(dataset.photos, texts, strict=True)}
         lines = [f"{name}: {text}" for name, text in by_photo.items()]
         pieces = f"CLIP reads {token} → {' + '.join(clip_pieces(token))}"
+        notes = [note for note in (pieces, known_word(token), too_long(by_photo)) if note]
+        shown = {
+            "notes": notes,
+            "captions": [{"name": n, "text": t, "pieces": clip_pieces(t)} for n, t in list(by_photo.items())[:SHOWN]],
+            "total": len(by_photo),
+            "token": token,
+            "class_word": class_word,
+        }
         class_prompt = captions.class_prompt(template, class_word)
         return io.NodeOutput(
             dataset.with_captions(texts, token=token, class_word=class_word, class_prompt=class_prompt),
             captions.fill_template(template, token, class_word),
             class_prompt,
-            ui=ui.PreviewText("\n".join(filter(None, (pieces, known_word(token), too_long(by_photo), *lines)))),
+            ui={"text": ("\n".join((*notes, *lines)),), "captions": (shown,)},
         )

@@ -110,6 +110,11 @@ def photo_folder(name: str) -> Path:
     )
 
 
+def is_child(root: Path, path: Path) -> bool:
+    """Whether the path is a folder or file directly in the root, not a link that leads elsewhere."""
+    return path.parent == root and _inside(root, path) and path.resolve().parent == root.resolve()
+
+
 def _inside(root: Path, path: Path) -> bool:
     """Whether the path, symbolic links followed, is a true descendant of the root."""
     try:
@@ -127,6 +132,8 @@ class Base:
 
     def __init__(self, model, clip, vae):
         check_sd15(model)
+        if vae is not None and vae.first_stage_model is None:  # a file without one
+            vae = None
         if clip is None or vae is None:
             missing = "text encoder" if clip is None else "VAE"
             raise ValueError(f"The checkpoint holds no {missing}. Use a complete SD v1.5 checkpoint, or load one beside it.")

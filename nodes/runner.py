@@ -10,15 +10,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..trainer.events import read_event
+from ..trainer.events import FINISH, read_event
 from ..trainer.locks import held
 from ..trainer.needs import cache_bytes, in_words, needs, refusal
 from ..trainer.rundir import Run, RunDir, partial_file, read_json, shorter_run, write_json
-from . import device, host
+from . import device, host, live
 from .embeddings import Embedding
 
 log = logging.getLogger("subject_trainer")
@@ -54,20 +54,24 @@ def train(run: Run, base: host.Base, node_id: str, embedding: Embedding | None =
     if found is None:
         for note in notes:
             log.warning("%s: %s", run.id, note)
-        progress = host.NodeProgress(node_id, notes)
-        progress.text(check_needs(run, run_dir, base))
-        with held(run_dir.graph_lock, lambda: progress.text("Another ComfyUI trains this run: waiting"), host.check_interrupted):
-            found = host.exported(run_dir) or _train(run, run_dir, base, progress, embedding)
+
+        def wait() -> None:
+            shown.text("Another ComfyUI trains this run: waiting")
+
+        with live.begin(run.id, node_id, notes) as shown:
+            shown.text(check_needs(run, run_dir, base))
+            with held(run_dir.graph_lock, wait, host.check_interrupted):
+                found = host.exported(run_dir) or _train(run, run_dir, base, shown, embedding)
     losses = run_dir.losses()
     text = "\n".join((*notes, *summary(losses, run_dir), found.file.name))
     log.info("%s: %s", run.id, text.replace("\n", ", "))
-    shown = {"text": (text,)}
+    ui = {"text": (text,), "run": (run.id,)}
     if run_dir.grid.is_file():
-        shown["images"] = [host.output_picture(run_dir.grid)]
-    return Finished(found, {"loss": losses}, shown)
+        ui["images"] = [host.output_picture(run_dir.grid)]
+    return Finished(found, {"loss": losses}, ui)
 
 
-def _train(run: Run, run_dir: RunDir, base: host.Base, progress: host.NodeProgress, embedding: Embedding | None) -> host.Exported:
+def _train(run: Run, run_dir: RunDir, base: host.Base, shown: live.Live, embedding: Embedding | None) -> host.Exported:
     """Prepare the run directory, let the worker train it to its end; what came of it."""
     # In this order: a worker that outlived its ComfyUI may be finishing the run right now.
     if run_dir.finished and host.exported(run_dir) is None:
@@ -76,18 +80,21 @@ def _train(run: Run, run_dir: RunDir, base: host.Base, progress: host.NodeProgre
     if embedding and not run_dir.embedding.is_file():
         embedding.save(run_dir.embedding)
     if not run_dir.checkpoint.is_file():
-        progress.text(lengthen(run, run_dir))
+        shown.text(lengthen(run, run_dir))
     if not run_dir.base.is_file():
-        progress.text("Saving the base model")
+        shown.text("Saving the base model")
         base.save(run_dir.base)
     device.free()
     try:
-        _run_worker(run_dir, run.settings.devices, progress)
+        _run_worker(run_dir, run.settings.devices, shown)
     finally:
         if not run_dir.checkpoint.is_file():  # nothing to go on from: then the base can as well be saved again
             run_dir.base.unlink(missing_ok=True)
     found = host.exported(run_dir)
-    assert found is not None
+    if found is None:
+        raise RuntimeError(
+            f"The exported file of {run.id} is gone again. Queue the graph once more; details are in {run_dir.log}."
+        )
     return found
 
 
@@ -143,13 +150,15 @@ def summary(losses: list[float], run_dir: RunDir) -> list[str]:
             f"Loss on {names[name]}: {first:.4f} before, {now:.4f} at the end, lowest {best[name]:.4f} at {best['step']}"
         )
     exported = result["exported"]
+    if exported.get("finished_early"):
+        lines.append(f"Finished by you after {len(losses)} of {run_dir.load_run().settings.steps} steps")
     if exported["step"] != len(losses) or exported["weights"] == "ema":
         averaged = "averaged " if exported["weights"] == "ema" else ""
         lines.append(f"Exported: the {averaged}weights after step {exported['step']}")
     return [*lines, *result["warnings"]]
 
 
-def _run_worker(run_dir: RunDir, devices: int, progress: host.NodeProgress) -> None:
+def _run_worker(run_dir: RunDir, devices: int, shown: live.Live) -> None:
     command = worker_command(run_dir, device.name(), devices)
     # Away from ComfyUI's terminal: that it is closed, or gets Ctrl-C, must reach the worker as the end of its stdin,
     # after which it saves its state, and not as a signal.
@@ -162,10 +171,16 @@ def _run_worker(run_dir: RunDir, devices: int, progress: host.NodeProgress) -> N
         events: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=_read_lines, args=(worker.stdout, events), daemon=True).start()
         heard = {"phase": "", "error": ""}
+
+        def finish() -> None:
+            with contextlib.suppress(OSError, ValueError):  # it is leaving
+                worker.stdin.write(FINISH + "\n")
+                worker.stdin.flush()
+
         try:
-            _relay(run_dir, events, progress, heard)
+            _relay(run_dir, events, shown, heard, finish)
         except BaseException:
-            _stop(worker, events, progress, saves=heard["phase"] == "training")
+            _stop(worker, events, shown, saves=heard["phase"] == "training")
             raise
     if heard["error"] or worker.returncode:
         raise RuntimeError(heard["error"] or _unexpected_end(worker.returncode, run_dir))
@@ -186,8 +201,11 @@ def _read_lines(stream, events: queue.Queue) -> None:
     events.put(None)
 
 
-def _relay(run_dir: RunDir, events: queue.Queue, progress: host.NodeProgress, heard: dict[str, str]) -> None:
-    """Show the worker's events until it ends, and note in `heard` the phase it is in and its error."""
+def _relay(run_dir: RunDir, events: queue.Queue, shown: live.Live, heard: dict[str, str], finish: Callable[[], None]) -> None:
+    """Show the worker's events until it ends, and note in `heard` the phase it is in and its error.
+
+    `finish` asks it for the result; the page may call it while it trains.
+    """
     logged = 0.0
     while True:
         host.check_interrupted()
@@ -206,12 +224,14 @@ def _relay(run_dir: RunDir, events: queue.Queue, progress: host.NodeProgress, he
             log.warning("%s: %s", run_dir.path.name, event["text"])
         elif event["event"] in ("phase", "step"):
             heard["phase"] = event["phase"]
+            shown.finish = finish if event["phase"] == "training" else None
+            shown.memory = event.get("memory", shown.memory)
             text = describe(event)
             if event["event"] == "phase" or time.monotonic() - logged > LOG_SECONDS:
                 log.info("%s: %s", run_dir.path.name, text)
                 logged = time.monotonic()
-            progress.text(text)
-            progress.bar(event.get("step", 0), event["total"])
+            shown.text(text)
+            shown.bar(event.get("step", 0), event["total"])
 
 
 def describe(event: dict) -> str:
@@ -228,12 +248,12 @@ def describe(event: dict) -> str:
     return text
 
 
-def _stop(worker: subprocess.Popen, events: queue.Queue, progress: host.NodeProgress, saves: bool) -> None:
+def _stop(worker: subprocess.Popen, events: queue.Queue, shown: live.Live, saves: bool) -> None:
     """Ask the worker to save its state and leave; end it when it does not, or at once where there is nothing new to save.
 
     Files are written whole or not at all, so that ending it can cost no more than that. What it exports on the way is named.
     """
-    progress.text("Stopping: saving the state" if saves else "Stopping")
+    shown.text("Stopping: saving the state" if saves else "Stopping")
     with contextlib.suppress(OSError):  # it is gone already
         worker.stdin.close()
     try:
@@ -247,7 +267,7 @@ def _stop(worker: subprocess.Popen, events: queue.Queue, progress: host.NodeProg
     with contextlib.suppress(queue.Empty):
         said = [read_event(line) for line in iter(lambda: events.get(timeout=LAST_WORDS_SECONDS), None)]
     exports = [f"Exported: {event['text']}" for event in said if event and event["event"] == "saved"]
-    progress.text("\n".join(("Stopped. Queue the graph again to go on.", *exports)))
+    shown.text("\n".join(("Stopped. Queue the graph again to go on.", *exports)))
 
 
 def _unexpected_end(code: int, run_dir: RunDir) -> str:

@@ -121,7 +121,7 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
         draw=make_draw(run, run_dir, captions, Painter(unet, vae, accelerator), reporter, stop),
         save=save,
     )
-    exported = {"step": outcome.step, "weights": "ema" if outcome.averaged else "last"}
+    exported = outcome.exported()
     if not accelerator.is_main_process:
         return exported
 

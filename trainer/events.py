@@ -1,4 +1,4 @@
-"""The worker's two pipes: events out (one JSON object a line on stdout), a stop request in (stdin)."""
+"""The worker's two pipes: events out (one JSON object a line on stdout), requests in (stdin)."""
 
 import contextlib
 import json
@@ -15,7 +15,9 @@ class Stopped(Exception):
 
 def read_event(line: str) -> dict | None:
     """The event of a line of the worker's; None when the line is something else. Unknown fields are left out."""
-    kinds = {"event": str, "text": str, "phase": str, "step": int, "total": int, "loss": float | int, "seconds_left": float | int}
+    number = float | int
+    kinds = {"event": str, "text": str, "phase": str, "step": int, "total": int}
+    kinds |= {"loss": number, "seconds_left": number, "memory": int}
     try:
         given = json.loads(line)
     except (ValueError, RecursionError):
@@ -64,8 +66,17 @@ class Reporter:
         self.emit("step", phase=self._phase, step=step, total=total, **fields)
 
 
+FINISH = "finish"
+"""The line on stdin that asks for the result now."""
+
+
 class StopRequest:
-    """True once the run shall stop: by Ctrl-C or SIGTERM, or, with `attached_to`, by a line or the end of that pipe."""
+    """True once the run shall stop: by Ctrl-C or SIGTERM, or, with `attached_to`, by a line or the end of that pipe.
+
+    The line FINISH asks for something else: `finishing`, no further step but the result of those that are done.
+    """
+
+    finishing = False
 
     def __init__(self, attached_to: TextIO | None = None):
         self._event = threading.Event()
@@ -76,10 +87,12 @@ class StopRequest:
                 signal.signal(number, lambda *_: self._event.set())
 
     def _listen(self, stream: TextIO) -> None:
-        if sys.platform == "win32":
-            _wait_for_windows_pipe(stream)
-        else:
-            stream.readline()
+        while True:
+            if sys.platform == "win32":
+                _wait_for_windows_pipe(stream)
+            if stream.readline().strip() != FINISH:
+                break
+            self.finishing = True
         self._event.set()
 
     def __bool__(self) -> bool:

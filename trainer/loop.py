@@ -7,8 +7,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import psutil
 import torch
 from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
@@ -36,6 +37,13 @@ class Trained:
 
     step: int
     averaged: bool
+    finished_early: bool = False
+    """The artist had seen enough."""
+
+    def exported(self) -> dict:
+        """What result.json says of them."""
+        early = {"finished_early": True} if self.finished_early else {}
+        return {"step": self.step, "weights": "ema" if self.averaged else "last", **early}
 
 
 def make_accelerator(device: str, precision: str) -> Accelerator:
@@ -127,7 +135,8 @@ def run_steps(
     save: Callable[[int], None] | None = None,
     after_step: Callable[[], None] | None = None,
 ) -> Trained:
-    """Train the groups' parameters from the newest saved state to `settings.steps`, or until the held-out loss turns up.
+    """Train the groups' parameters from the newest saved state to `settings.steps`, or until the held-out loss turns up, or
+    until `stop` asks for the result.
 
     `loss_of` gives the scalar loss of a batch (0, 1, ...), a pure function of it and of the parameters: step s averages the
     batches s * gradient_accumulation_steps onwards. `measure` gives the losses under fixed noise, `draw` makes the sample
@@ -156,13 +165,12 @@ def run_steps(
     main = accelerator.is_main_process
     metrics = Metrics(run_dir, start, writes=main)
 
-    def look(done: int, stopping: bool = False) -> None:
+    def look(done: int, last: bool = False, stopping: bool = False) -> None:
         """Measure, draw and save where it is time for it, or save because the run is stopping."""
-        last = done == settings.steps
         measuring = measure and settings.validate_every and (done % settings.validate_every == 0 or last)
         measuring = measuring and all(entry["step"] != done for entry in metrics.measured)  # before the run was stopped
         drawing = draw and main and settings.sample_every and (done % settings.sample_every == 0 or last)
-        saving = save and main and settings.save_every and 0 < done < settings.steps and done % settings.save_every == 0
+        saving = save and main and settings.save_every and done and not last and done % settings.save_every == 0
         if stopping:
             measuring, drawing, saving = False, False, save and main and settings.export_on_cancel
         if not (measuring or drawing or saving):
@@ -183,9 +191,9 @@ def run_steps(
             ema.restore(params.values())
 
     reporter.phase("training", settings.steps)
-    look(done)
-    began, looking = time.monotonic(), 0.0
-    while done < settings.steps and not _is_over(metrics.measured, settings):
+    look(done, last=done == settings.steps)
+    began, looking, finishing = time.monotonic(), 0.0, False
+    while not finishing and done < settings.steps and not _is_over(metrics.measured, settings):
         learning_rate = settings.learning_rate * rate_at(done)
         for given, group in zip(groups, optimizer.param_groups, strict=True):
             group["lr"] = given.learning_rate * rate_at(done)
@@ -210,16 +218,17 @@ def run_steps(
         metrics.add(done, loss, learning_rate)
 
         done += 1
-        if metrics.due or done == settings.steps:
+        stopping, finishing = _anyone(accelerator, bool(stop)), _anyone(accelerator, stop.finishing)
+        last = finishing or done == settings.steps
+        if metrics.due or last:
             newest = metrics.flush()
             left = (time.monotonic() - began - looking) / (done - start) * (settings.steps - done)
-            reporter.step(done, settings.steps, loss=newest, seconds_left=left)
+            reporter.step(done, settings.steps, loss=newest, seconds_left=left, memory=memory_in_use(accelerator.device))
         looked = time.monotonic()
-        look(done)
+        look(done, last and not stopping)
         looking += time.monotonic() - looked
-        stopping = _anyone(accelerator, bool(stop))
         # After the last step too: the export may fail for want of disk space.
-        if stopping or done % settings.checkpoint_every == 0 or done == settings.steps or _is_over(metrics.measured, settings):
+        if stopping or last or done % settings.checkpoint_every == 0 or _is_over(metrics.measured, settings):
             metrics.sync()
             check_finite(params)
             if main:
@@ -227,9 +236,10 @@ def run_steps(
             if stopping and done < settings.steps:
                 look(done, stopping=True)
                 raise Stopped
+    trained = Trained(done, ema is not None, finished_early=finishing and done < settings.steps)
     if main:  # it alone exports
-        return _leave_best(params, ema, done, settings, run_dir)
-    return Trained(done, averaged=ema is not None)
+        return _leave_best(params, ema, trained, settings, run_dir)
+    return trained
 
 
 def _best_step(measured: list[dict]) -> int:
@@ -260,13 +270,22 @@ def _agreed(accelerator: Accelerator, losses: dict[str, float]) -> dict[str, flo
     return dict(zip(losses, means.tolist(), strict=True))
 
 
-def _leave_best(params: dict[str, nn.Parameter], ema: EMAModel | None, done: int, settings: Settings, run_dir: RunDir) -> Trained:
+def _leave_best(
+    params: dict[str, nn.Parameter], ema: EMAModel | None, trained: Trained, settings: Settings, run_dir: RunDir
+) -> Trained:
     """Put the weights that shall be exported into the parameters."""
     if settings.early_stopping != "off" and run_dir.best.is_file():
-        return Trained(load_best(run_dir.best, params), averaged=ema is not None)
+        return replace(trained, step=load_best(run_dir.best, params))
     if ema:
         ema.copy_to(params.values())
-    return Trained(done, averaged=ema is not None)
+    return trained
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes that this process holds, at its peak on CUDA, now elsewhere. Asks no device to finish its work."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    return torch.mps.driver_allocated_memory() if device.type == "mps" else psutil.Process().memory_info().rss
 
 
 def check_finite(params: dict[str, nn.Parameter]) -> None:

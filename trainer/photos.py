@@ -146,6 +146,15 @@ def check_resolution(resolution: int) -> None:
         raise ValueError(f"The resolution {resolution} is outside 64 to 2048. SD v1.5 was made for 512.")
 
 
+def check_framing(resolution: int, crop: str) -> None:
+    """ValueError unless a photo can be prepared so."""
+    check_resolution(resolution)
+    if crop not in CROPS:
+        raise ValueError(f"Unknown crop {crop!r}; known are {', '.join(CROPS)}.")
+    if crop == "bucket" and resolution % GRID:
+        raise ValueError(f"Buckets need a resolution that is a multiple of {GRID}, not {resolution}.")
+
+
 def decode_photo(raw: bytes) -> Image.Image:
     """The photo in a file's bytes: upright (EXIF), as RGB, transparency over white, 16 bits scaled to 8.
 
@@ -244,15 +253,11 @@ def read_folder(
     `framing`: flip, view_jitter, color_jitter, light_jitter, variants of Dataset. `on_photo` gets how many of how many are
     read, and may raise. Raises ValueError naming the photos that cannot be read.
     """
-    check_resolution(resolution)
-    if crop not in CROPS:
-        raise ValueError(f"Unknown crop {crop!r}; known are {', '.join(CROPS)}.")
+    check_framing(resolution, crop)
     bounds = {"view_jitter": (0, MAX_JITTER), "color_jitter": (0, MAX_JITTER), "light_jitter": (0, MAX_JITTER)}
     for name, (low, high) in (bounds | {"variants": (1, MAX_VARIANTS)}).items():
         if not low <= framing.get(name, low) <= high:
             raise ValueError(f"{name} is {framing[name]}; it must be between {low} and {high}.")
-    if crop == "bucket" and resolution % GRID:
-        raise ValueError(f"Buckets need a resolution that is a multiple of {GRID}, not {resolution}.")
     empty = Dataset(photos=(), resolution=resolution, crop=crop, **framing)
     files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=lambda p: p.name)
     names = [p.name for p in files if p.suffix.lower() in SUFFIXES]

@@ -17,6 +17,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -135,13 +136,21 @@ class RunDir:
 
 def read_metrics(path: Path) -> list[dict]:
     """The entries of metrics.jsonl, {"step": n, name: number, ...}. Other lines, as a power loss may leave, are passed over."""
-    entries = []
-    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
-        with suppress(ValueError, RecursionError):
-            entry = json.loads(line)
-            if isinstance(entry, dict) and "step" in entry and all(isinstance(value, int | float) for value in entry.values()):
-                entries.append(entry)
-    return entries
+    found = map(metrics_entry, path.read_bytes().split(b"\n") if path.is_file() else ())
+    return [entry for entry in found if entry]
+
+
+def metrics_entry(line: bytes) -> dict[str, int | float] | None:
+    """What a line of metrics.jsonl says; None where that is not numbers by name, the step among them."""
+    with suppress(ValueError, RecursionError, OverflowError):
+        entry = json.loads(line)
+        if isinstance(entry, dict) and "step" in entry and all(_is_number(value) for value in entry.values()):
+            return entry
+    return None
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def read_json(path: Path):

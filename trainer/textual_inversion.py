@@ -102,7 +102,7 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
         save=save,
         after_step=norm_limiter(vectors, table, settings.norm_limit) if settings.norm_limit else None,
     )
-    exported = {"step": outcome.step, "weights": "ema" if outcome.averaged else "last"}
+    exported = outcome.exported()
     if not accelerator.is_main_process:
         return exported
 

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 from demo.browser import INSTALLED, open_browser, open_workflow, queued_prompt
@@ -37,8 +40,8 @@ def test_a_shipped_workflow_queues_exactly_its_api_twin(browser, server, name):
     assert queued_prompt(browser) == read(f"api/{name}")
 
 
-def test_captions_and_result_are_shown_in_the_nodes(page):
-    """One queueing from the page, without training long: the texts appear, and the training seed stays what it was."""
+def fill_in(page, **training) -> None:
+    """The stand-in, the drawn photos at 64 pixels, and these widgets of the training node."""
     page.execute_script(
         """
         const set = (type, values) => {
@@ -47,32 +50,186 @@ def test_captions_and_result_are_shown_in_the_nodes(page):
         }
         set("CheckpointLoaderSimple", { ckpt_name: "standin.safetensors" })
         set("DatasetLoader", { folder: "plush", resolution: 64 })
-        set("DreamBoothTrain", { steps: 2, name: "page" })
+        set("DreamBoothTrain", arguments[0])
         set("EmptyLatentImage", { width: 64, height: 64 })
         set("KSampler", { steps: 2 })
-        window.app.queuePrompt(0, 1)
-        """
+        """,
+        training,
     )
 
-    def report(node_type: str) -> str | None:
-        return page.execute_script(
-            """
-            const node = window.app.graph.nodes.find((n) => n.type === arguments[0])
-            return node.widgets.find((w) => w.name === "report")?.element.value
-            """,
-            node_type,
-        )
 
+def queue(page) -> None:
+    page.execute_script("window.app.queuePrompt(0, 1)")
+
+
+def panel(page, node_type: str, name: str):
+    """A panel of the node, as an element of the page; None while there is none."""
+    return page.execute_script(
+        """
+        const node = window.app.graph.nodes.find((n) => n.type === arguments[0])
+        return node?.widgets?.find((w) => w.name === arguments[1])?.element
+        """,
+        node_type,
+        name,
+    )
+
+
+def wait(page, condition, seconds=120):
+    return WebDriverWait(page, seconds, ignored_exceptions=[StaleElementReferenceException]).until(lambda _: condition())
+
+
+def words(page, node_type: str, name: str) -> str:
+    found = panel(page, node_type, name)
+    return (found.get_property("value") or found.get_property("textContent")) if found else ""
+
+
+def test_captions_and_result_are_shown_in_the_nodes(page):
+    """One queueing from the page, without training long: the texts appear, and the training seed stays what it was."""
+    fill_in(page, steps=2, name="page")
+    queue(page)
     # ComfyUI tells of cached nodes when the whole graph is done.
-    for node_type in ("DreamBoothTrain", "DatasetLoader", "CaptionWithToken"):
-        WebDriverWait(page, 120).until(lambda _, node_type=node_type: report(node_type))
-    assert report("DreamBoothTrain").startswith("2 steps, mean loss of the last 2: ")
-    assert report("DatasetLoader") == "4 photos, 4 captions, ready"
-    assert "mysks → my + sks" in report("CaptionWithToken")
-    assert "plush-4.jpg: a photo of mysks plush toy in the snow" in report("CaptionWithToken")
+    assert wait(page, lambda: words(page, "DreamBoothTrain", "report")).startswith("2 steps, mean loss of the last 2: ")
+    assert wait(page, lambda: words(page, "DatasetLoader", "report")) == "4 photos, 4 captions, ready"
+    captions = wait(page, lambda: words(page, "CaptionWithToken", "caption_view"))
+    assert "CLIP reads mysks → my + sks" in captions
+    assert "plush-4.jpg a photo of mysks plush toy in the snow" in captions
+    marks = panel(page, "CaptionWithToken", "caption_view").find_elements(By.TAG_NAME, "mark")
+    assert {mark.get_property("textContent") for mark in marks} == {"mysks", "plush toy"}
     queued = queued_prompt(page)
     assert queued["5"]["inputs"]["seed"] == 0
-    assert "report" not in queued["5"]["inputs"]
+    assert not {"report", "run_view"} & queued["5"]["inputs"].keys()
+
+
+def test_a_run_is_watched_reloaded_and_finished(page, server, base_directory):
+    """Curves and samples move; after a reload the run is there again; Stop gives the graph its picture."""
+    fill_in(page, steps=2000, name="watched", sample_prompts="a photo of mysks", sample_every=20, hold_out=1, validate_every=20)
+    workflow = page.execute_script("return window.app.graph.serialize()")
+    queue(page)
+
+    def drawn() -> list[int]:
+        view = panel(page, "DreamBoothTrain", "run_view")
+        return [len(view.find_elements(By.CSS_SELECTOR, tag)) for tag in (".u-over", ".st-strip img")] if view else [0, 0]
+
+    wait(page, lambda: drawn()[0] and drawn()[1])
+    pictures = drawn()[1]
+    wait(page, lambda: drawn()[1] > pictures)
+    assert "GB in use · Training: step" in wait(page, lambda: words(page, "DreamBoothTrain", "run_view"))
+    assert "held-out photos" in words(page, "DreamBoothTrain", "run_view")
+
+    open_workflow(page, server.port, workflow)
+    wait(page, lambda: drawn()[0] and drawn()[1])
+    wait(page, lambda: "Training: step" in words(page, "DreamBoothTrain", "run_view"))
+
+    button = panel(page, "DreamBoothTrain", "run_view").find_element(By.CSS_SELECTOR, ".st-foot button")
+    assert button.accessible_name == "Stop and use what there is"
+    page.execute_script("arguments[0].click()", button)
+    report = wait(page, lambda: words(page, "DreamBoothTrain", "report"))
+    assert "Finished by you after " in report
+    assert (base_directory / "output" / "checkpoints" / report.splitlines()[-1]).is_file()
+    wait(page, lambda: not button.is_displayed())
+    wait(page, lambda: page.execute_script("return window.app.graph.nodes.some((n) => n.title.includes('after') && n.imgs)"))
+
+
+def test_a_sample_opens_large_and_closes_by_key(page, server):
+    runs = server.get("/object_info/LoadFinetuned")["LoadFinetuned"]["input"]["required"]["run"][1]["options"]
+    run = next(run for run in runs if run.startswith("watched"))
+    page.execute_script(
+        """
+        const node = window.LiteGraph.createNode("LoadFinetuned")
+        window.app.graph.add(node)
+        const chooser = node.widgets.find((w) => w.name === "run")
+        chooser.value = arguments[0]
+        chooser.callback(chooser.value)
+        """,
+        run,
+    )
+    facts = wait(page, lambda: words(page, "LoadFinetuned", "run_view") if drawn_strip(page) else "")
+    assert "In a promptmysks plush toy" in facts
+    assert "Basestandin.safetensors" in facts
+    page.execute_script("arguments[0].click()", drawn_strip(page)[0])
+    dialog = page.find_element(By.CSS_SELECTOR, "dialog[open]")
+    assert dialog.find_element(By.TAG_NAME, "img").get_attribute("alt") == "After 0 steps: a photo of mysks"
+    dialog.send_keys(Keys.ARROW_RIGHT)
+    assert dialog.find_element(By.TAG_NAME, "img").get_attribute("alt").startswith("After 20 steps")
+    dialog.send_keys(Keys.ESCAPE)
+    wait(page, lambda: not page.find_elements(By.CSS_SELECTOR, "dialog[open]"))
+
+
+def drawn_strip(page) -> list:
+    return panel(page, "LoadFinetuned", "run_view").find_elements(By.CSS_SELECTOR, ".st-strip button")
+
+
+HOSTILE = "<img src=x onerror=window.hacked=1> mysks"
+
+
+def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(page, base_directory):
+    caption = base_directory / "input" / "plush" / "plush-1.txt"
+    was = caption.read_text(encoding="utf-8")
+    try:
+        fill_in(page)
+        page.execute_script(
+            """
+            const widget = window.app.graph.nodes.find((n) => n.type === "DatasetLoader").widgets.find((w) => w.name === "folder")
+            widget.callback(widget.value)
+            """
+        )
+        box = wait(page, lambda: panel(page, "DatasetLoader", "photo_view").find_elements(By.TAG_NAME, "textarea"))[0]
+        assert box.accessible_name == "Caption of plush-1.jpg"
+        script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('change'))"
+        page.execute_script(script, box, HOSTILE)
+        wait(page, lambda: caption.read_text(encoding="utf-8") == HOSTILE + "\n")
+
+        caption.write_text("changed elsewhere")
+        page.execute_script(script, box, "mine")
+        wait(page, lambda: "changed elsewhere" in words(page, "DatasetLoader", "photo_view"))
+        assert caption.read_text() == "changed elsewhere"
+        mine = panel(page, "DatasetLoader", "photo_view").find_element(By.CSS_SELECTOR, ".st-state button")
+        page.execute_script("arguments[0].click()", mine)
+        wait(page, lambda: caption.read_text(encoding="utf-8") == "mine\n")
+
+        caption.write_text(HOSTILE)
+        fill_in(page, steps=1, name="hostile", sample_prompts=HOSTILE, sample_every=1)
+        queue(page)
+        wait(page, lambda: words(page, "DreamBoothTrain", "report"))
+        assert HOSTILE in wait(page, lambda: words(page, "CaptionWithToken", "caption_view"))
+        view = panel(page, "DreamBoothTrain", "run_view")
+        wait(page, lambda: view.find_elements(By.CSS_SELECTOR, ".st-strip img"))
+        assert view.find_element(By.CSS_SELECTOR, ".st-strip img").get_attribute("alt") == f"After 0 steps: {HOSTILE}"
+        assert page.execute_script("return window.hacked === undefined")
+    finally:
+        caption.write_text(was, encoding="utf-8")
+
+
+def test_a_hundred_thousand_steps_are_drawn_within_bounds(page, server, base_directory):
+    runs = server.get("/object_info/LoadFinetuned")["LoadFinetuned"]["input"]["required"]["run"][1]["options"]
+    run = next(run for run in runs if run.startswith("watched"))
+    metrics = base_directory / "output" / "finetune" / run / "metrics.jsonl"
+    metrics.write_text("".join(f'{{"step": {step}, "loss": {0.2 + 0.1 * (step % 7)}}}\n' for step in range(1, 100_001)))
+    page.execute_cdp_cmd("Performance.enable", {})
+
+    def measured() -> dict:
+        return {m["name"]: m["value"] for m in page.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]}
+
+    page.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
+    before = measured()
+    page.execute_script(
+        """
+        const node = window.LiteGraph.createNode("LoadFinetuned")
+        window.app.graph.add(node)
+        const chooser = node.widgets.find((w) => w.name === "run")
+        chooser.value = arguments[0]
+        chooser.callback(chooser.value)
+        """,
+        run,
+    )
+    wait(page, lambda: panel(page, "LoadFinetuned", "run_view").find_elements(By.CSS_SELECTOR, ".u-over"))
+    page.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
+    after = measured()
+    script = after["ScriptDuration"] - before["ScriptDuration"]
+    heap = (after["JSHeapUsedSize"] - before["JSHeapUsedSize"]) / 1e6
+    print(f"\n100,000 steps: {script:.2f} s of script, {heap:.1f} MB of heap")
+    assert script < 1.0
+    assert heap < 50
 
 
 def test_a_preset_fills_in_the_widgets_and_hides_nothing(page):

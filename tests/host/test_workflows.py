@@ -1,6 +1,10 @@
-"""The shipped workflows that train in two ways, as they are but for the base, the photos and the size of the job."""
+"""The shipped workflows: laid out to be read, and run as they are but for the base, the photos and the size of the job.
+
+train_and_compare is the demo's, study_recipe is run in test_method.py.
+"""
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -8,27 +12,74 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from demo.run import node
-from demo.server import Failed
+from demo.server import Failed, Refused
 from trainer.rundir import RunDir
 
 from .conftest import picture_graph
 from .test_dreambooth import same, shown
 
-API = Path(__file__).parents[2] / "workflows" / "api"
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+API = WORKFLOWS / "api"
+SMALL = {
+    "CheckpointLoaderSimple": {"ckpt_name": "standin.safetensors"},
+    "DatasetLoader": {"resolution": 64},
+    "EmptyLatentImage": {"width": 64, "height": 64},
+    "TextualInversionTrain": {"steps": 3, "learning_rate": 0.3},
+    "DreamBoothTrain": {"steps": 2, "learning_rate": 1e-3},
+    "KSampler": {"steps": 4, "cfg": 1.0},
+}
+TITLE = 30
+"""Height of a node's title, which is drawn above its position."""
+WITH_PANEL = {
+    "DatasetLoader": 246 + 420,
+    "CaptionWithToken": 146 + 420,
+    "DreamBoothTrain": 1004 + 420,
+    "TextualInversionTrain": 820 + 420,
+    "LoadFinetuned": 118 + 420,
+}
+"""Height of the nodes with all that our page adds below their widgets."""
 
 
 def small(name: str) -> dict:
     """The workflow on the stand-in and the drawn photos: 64 pixels, few steps, rates at which the stand-in learns."""
     graph = json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
-    graph[node(graph, "CheckpointLoaderSimple")]["inputs"]["ckpt_name"] = "standin.safetensors"
-    graph[node(graph, "DatasetLoader")]["inputs"] |= {"folder": "plush", "resolution": 64}
-    graph[node(graph, "EmptyLatentImage")]["inputs"] |= {"width": 64, "height": 64}
-    graph[node(graph, "TextualInversionTrain")]["inputs"] |= {"steps": 3, "learning_rate": 0.3}
-    graph[node(graph, "DreamBoothTrain")]["inputs"] |= {"steps": 2, "learning_rate": 1e-3, "name": name}
     for n in graph.values():
-        if n["class_type"] == "KSampler":
-            n["inputs"] |= {"steps": 4, "cfg": 1.0}
+        n["inputs"] |= SMALL.get(n["class_type"], {})
+        if n["inputs"].get("folder") == "my-photos":
+            n["inputs"]["folder"] = "plush"
+        if n["class_type"] == "DreamBoothTrain":
+            n["inputs"]["name"] = name
     return graph
+
+
+def rectangle(n: dict) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of a node in the page, with its title and the panel it will have."""
+    (x, y), (width, height) = n["pos"], n["size"]
+    return x, y - TITLE, x + width, y + max(height, WITH_PANEL.get(n["type"], 0))
+
+
+@pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
+def test_a_shipped_workflow_is_laid_out_to_be_read(path):
+    """No node covers another, also when the panels are there; all but the note lie in a group."""
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    nodes = {f"{n['id']} {n.get('title', n['type'])}": n for n in graph["nodes"]}
+    places = {name: rectangle(n) for name, n in nodes.items()}
+    covered = [
+        (one, two)
+        for (one, a), (two, b) in combinations(places.items(), 2)
+        if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    ]
+    assert covered == []
+    groups = [(x, y, x + width, y + height) for x, y, width, height in (g["bounding"] for g in graph["groups"])]
+    outside = {
+        nodes[name]["type"]
+        for name, (left, top, right, bottom) in places.items()
+        if not any(x <= left and y <= top and right <= x2 and bottom <= y2 for x, y, x2, y2 in groups)
+    }
+    assert outside <= {"MarkdownNote"}
+    for n in graph["nodes"]:
+        assert "subject_trainer_run" not in n["properties"]
+        assert n["type"] != "KSampler" or n["widgets_values"][1] == "fixed"
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +162,54 @@ def test_methods_are_compared_in_a_labelled_grid(server, base_directory):
     assert np.abs(cells[0][0] - cells[1][0]).max() > 2  # two seeds
     run = next((base_directory / "output" / "finetune").glob("compare_methods-*"))
     assert RunDir(run).load_run().embedding == ""
+
+
+def test_an_inversion_is_drawn_beside_the_base(server, base_directory):
+    graph = small("textual_inversion")
+    result = server.run(graph)
+    assert (base_directory / "models" / "embeddings" / exported(graph, result, "TextualInversionTrain")).is_file()
+    without, with_word = (shown(server, result, node(graph, "SaveImage", f"{which} the word")) for which in ("without", "with"))
+    assert without.size == with_word.size == (64, 64)
+    assert not same(without, with_word)
+
+
+def test_a_finished_run_is_loaded_and_its_trigger_goes_into_the_prompt(server, pivotal):
+    trained, first = pivotal
+    graph = small("load_and_use")
+    with pytest.raises(Refused, match="no finished run"):  # as shipped, it names none
+        server.run(graph)
+    graph[node(graph, "LoadFinetuned")]["inputs"]["run"] = exported(trained, first, "DreamBoothTrain").removesuffix(
+        ".safetensors"
+    )
+    picture = shown(server, server.run(graph), node(graph, "SaveImage"))
+    assert same(picture, shown(server, first, node(trained, "SaveImage")))  # there the prompt says "mysks plush toy" itself
+
+
+def test_a_lora_is_drawn_at_two_strengths(server):
+    graph = small("lora")
+    train = graph[node(graph, "DreamBoothTrain")]["inputs"]
+    as_shipped = json.loads((API / "lora.json").read_text(encoding="utf-8"))
+    presets = json.loads((WORKFLOWS.parent / "js" / "presets.json").read_text(encoding="utf-8"))
+    preset = presets[train["preset"]]
+    assert preset["train"] == "lora"
+    assert as_shipped[node(as_shipped, "DreamBoothTrain")]["inputs"].items() >= preset.items()
+    train |= {"class_images": 1, "lr_warmup_steps": 0, "learning_rate": 0.01}
+    result = server.run(graph)
+    both = np.asarray(shown(server, result, node(graph, "SaveImage")), dtype=float)
+    assert both.shape == (64, 64 + 8 + 64, 3)
+    assert np.abs(both[24:, :64] - both[24:, 72:]).max() > 2  # below the labels
+
+
+def test_class_pictures_made_in_the_graph_are_trained_beside(server, base_directory):
+    """In groups that fit a card's memory, each picture from noise of its own."""
+    graph = small("class_images")
+    graph[node(graph, "EmptyLatentImage", "in all")]["inputs"]["batch_size"] = 3
+    graph[node(graph, "RebatchLatents")]["inputs"]["batch_size"] = 2
+    result = server.run(graph)
+    assert result.outputs[node(graph, "DatasetLoader", "of the class")]["text"][0].startswith("3 photos, 0 captions, ready")
+    (path,) = (base_directory / "output" / "finetune").glob("class_images-*")
+    run = RunDir(path).load_run()
+    assert len({Path(photo.path).read_bytes() for photo in run.class_dataset.photos}) == 3
+    assert {photo.caption for photo in run.class_dataset.photos} == {"a photo of a plush toy"}
+    assert run.settings.prior_loss_weight == 1
+    assert all(shown(server, result, i).size == (64, 64) for i, n in graph.items() if n["class_type"] == "SaveImage")

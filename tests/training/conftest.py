@@ -98,23 +98,28 @@ def open_pipe() -> TextIO:
 
 
 class StopAfter:
-    """A stop request that comes after so many training steps."""
+    """A stop request that comes after so many training steps, or one for the result."""
 
-    def __init__(self, steps: int):
-        self.left = steps
+    def __init__(self, steps: int, finish: bool = False):
+        self.left, self.finish = steps, finish
+
+    @property
+    def finishing(self) -> bool:
+        return self.finish and self.left <= 0
 
     def __bool__(self) -> bool:  # the loop asks once a step
         self.left -= 1
-        return self.left <= 0
+        return self.left <= 0 and not self.finish
 
     def check(self) -> None:
         pass
 
 
-def work_here(run_dir: RunDir, stop_after: int = 0) -> list[dict]:
+def work_here(run_dir: RunDir, stop_after: int = 0, finish_after: int = 0) -> list[dict]:
     """Train in this process, which has the libraries loaded already; its events. Errors are raised."""
     events = io.StringIO()
-    stop = StopAfter(stop_after) if stop_after else StopRequest(open_pipe())
+    after = stop_after or finish_after
+    stop = StopAfter(after, finish=bool(finish_after)) if after else StopRequest(open_pipe())
     try:
         worker.work(run_dir.path, "cpu", Reporter(events), stop)
     except Stopped:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import psutil
 import pytest
 import torch
 from safetensors import safe_open
@@ -89,18 +90,20 @@ def test_a_photo_that_changed_meanwhile_is_refused(make_run):
 
 
 def test_a_second_process_waits_and_finds_the_run_finished(make_run):
-    run_dir = make_run(DREAMBOOTH)
+    run_dir, phases = make_run(DREAMBOOTH), []
     with start_worker(run_dir) as first:
         while json.loads(first.stdout.readline()).get("phase") != "training":
             pass
-        second = work(run_dir)
+        psutil.Process(first.pid).suspend()
+        with start_worker(run_dir) as second:
+            for line in second.stdout:
+                event = json.loads(line)
+                phases.append(event.get("phase", event["event"]))
+                if phases[-1].startswith("waiting"):
+                    psutil.Process(first.pid).resume()
         first.communicate()
     assert first.returncode == 0
-    assert [event.get("phase", event["event"]) for event in second] == [
-        "starting",
-        "waiting for another process that trains this run",
-        "done",
-    ]
+    assert phases == ["starting", "waiting for another process that trains this run", "done"]
     assert len(run_dir.losses()) == 4
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from demo import photos
 from trainer.base_model import BaseModel, encode_prompts, load_tokenizer, noise_schedule
 from trainer.photos import read_folder
+from trainer.rundir import read_json
 from trainer.validation import split_held_out
 
 from .conftest import DREAMBOOTH, TOKENIZER, work_here
@@ -143,3 +144,17 @@ def test_prior_preservation_keeps_the_class_picture(make_run, tmp_path, tmp_path
     print(f"\nRMS change of the class picture: {distances[0.0]:.3f} without, {distances[1.0]:.3f} with prior preservation")
     print(f"(the picture itself has a deviation of {contrast:.3f})")
     assert distances[1.0] < 0.6 * distances[0.0]
+
+
+def test_a_run_that_is_finished_early_gives_what_a_shorter_one_gives(make_run):
+    """The artist has seen enough: a last measurement, and the weights as they are."""
+    settings = replace(DREAMBOOTH, train="lora", lr_scheduler="constant", hold_out=1, validate_every=10)
+    short, early = make_run(replace(settings, steps=2), "short"), make_run(settings, "early")
+    work_here(short)
+    assert work_here(early, finish_after=2)[-1]["event"] == "done"
+    one, two = (load_file(run_dir.load_run().export_path) for run_dir in (short, early))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert early.measurements() == short.measurements()
+    assert read_json(early.result_json)["exported"] == {"step": 2, "weights": "last", "finished_early": True}
+    assert "finished_early" not in read_json(short.result_json)["exported"]

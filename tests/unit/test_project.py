@@ -10,9 +10,11 @@ else:
     import tomli as tomllib  # pytest brings it
 
 ROOT = Path(__file__).parent.parent.parent
-PLAIN_DATA = {"captions", "config", "events", "framing", "locks", "needs", "photos", "rundir", "templates"}
+PLAIN_DATA = {"captions", "config", "events", "folder_view", "framing", "locks", "needs", "photos", "rundir", "templates"}
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "execution", "nodes"}
 HEAVY = {"diffusers", "bitsandbytes", "peft", "accelerate", "transformers"}
+SHIPPED = {"__init__.py", "nodes", "trainer", "js", "locales", "workflows", "pyproject.toml", "requirements.txt"}
+SHIPPED |= {"README.md", "CHANGELOG.md", "LICENSE", "icon.png"}
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
@@ -55,6 +57,22 @@ def test_requirements_txt_is_the_list_of_pyproject():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert [line for line in lines if line and not line.startswith("#")] == project["dependencies"]
+
+
+def test_the_changelog_has_a_section_for_the_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert f"\n## [{version}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_archive_for_users_leaves_out_development_alone():
+    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    names = {pattern.strip("/") for pattern in patterns}
+    # Whole entries of the top folder, no globs: a pattern without its first slash would also hit files deep in what is shipped.
+    assert all(pattern.startswith("/") for pattern in patterns)
+    assert names <= {path.name for path in ROOT.iterdir()}
+    assert names >= {".ci", ".github", "bench", "demo", "tests", "Makefile"}
+    assert not names & SHIPPED
 
 
 def test_shipped_workflows_are_api_format(shipped_workflow):

@@ -1,0 +1,148 @@
+"""Take the pictures of the README, of the help pages and of the template browser: what to do when the nodes look different.
+
+    python -m demo.pictures
+
+Trains the stand-in on the drawn photos in a real ComfyUI, through its page, and photographs each node in the dark and in the
+light theme (js/docs/pictures/), and every workflow (workflows/*.jpg), some after training. Needs Chromium and chromedriver.
+"""
+
+import io
+import json
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from selenium.webdriver.support.wait import WebDriverWait
+
+from . import photos, standin
+from .browser import open_browser, open_workflow
+from .server import Server, free_port
+from .setup import ROOT
+
+PICTURES = ROOT / "js" / "docs" / "pictures"
+WORKFLOWS = ROOT / "workflows"
+SIZE = 128
+SETTINGS = {
+    "CheckpointLoaderSimple": {"ckpt_name": "v1-5-pruned-emaonly.safetensors"},
+    "DatasetLoader": {"folder": "my-photos", "resolution": SIZE},
+    "EmptyLatentImage": {"width": SIZE, "height": SIZE},
+    "KSampler": {"cfg": 1.0},
+}
+DREAMBOOTH = {
+    "steps": 300,
+    "batch_size": 4,
+    "learning_rate": 8e-4,
+    "train": "unet",
+    "hold_out": 1,
+    "validate_every": 15,
+    "sample_prompts": "a photo of mysks plush toy in the snow",
+    "sample_every": 50,
+}
+INVERSION = {"steps": 150, "learning_rate": 0.1, "sample_prompts": "a photo of mysks", "sample_every": 50}
+SET = """
+for (const [type, values] of Object.entries(arguments[0]))
+  for (const node of window.app.graph.nodes.filter((n) => n.type === type))
+    for (const widget of node.widgets)
+      if (widget.name in values) { widget.value = values[widget.name]; widget.callback?.(widget.value) }
+"""
+LOOK = """
+const canvas = window.app.canvas
+const [x, y, width, height] = arguments[0] ?? window.app.graph.nodes.map((n) => n.boundingRect).reduce((a, b) => {
+  const left = Math.min(a[0], b[0]), top = Math.min(a[1], b[1])
+  return [left, top, Math.max(a[0] + a[2], b[0] + b[2]) - left, Math.max(a[1] + a[3], b[1] + b[3]) - top]
+})
+const [room, down] = [window.innerWidth - 160, window.innerHeight - 110]
+const scale = Math.min(1, room / width, down / height)
+canvas.ds.scale = scale
+canvas.ds.offset = [110 / scale - x, 80 / scale - y]
+canvas.deselectAll?.()
+canvas.setDirty(true, true)
+return [110, 80, width * scale, height * scale]
+"""
+
+
+def setting(browser, name: str, value) -> None:
+    browser.execute_async_script(
+        "const [name, value, done] = arguments; window.app.extensionManager.setting.set(name, value).then(() => done())",
+        name,
+        value,
+    )
+
+
+def photograph(browser, path: Path, box: list | None = None) -> None:
+    """Of the graph in the box [x, y, width, height], or of all of it, as a JPEG."""
+    left, top, width, height = browser.execute_script(LOOK, box)
+    # Two frames: one to place what lies over the canvas, one to draw it.
+    browser.execute_async_script("const done = arguments[0]; setTimeout(() => requestAnimationFrame(() => done()), 1500)")
+    shot = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    edge = 12
+    cut = shot.crop((max(0, left - edge), max(0, top - edge), min(shot.width, left + width + edge), top + height + edge))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cut.save(path, "JPEG", quality=82, optimize=True)
+    print(path.relative_to(ROOT), cut.size, flush=True)
+
+
+def queue(browser, node_type: str) -> None:
+    """Queue the open graph and wait until the node has its result."""
+    browser.execute_script("window.app.queuePrompt(0, 1)")
+    done = """
+    const node = window.app.graph.nodes.find((n) => n.type === arguments[0])
+    return !!node.widgets.find((w) => w.name === "report")?.element.value
+    """
+    WebDriverWait(browser, 900).until(lambda _: browser.execute_script(done, node_type))
+    WebDriverWait(browser, 300).until(lambda _: browser.execute_script("return window.app.ui.lastQueueSize === 0"))
+
+
+def box_of(browser, node_type: str) -> list:
+    return browser.execute_script(
+        "return [...window.app.graph.nodes.find((n) => n.type === arguments[0]).boundingRect]", node_type
+    )
+
+
+def photograph_nodes(browser, nodes: tuple[str, ...]) -> None:
+    for theme in ("light", "dark"):
+        setting(browser, "Comfy.ColorPalette", theme)
+        for node in nodes:
+            photograph(browser, PICTURES / f"{node}-{theme}.jpg", box_of(browser, node))
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        standin.build(base / "models" / "checkpoints" / "v1-5-pruned-emaonly.safetensors")
+        photos.draw(base / "input" / "my-photos")
+        with Server(base, port=free_port(), cpu=True) as server:
+            browser = open_browser()
+            try:
+
+                def open_(name: str) -> None:
+                    open_workflow(browser, server.port, json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")))
+                    browser.execute_script(SET, SETTINGS | {"DreamBoothTrain": DREAMBOOTH, "TextualInversionTrain": INVERSION})
+
+                open_("train_and_compare")
+                setting(browser, "Comfy.TutorialCompleted", True)
+                setting(browser, "Comfy.Minimap.Visible", False)
+                for name in sorted(path.stem for path in WORKFLOWS.glob("*.json")):
+                    open_(name)
+                    if name == "train_and_compare":
+                        queue(browser, "DreamBoothTrain")
+                        photograph_nodes(browser, ("DatasetLoader", "CaptionWithToken", "DreamBoothTrain"))
+                    elif name == "textual_inversion":
+                        queue(browser, "TextualInversionTrain")
+                        photograph_nodes(browser, ("TextualInversionTrain",))
+                    photograph(browser, WORKFLOWS / f"{name}.jpg")
+                open_("load_and_use")
+                browser.execute_script(SET, {"LoadFinetuned": {"run": run_of(server)}})
+                photograph_nodes(browser, ("LoadFinetuned",))
+            finally:
+                browser.quit()
+
+
+def run_of(server: Server) -> str:
+    """The DreamBooth run that was trained for the pictures."""
+    runs = server.get("/object_info/LoadFinetuned")["LoadFinetuned"]["input"]["required"]["run"][1]["options"]
+    return next(run for run in runs if not run.startswith("mysks"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What the page asks the server for: the state of runs, the photos of a folder, a caption to write.
+
+Every name that comes in is looked up where the nodes look it up, with the same checks.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from aiohttp import web
+from server import PromptServer
+
+from ..trainer import folder_view, photos
+from ..trainer.rundir import RunDir
+from . import host, live
+
+ROOT = "/subject_trainer"
+WRONG = (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def _refused(status: int, text: str) -> web.Response:
+    return web.json_response({"error": text}, status=status)
+
+
+def _run_dir(run_id: str) -> RunDir:
+    """ValueError when there is no such run."""
+    run_dir = RunDir(host.runs_root() / run_id)
+    if not host.is_child(host.runs_root(), run_dir.path) or not run_dir.run_json.is_file():
+        raise ValueError(f"There is no run {run_id!r}.")
+    return run_dir
+
+
+def _photo(folder: str, name: str) -> Path:
+    """ValueError when there is no such photo."""
+    path = host.photo_folder(folder)
+    if name not in folder_view.photo_names(path):
+        raise ValueError(f"There is no photo {name!r} in {folder!r}.")
+    return path / name
+
+
+def _framing(query) -> tuple[int, str]:
+    resolution, crop = int(query.get("resolution", 512)), query.get("crop", "center")
+    photos.check_framing(resolution, crop)
+    return resolution, crop
+
+
+async def _answer(work: Callable[[], object]) -> web.Response:
+    """The result of the work, done beside the server's loop, as JSON."""
+    try:
+        return web.json_response(await asyncio.to_thread(work))
+    except folder_view.ConflictError as conflict:
+        return web.json_response({"error": "The caption was changed elsewhere.", "caption": str(conflict)}, status=409)
+    except WRONG as error:
+        return _refused(400, str(error))
+
+
+def add_routes() -> None:
+    routes = PromptServer.instance.routes
+
+    @routes.get(f"{ROOT}/live")
+    async def live_runs(_: web.Request) -> web.Response:
+        return web.json_response({"runs": live.all_live()})
+
+    @routes.get(ROOT + "/runs/{run}")
+    async def run_card(request: web.Request) -> web.Response:
+        return await _answer(lambda: live.card(_run_dir(request.match_info["run"])))
+
+    @routes.post(ROOT + "/runs/{run}/finish")
+    async def finish_run(request: web.Request) -> web.Response:
+        if not live.finish(request.match_info["run"]):
+            return _refused(409, "This run does not train now.")
+        return web.json_response({})
+
+    @routes.get(f"{ROOT}/photos")
+    async def photo_list(request: web.Request) -> web.Response:
+        query = request.query
+        return await _answer(lambda: folder_view.view(host.photo_folder(query.get("folder", "")), *_framing(query)))
+
+    @routes.get(f"{ROOT}/photo")
+    async def photo_thumbnail(request: web.Request) -> web.Response:
+        query = request.query
+
+        def draw() -> bytes:
+            return folder_view.thumbnail(_photo(query.get("folder", ""), query.get("name", "")), *_framing(query))
+
+        try:
+            return web.Response(body=await asyncio.to_thread(draw), content_type="image/jpeg")
+        except WRONG as error:
+            return _refused(400, str(error))
+
+    @routes.post(f"{ROOT}/caption")
+    async def caption(request: web.Request) -> web.Response:
+        try:
+            given = await request.json()
+            folder, name, text, was = (str(given[key]) for key in ("folder", "name", "text", "was"))
+        except WRONG as error:
+            return _refused(400, f"The request is wrong: {error}")
+
+        def write() -> dict:
+            path = _photo(folder, name)
+            folder_view.write_caption(path.parent, name, text, was)
+            return {}
+
+        return await _answer(write)

@@ -1,0 +1,138 @@
+"""What the page asks the server for: right answers, and no way out of the roots."""
+
+import json
+import urllib.error
+import urllib.parse
+
+import pytest
+
+from demo.run import node
+
+from .test_method import up_to_training
+
+OUTSIDE = ["..", "../models", "/etc", "plush/..", "..%2f..", "C:\\", "\0"]
+
+
+def refusal(call, *args) -> tuple[int, str]:
+    with pytest.raises(urllib.error.HTTPError) as error:
+        call(*args)
+    body = error.value.read()
+    return error.value.code, json.loads(body)["error"] if body.startswith(b"{") else ""
+
+
+def path(route: str, **query) -> str:
+    return f"/subject_trainer/{route}?{urllib.parse.urlencode(query)}"
+
+
+def test_a_run_shows_itself_while_it_trains_and_afterwards(server, quick_graph):
+    train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
+    train |= {
+        "name": "shown",
+        "steps": 6,
+        "batch_size": 1,
+        "sample_prompts": "a <b>mysks</b>",
+        "hold_out": 1,
+        "validate_every": 2,
+    }
+    seen = []
+
+    def look(node_id: str, text: str) -> None:
+        if text.startswith("Training: step"):
+            seen.append((node_id, server.get("/subject_trainer/live")["runs"]))
+
+    result = server.run(up_to_training(quick_graph), on_text=look)
+    node_id, ((live,),) = seen[-1][0], [seen[-1][1]]
+    (run,) = result.outputs[node(quick_graph, "DreamBoothTrain")]["run"]
+    assert (live["run"], live["node"], live["can_finish"]) == (run, node_id, True)
+    assert live["memory"] > 10**8
+    assert live["text"].startswith("Training")
+    assert server.get("/subject_trainer/live") == {"runs": []}
+
+    card = server.get(f"/subject_trainer/runs/{run}")
+    assert card["loss"]["step"] == [1, 2, 3, 4, 5, 6]
+    assert card["measured"]["step"] == [0, 2, 4, 6]
+    assert set(card["measured"]) == {"step", "held_out", "trained"}
+    assert card["prompts"] == ["a <b>mysks</b>"]
+    assert card["facts"]["finished"]
+    assert card["facts"]["trigger"] == "mysks plush toy"
+    for sample in card["samples"]:
+        shown = server.image({"filename": sample["file"], "subfolder": f"finetune/{run}/samples", "type": "output"})
+        assert shown.size == (64, 64)
+    assert [sample["step"] for sample in card["samples"]] == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_can_be_finished_from_the_page(server, workers, quick_graph, base_directory):
+    train = node(quick_graph, "DreamBoothTrain")
+    quick_graph[train]["inputs"] |= {"name": "enough", "steps": 500, "batch_size": 1}
+    asked = []
+
+    def finish(_: str, text: str) -> None:
+        if "loss" in text and not asked:
+            (live,) = server.get("/subject_trainer/live")["runs"]
+            asked.append(server.post(f"/subject_trainer/runs/{live['run']}/finish", {}))
+
+    result = server.run(quick_graph, on_text=finish)
+    lines = result.outputs[train]["text"][0].splitlines()
+    steps = int(lines[0].split()[0])
+    assert 0 < steps < 500
+    assert f"Finished by you after {steps} of 500 steps" in lines
+    assert (base_directory / "output" / "checkpoints" / lines[-1]).is_file()
+    assert "images" in result.outputs[node(quick_graph, "SaveImage", "after training")]  # the graph went on
+    assert workers() == []
+    (run,) = result.outputs[train]["run"]
+    assert refusal(server.post, f"/subject_trainer/runs/{run}/finish", {}) == (409, "This run does not train now.")
+
+
+def test_photos_are_listed_shown_and_their_captions_written(server, base_directory, quick_graph):
+    listed = server.get(path("photos", folder="plush", resolution=64, crop="center"))
+    assert [photo["name"] for photo in listed["photos"]] == [f"plush-{number}.jpg" for number in (1, 2, 3, 4)]
+    assert server.open(path("photo", folder="plush", name="plush-1.jpg", resolution=64, crop="center"))[:3] == b"\xff\xd8\xff"
+    caption = base_directory / "input" / "plush" / "plush-1.txt"
+    was = caption.read_text(encoding="utf-8")
+    try:
+        body = {"folder": "plush", "name": "plush-1.jpg", "text": "a <img onerror=x> toy", "was": was}
+        assert server.post("/subject_trainer/caption", body) == {}
+        assert caption.read_text(encoding="utf-8") == "a <img onerror=x> toy\n"
+        assert refusal(server.post, "/subject_trainer/caption", body)[0] == 409
+        shown = server.run(quick_graph).outputs[node(quick_graph, "CaptionWithToken")]["captions"][0]
+        assert shown["captions"][0]["text"].startswith("mysks plush toy, a <img onerror=x> toy") or "<img" in str(shown)
+    finally:
+        caption.write_text(was, encoding="utf-8")
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+def test_nothing_outside_the_roots_is_read_or_written(server, outside):
+    quoted = urllib.parse.quote(outside, safe="")
+    assert refusal(server.get, f"/subject_trainer/runs/{quoted}")[0] in (400, 404)
+    assert refusal(server.get, path("photos", folder=outside))[0] == 400
+    assert refusal(server.open, path("photo", folder=outside, name="passwd"))[0] == 400
+    assert refusal(server.open, path("photo", folder="plush", name=f"{outside}/x.png"))[0] == 400
+    for folder, name in ((outside, "a.png"), ("plush", f"{outside}/a.png"), ("plush", "metadata.jsonl")):
+        body = {"folder": folder, "name": name, "text": "x", "was": ""}
+        assert refusal(server.post, "/subject_trainer/caption", body)[0] == 400
+
+
+@pytest.mark.parametrize("body", [{}, {"folder": 1}, [], "x"])
+def test_a_wrong_request_is_refused(server, body):
+    assert refusal(server.post, "/subject_trainer/caption", body)[0] == 400
+    assert refusal(server.get, path("photos", folder="plush", resolution="x"))[0] == 400
+    assert refusal(server.get, path("photos", folder="plush", resolution=100_000))[0] == 400
+
+
+def test_curves_of_a_hundred_thousand_steps_stay_small(server, base_directory, quick_graph):
+    """A run directory from elsewhere, with damaged lines too."""
+    quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]["name"] = "long"
+    (run,) = server.run(up_to_training(quick_graph)).outputs[node(quick_graph, "DreamBoothTrain")]["run"]
+    metrics = base_directory / "output" / "finetune" / run / "metrics.jsonl"
+    lines = [f'{{"step": {step}, "loss": {0.2 + 0.1 * (step % 7)}}}\n' for step in range(1, 100_001)]
+    lines[5:5] = ["damaged\n", '{"step": "x", "loss": 1}\n', "[" * 5000 + "\n"]
+    metrics.write_text("".join(lines))
+    answer = server.open(f"/subject_trainer/runs/{run}")
+    assert len(answer) < 50_000
+    loss = json.loads(answer)["loss"]
+    assert len(loss["step"]) == 400
+    assert loss["step"][-1] == 100_000
+    assert loss["mean"] == pytest.approx([0.5] * 400, abs=0.01)
+    with metrics.open("a") as file:
+        file.write('{"step": 100001, "loss": 0.5}\n')
+    assert server.get(f"/subject_trainer/runs/{run}")["loss"]["step"][-1] == 100_001

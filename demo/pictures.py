@@ -16,27 +16,27 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from . import photos, standin
 from .browser import open_browser, open_workflow
+from .run import STANDIN_TRAINING
 from .server import Server, free_port
 from .setup import ROOT
 
 PICTURES = ROOT / "js" / "docs" / "pictures"
 WORKFLOWS = ROOT / "workflows"
 SIZE = 128
+WINDOW = (3400, 2400)
+"""Large, so that the page need not zoom out so far that it leaves out the texts."""
+MAX_SIDE = 1600
 SETTINGS = {
     "CheckpointLoaderSimple": {"ckpt_name": "v1-5-pruned-emaonly.safetensors"},
     "DatasetLoader": {"folder": "my-photos", "resolution": SIZE},
     "EmptyLatentImage": {"width": SIZE, "height": SIZE},
     "KSampler": {"cfg": 1.0},
 }
-DREAMBOOTH = {
-    "steps": 300,
-    "batch_size": 4,
-    "learning_rate": 8e-4,
-    "train": "unet",
+DREAMBOOTH = STANDIN_TRAINING | {
     "hold_out": 1,
-    "validate_every": 15,
+    "validate_every": 25,
     "sample_prompts": "a photo of mysks plush toy in the snow",
-    "sample_every": 50,
+    "sample_every": 125,
 }
 INVERSION = {"steps": 150, "learning_rate": 0.1, "sample_prompts": "a photo of mysks", "sample_every": 50}
 SET = """
@@ -51,13 +51,13 @@ const [x, y, width, height] = arguments[0] ?? window.app.graph.nodes.map((n) => 
   const left = Math.min(a[0], b[0]), top = Math.min(a[1], b[1])
   return [left, top, Math.max(a[0] + a[2], b[0] + b[2]) - left, Math.max(a[1] + a[3], b[1] + b[3]) - top]
 })
-const [room, down] = [window.innerWidth - 160, window.innerHeight - 110]
+const [room, down] = [window.innerWidth - 200, window.innerHeight - 140]
 const scale = Math.min(1, room / width, down / height)
 canvas.ds.scale = scale
-canvas.ds.offset = [110 / scale - x, 80 / scale - y]
+canvas.ds.offset = [140 / scale - x, 110 / scale - y]
 canvas.deselectAll?.()
 canvas.setDirty(true, true)
-return [110, 80, width * scale, height * scale]
+return [140, 110, width * scale, height * scale]
 """
 
 
@@ -75,8 +75,9 @@ def photograph(browser, path: Path, box: list | None = None) -> None:
     # Two frames: one to place what lies over the canvas, one to draw it.
     browser.execute_async_script("const done = arguments[0]; setTimeout(() => requestAnimationFrame(() => done()), 1500)")
     shot = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
-    edge = 12
-    cut = shot.crop((max(0, left - edge), max(0, top - edge), min(shot.width, left + width + edge), top + height + edge))
+    edge = 8
+    cut = shot.crop((left - edge, top - edge, min(shot.width, left + width + edge), min(shot.height, top + height + edge)))
+    cut.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     path.parent.mkdir(parents=True, exist_ok=True)
     cut.save(path, "JPEG", quality=82, optimize=True)
     print(path.relative_to(ROOT), cut.size, flush=True)
@@ -113,11 +114,15 @@ def main() -> None:
         photos.draw(base / "input" / "my-photos")
         with Server(base, port=free_port(), cpu=True) as server:
             browser = open_browser()
+            browser.set_window_size(*WINDOW)
             try:
 
                 def open_(name: str) -> None:
                     open_workflow(browser, server.port, json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")))
-                    browser.execute_script(SET, SETTINGS | {"DreamBoothTrain": DREAMBOOTH, "TextualInversionTrain": INVERSION})
+
+                def train(node_type: str, values: dict) -> None:
+                    browser.execute_script(SET, SETTINGS | {node_type: values})
+                    queue(browser, node_type)
 
                 open_("train_and_compare")
                 setting(browser, "Comfy.TutorialCompleted", True)
@@ -125,17 +130,32 @@ def main() -> None:
                 for name in sorted(path.stem for path in WORKFLOWS.glob("*.json")):
                     open_(name)
                     if name == "train_and_compare":
-                        queue(browser, "DreamBoothTrain")
+                        train("DreamBoothTrain", DREAMBOOTH)
                         photograph_nodes(browser, ("DatasetLoader", "CaptionWithToken", "DreamBoothTrain"))
                     elif name == "textual_inversion":
-                        queue(browser, "TextualInversionTrain")
+                        train("TextualInversionTrain", INVERSION)
                         photograph_nodes(browser, ("TextualInversionTrain",))
                     photograph(browser, WORKFLOWS / f"{name}.jpg")
                 open_("load_and_use")
                 browser.execute_script(SET, {"LoadFinetuned": {"run": run_of(server)}})
                 photograph_nodes(browser, ("LoadFinetuned",))
+                side_by_side()
             finally:
                 browser.quit()
+
+
+def side_by_side() -> None:
+    """The four nodes of a first run in one picture, for the README."""
+    names = ("DatasetLoader", "CaptionWithToken", "DreamBoothTrain", "LoadFinetuned")
+    parts = [Image.open(PICTURES / f"{name}-dark.jpg") for name in names]
+    height = max(part.height for part in parts)
+    whole = Image.new("RGB", (sum(part.width for part in parts), height), "#141414")
+    left = 0
+    for part in parts:
+        whole.paste(part, (left, 0))
+        left += part.width
+    whole.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    whole.save(PICTURES / "nodes.jpg", "JPEG", quality=82, optimize=True)
 
 
 def run_of(server: Server) -> str:

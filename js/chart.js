@@ -25,10 +25,14 @@ function table(card) {
   return { curves: [...CURVES.slice(0, 2), ...names], data: uPlot.join(tables) }
 }
 
+// Charts are drawn on a canvas: they must be told when the theme changes.
+const charts = new Set()
+new MutationObserver(() => charts.forEach((chart) => chart.plot.redraw(false))).observe(document.documentElement, { attributes: true, attributeFilter: ["class", "style"] })
+
 export class Chart {
   constructor(element) {
     this.element = element
-    this.element.style.minHeight = `${HEIGHT}px`
+    this.element.className = "st-chart"
   }
 
   show(card) {
@@ -39,10 +43,17 @@ export class Chart {
     this.fit()
   }
 
-  make(curves, kind) {
+  // Nothing is drawn any more; uPlot keeps a chart that is not destroyed.
+  clear() {
     this.plot?.destroy()
+    this.plot = this.kind = undefined
+    charts.delete(this)
+  }
+
+  make(curves, kind) {
+    this.clear()
     this.kind = kind
-    const colour = getComputedStyle(this.element).color
+    const colour = () => getComputedStyle(this.element).color
     const axis = { stroke: colour, grid: { stroke: "#8884", width: 1 }, ticks: { stroke: "#8884" }, font: "11px sans-serif" }
     const options = {
       width: this.width(),
@@ -63,6 +74,7 @@ export class Chart {
       ],
     }
     this.plot = new uPlot(options, [[], ...curves.map(() => [])], this.element)
+    charts.add(this)
   }
 
   width() {

@@ -23,6 +23,11 @@ export function panel(node, name, height, build) {
   const widget = node.addDOMWidget(name, name, root, { serialize: false, hideOnZoom: true, getMinHeight: () => height })
   widget.serialize = false
   widget.ours = build(root)
+  const removed = widget.onRemove
+  widget.onRemove = function () {
+    removed?.call(this)
+    widget.ours.remove?.()
+  }
   // The new renderer lets a node grow with its content; the classic one gives the panel what the node has left.
   if (window.LiteGraph.vueNodesMode) root.style.maxHeight = `${height}px`
   else requestAnimationFrame(() => node.setSize([Math.max(node.size[0], 340), Math.max(node.size[1], node.computeSize()[1])]))

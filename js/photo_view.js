@@ -6,6 +6,7 @@ import { t } from "./words.js"
 
 const NODE = "DatasetLoader"
 const WATCHED = ["folder", "resolution", "crop"]
+const WAIT_MS = 300
 
 class PhotoView {
   constructor(root) {
@@ -14,8 +15,22 @@ class PhotoView {
     root.append(this.state, this.grid)
   }
 
-  async show(values) {
+  // Asked for often, while a number is dragged for example: the last one counts.
+  show(values) {
+    clearTimeout(this.waiting)
+    this.waiting = setTimeout(() => this.load(values), WAIT_MS)
+  }
+
+  clear() {
+    clearTimeout(this.waiting)
+    this.key = this.shown = undefined
+    this.state.textContent = ""
+    this.grid.replaceChildren()
+  }
+
+  async load(values) {
     const key = JSON.stringify(values)
+    const other = this.key !== key
     this.key = key
     let found
     try {
@@ -23,10 +38,18 @@ class PhotoView {
     } catch (error) {
       found = { total: 0, photos: [], error: error.message }
     }
-    if (this.key !== key) return // another folder was chosen meanwhile
+    const answer = JSON.stringify(found)
+    if (this.key !== key || (!other && this.shown === answer)) return
+    if (!other && this.isEdited()) return // never take away what is being written
+    this.shown = answer
     const more = found.total - found.photos.length
     this.state.textContent = found.error ?? (more > 0 ? t("more", { count: more }) : "")
     this.grid.replaceChildren(...found.photos.map((photo) => this.photo(photo, values)))
+  }
+
+  isEdited() {
+    const boxes = [...this.grid.querySelectorAll("textarea")]
+    return boxes.some((box) => box === document.activeElement || box.value !== box.was)
   }
 
   photo({ name, caption, notes }, values) {
@@ -34,13 +57,13 @@ class PhotoView {
     const text = element("textarea", { value: caption, label: t("caption_of", { name }), spellcheck: true })
     const state = element("div", { className: "st-state", role: "status" })
     const marks = notes.map((note) => element("div", { className: "st-note", text: note }))
-    let was = caption
+    text.was = caption // as far as the page knows, in the file
     const write = async () => {
-      if (text.value === was) return
+      if (text.value === text.was) return
       try {
         const given = text.value
-        await writeCaption({ folder: values.folder, name, text: given, was })
-        was = given
+        await writeCaption({ folder: values.folder, name, text: given, was: text.was })
+        text.was = given
         state.textContent = t("saved")
       } catch (error) {
         if (error.status === 409) return conflict(error.answer.caption)
@@ -49,7 +72,7 @@ class PhotoView {
     }
     const conflict = (theirs) => {
       const settle = (mine) => {
-        was = theirs
+        text.was = theirs
         if (!mine) text.value = theirs
         state.textContent = ""
         write()
@@ -68,7 +91,11 @@ class PhotoView {
 
 function show(node) {
   const values = Object.fromEntries(WATCHED.map((name) => [name, node.widgets.find((w) => w.name === name)?.value]))
-  if (!values.folder || values.folder.startsWith("(") || node.inputs?.some((input) => input.name === "folder" && input.link)) return
+  const linked = node.inputs?.some((input) => input.name === "folder" && input.link)
+  if (!values.folder || values.folder.startsWith("(") || linked) {
+    node.widgets.find((w) => w.name === "photo_view")?.ours.clear()
+    return
+  }
   panel(node, "photo_view", 260, (root) => new PhotoView(root)).show(values)
 }
 

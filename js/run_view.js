@@ -10,6 +10,7 @@ const TRAINING = ["DreamBoothTrain", "TextualInversionTrain"]
 const LOADING = "LoadFinetuned"
 const PROPERTY = "subject_trainer_run" // which run a node showed last, so that it is there again after a reload
 const REFRESH_MS = 2000
+const views = new Set()
 
 class RunView {
   constructor(root) {
@@ -24,33 +25,54 @@ class RunView {
     this.chart = new Chart(this.curves)
     this.width = new ResizeObserver(() => this.chart.fit())
     this.width.observe(this.curves)
-    this.samples = ""
+    views.add(this)
+  }
+
+  remove() {
+    views.delete(this)
+    clearTimeout(this.waiting)
+    this.width.disconnect()
+    this.chart.clear()
   }
 
   // The run to show; what is drawn comes from the server, at most once in REFRESH_MS.
   show(run, { facts = false } = {}) {
-    if (this.run !== run) this.samples = ""
+    if (this.run !== run) {
+      this.samples = undefined
+      this.chart.clear()
+      this.strip.replaceChildren()
+      this.facts.replaceChildren()
+      this.rest()
+    }
     this.run = run
     this.withFacts = facts
     this.refresh()
   }
 
   refresh() {
-    if (this.waiting || document.hidden) return
+    if (document.hidden || !this.run) return // it comes again when the page is seen
+    if (this.waiting) {
+      this.again = true
+      return
+    }
     const since = Date.now() - (this.drawn ?? 0)
     this.waiting = setTimeout(async () => {
+      const run = this.run
       this.drawn = Date.now()
+      this.again = false
       try {
-        this.draw(await runCard(this.run))
+        const card = await runCard(run)
+        if (run === this.run) this.draw(card)
       } catch (error) {
-        this.state.textContent = t("gone", { reason: error.message })
+        if (run === this.run) this.state.textContent = t("gone", { reason: error.message })
+      } finally {
+        this.waiting = undefined
+        if (this.again || run !== this.run) this.refresh()
       }
-      this.waiting = undefined
     }, Math.max(0, REFRESH_MS - since))
   }
 
   draw(card) {
-    if (card.run !== this.run) return
     if (card.loss.step.length) this.chart.show(card)
     this.drawSamples(card)
     if (card.live) this.follow(card.live)
@@ -58,14 +80,15 @@ class RunView {
     if (this.withFacts) this.drawFacts(card)
   }
 
-  drawSamples({ run, samples, prompts }) {
-    const names = samples.map((sample) => sample.file).join()
+  drawSamples({ run, samples, prompts, grid }) {
+    const names = [...samples.map((sample) => sample.file), grid].join()
     if (names === this.samples) return
     this.samples = names
     const pictures = samples.map(({ step, prompt, file }) => {
       const name = t("sample", { step, prompt: prompts[prompt] ?? prompt })
       return { url: sampleUrl(run, file), name }
     })
+    if (grid) pictures.push({ url: sampleUrl(run, grid), name: t("grid") })
     this.strip.replaceChildren(
       ...pictures.map((picture, index) => {
         const image = element("img", { src: picture.url, alt: picture.name, loading: "lazy" })
@@ -122,22 +145,24 @@ class RunView {
   }
 }
 
-const viewOf = (node) => panel(node, "run_view", TRAINING.includes(node.comfyClass) ? 300 : 380, (root) => new RunView(root))
+const viewOf = (node) => panel(node, "run_view", TRAINING.includes(node.comfyClass) ? 330 : 420, (root) => new RunView(root))
 
-function showRun(node, run) {
-  const loading = node.comfyClass === LOADING
-  if (!loading) node.properties[PROPERTY] = run
-  viewOf(node).show(run, { facts: loading })
-}
+const showRun = (node, run) => viewOf(node).show(run, { facts: node.comfyClass === LOADING })
 
-// The node of the open graph that a message is about: ids of nodes in a subgraph are "12:5".
-function nodeOf(id) {
-  const node = app.graph?.getNodeById(Number(String(id).split(":").pop()))
+// The training node of the open workflow that a message is about, also in a subgraph, where ids are "12:5".
+function nodeOf({ node: path, workflow }) {
+  let graph = app.graph
+  if (workflow !== graph?.id) return undefined
+  let node
+  for (const id of String(path).split(":")) {
+    node = graph?.getNodeById(Number(id))
+    graph = node?.subgraph
+  }
   return node && TRAINING.includes(node.comfyClass) ? node : undefined
 }
 
 function follow(live) {
-  const node = nodeOf(live.node)
+  const node = nodeOf(live)
   if (!node) return
   const view = viewOf(node)
   if (view.run !== live.run) showRun(node, live.run)
@@ -145,20 +170,23 @@ function follow(live) {
   view.refresh()
 }
 
+function catchUp() {
+  views.forEach((view) => view.refresh())
+  liveRuns().then((runs) => runs.forEach(follow), () => {})
+}
+
 app.registerExtension({
   name: "subject_trainer.run_view",
   setup() {
-    onLive(follow)
-    document.addEventListener("visibilitychange", () => {
-      if (!document.hidden) liveRuns().then((runs) => runs.forEach(follow), () => {})
-    })
+    onLive(follow, catchUp)
+    document.addEventListener("visibilitychange", () => document.hidden || catchUp())
   },
   afterConfigureGraph() {
     for (const node of app.graph.nodes) {
       const run = node.properties?.[PROPERTY]
       if (run && TRAINING.includes(node.comfyClass)) showRun(node, run)
     }
-    liveRuns().then((runs) => runs.forEach(follow), () => {})
+    catchUp()
   },
   nodeCreated(node) {
     if (node.comfyClass !== LOADING) return
@@ -182,7 +210,9 @@ app.registerExtension({
     const executed = nodeType.prototype.onExecuted
     nodeType.prototype.onExecuted = function (output) {
       executed?.apply(this, arguments)
-      if (output?.run) showRun(this, output.run[0])
+      if (!output?.run) return
+      this.properties[PROPERTY] = output.run[0]
+      showRun(this, output.run[0])
     }
   },
 })

@@ -34,7 +34,8 @@ export function sampleUrl(run, file) {
   return api.apiURL(`/view?${query({ type: "output", subfolder, filename: file })}`)
 }
 
-export function onLive(listener) {
+// `listener` gets the news of a run; `missed` is called when news may have been missed.
+export function onLive(listener, missed) {
   api.addEventListener("subject_trainer.live", (event) => listener(event.detail))
-  api.addEventListener("reconnected", () => liveRuns().then((runs) => runs.forEach(listener), () => {}))
+  api.addEventListener("reconnected", missed)
 }

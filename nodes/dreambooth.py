@@ -5,7 +5,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..trainer.config import MAX_BATCH, MAX_STEPS, Settings, check_name
 from ..trainer.photos import Dataset as PhotoDataset
-from . import device, host, runner
+from . import device, host, live, runner
 from .dreambooth_inputs import DEFAULTS, OWN, method_inputs
 from .embeddings import embedding_fingerprint, read_embedding
 from .sockets import BASE_INPUTS, CATEGORY, Dataset, LossMap, advanced_training_inputs, seed_input, validation
@@ -66,7 +66,7 @@ class DreamBoothTrain(io.ComfyNode):
                 io.String.Output("path", tooltip="The exported checkpoint or LoRA file."),
                 io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The LoRA, when train is lora."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -98,7 +98,7 @@ class DreamBoothTrain(io.ComfyNode):
         embedding = embedding.strip() or embedding_of(clip, dataset.token)
         start = read_embedding(embedding) if embedding else None
         run = host.make_run(check_name(name), settings, base, dataset, class_dataset, start)
-        finished = runner.train(run, base, cls.hidden.unique_id, start)
+        finished = runner.train(run, base, live.Place.of(cls.hidden), start)
         file, learned = finished.exported.file, finished.exported.embedding
         if settings.train == "lora":
             lora = host.load_lora(file)

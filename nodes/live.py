@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from server import PromptServer
@@ -29,12 +30,28 @@ SMOOTHING = 0.1
 # --- runs that train now ---------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a node is."""
+
+    node: str
+    """Its id in the graph, "12:5" for one in a subgraph."""
+    workflow: str
+    """Id of the page's workflow; "" when the graph did not come from a page."""
+
+    @classmethod
+    def of(cls, hidden) -> "Place":
+        """Of the node that has these hidden inputs."""
+        workflow = (hidden.extra_pnginfo or {}).get("workflow") or {}
+        return cls(hidden.unique_id, str(workflow.get("id") or ""))
+
+
 class Live:
     """A run that a node of a graph has in hand: tells every open page how it goes."""
 
-    def __init__(self, run_id: str, node_id: str, notes: Sequence[str] = ()):
-        self.run, self._node, self._text, self._told = run_id, node_id, "", 0.0
-        self._progress = host.NodeProgress(node_id, notes)
+    def __init__(self, run_id: str, place: Place, notes: Sequence[str] = ()):
+        self.run, self._place, self._text, self._told = run_id, place, "", 0.0
+        self._progress = host.NodeProgress(place.node, notes)
         self.memory = 0
         """Bytes that the worker holds; 0 before it trains."""
         self.finish: Callable[[], None] | None = None
@@ -53,7 +70,8 @@ class Live:
 
     def shown(self) -> dict:
         can_finish = self.finish is not None
-        return {"run": self.run, "node": self._node, "text": self._text, "memory": self.memory, "can_finish": can_finish}
+        state = {"text": self._text, "memory": self.memory, "can_finish": can_finish}
+        return {"run": self.run, "node": self._place.node, "workflow": self._place.workflow, **state}
 
     def end(self) -> None:
         _live.pop(self.run, None)
@@ -68,9 +86,9 @@ _live: dict[str, Live] = {}
 
 
 @contextmanager
-def begin(run_id: str, node_id: str, notes: Sequence[str] = ()) -> Iterator[Live]:
+def begin(run_id: str, place: Place, notes: Sequence[str] = ()) -> Iterator[Live]:
     """The run is in hand for as long as the block lasts."""
-    live = _live[run_id] = Live(run_id, node_id, notes)
+    live = _live[run_id] = Live(run_id, place, notes)
     try:
         yield live
     finally:
@@ -185,6 +203,7 @@ def card(run_dir: RunDir) -> dict:
         "steps": run.settings.steps,
         "prompts": list(run.settings.sample_prompts),
         "samples": samples(run_dir),
+        "grid": run_dir.grid.name if run_dir.grid.is_file() else "",
         **curves(run_dir.metrics).shown(),
     }
 

@@ -5,6 +5,7 @@ Every name that comes in is looked up where the nodes look it up, with the same 
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from ..trainer.rundir import RunDir
 from . import host, live
 
 ROOT = "/subject_trainer"
+POOL = ThreadPoolExecutor(2, "subject-trainer-page")
 WRONG = (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -44,10 +46,15 @@ def _framing(query) -> tuple[int, str]:
     return resolution, crop
 
 
+def _beside(work: Callable[[], object]) -> asyncio.Future:
+    """The work, done beside the server's loop, two at a time: decoding photos must not keep ComfyUI's own threads."""
+    return asyncio.get_running_loop().run_in_executor(POOL, work)
+
+
 async def _answer(work: Callable[[], object]) -> web.Response:
-    """The result of the work, done beside the server's loop, as JSON."""
+    """The result of the work as JSON."""
     try:
-        return web.json_response(await asyncio.to_thread(work))
+        return web.json_response(await _beside(work))
     except folder_view.ConflictError as conflict:
         return web.json_response({"error": "The caption was changed elsewhere.", "caption": str(conflict)}, status=409)
     except WRONG as error:
@@ -84,7 +91,7 @@ def add_routes() -> None:
             return folder_view.thumbnail(_photo(query.get("folder", ""), query.get("name", "")), *_framing(query))
 
         try:
-            return web.Response(body=await asyncio.to_thread(draw), content_type="image/jpeg")
+            return web.Response(body=await _beside(draw), content_type="image/jpeg")
         except WRONG as error:
             return _refused(400, str(error))
 

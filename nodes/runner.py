@@ -43,7 +43,9 @@ class Finished:
     """What the node shows: a text, and the grid of sample pictures where there is one."""
 
 
-def train(run: Run, base: host.Base, node_id: str, embedding: Embedding | None = None, notes: Sequence[str] = ()) -> Finished:
+def train(
+    run: Run, base: host.Base, place: live.Place, embedding: Embedding | None = None, notes: Sequence[str] = ()
+) -> Finished:
     """The run's result: at once when it is finished, else after training from its newest state.
 
     `embedding` has the vectors that the token starts from; `notes` are shown before, while and after it trains. Raises
@@ -58,16 +60,17 @@ def train(run: Run, base: host.Base, node_id: str, embedding: Embedding | None =
         def wait() -> None:
             shown.text("Another ComfyUI trains this run: waiting")
 
-        with live.begin(run.id, node_id, notes) as shown:
+        with live.begin(run.id, place, notes) as shown:
             shown.text(check_needs(run, run_dir, base))
             with held(run_dir.graph_lock, wait, host.check_interrupted):
                 found = host.exported(run_dir) or _train(run, run_dir, base, shown, embedding)
+            shown.text("Finished")
     losses = run_dir.losses()
     text = "\n".join((*notes, *summary(losses, run_dir), found.file.name))
     log.info("%s: %s", run.id, text.replace("\n", ", "))
     ui = {"text": (text,), "run": (run.id,)}
     if run_dir.grid.is_file():
-        ui["images"] = [host.output_picture(run_dir.grid)]
+        ui["grid"] = [host.output_picture(run_dir.grid)]
     return Finished(found, {"loss": losses}, ui)
 
 
@@ -125,7 +128,7 @@ def check_needs(run: Run, run_dir: RunDir, base: host.Base) -> str:
         base.unet_weights(),
         base.size(),
         trains_word=bool(run.embedding),
-        cached_bytes=cache_bytes(run.dataset, run.class_dataset),
+        cached_bytes=cache_bytes(run.dataset, run.class_dataset) * run.settings.devices,
     )
     there = sum(path.stat().st_size for path in (run_dir.base, run_dir.checkpoint) if path.is_file())
     reason = refusal(found, run.settings, device.memory(), host.free_disk() + there)

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..trainer.captions import caption_with_token
 from ..trainer.config import MAX_BATCH, MAX_STEPS, MAX_VECTORS, TEMPLATE_SETS, Settings, check_token
 from ..trainer.photos import Dataset as PhotoDataset
-from . import device, host, runner
+from . import device, host, live, runner
 from .clip_words import known_word
 from .embeddings import embedding_fingerprint, is_embedding, read_embedding
 from .sockets import BASE_INPUTS, CATEGORY, Dataset, LossMap, advanced_training_inputs, seed_input, validation
@@ -108,7 +108,7 @@ class TextualInversionTrain(io.ComfyNode):
                 LossMap.Output("loss", display_name="LOSS_MAP", tooltip="The loss of every step, for Plot Loss Graph."),
                 io.String.Output("path", tooltip="The exported embedding file; embedding of Train with DreamBooth takes it."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -150,7 +150,7 @@ class TextualInversionTrain(io.ComfyNode):
         )
         base = host.Base(model, clip, vae)
         run = host.make_run(token, settings, base, dataset, embedding=start)
-        finished = runner.train(run, base, cls.hidden.unique_id, start, notes(run))
+        finished = runner.train(run, base, live.Place.of(cls.hidden), start, notes(run))
         file = finished.exported.file
         return io.NodeOutput(
             clip_with_token(clip, token, file), prompt_text(settings, file), finished.loss, str(file), ui=finished.ui

@@ -44,7 +44,7 @@ class Reporter:
         try:
             self._stream.write(json.dumps({"event": event, **fields}) + "\n")
             self._stream.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):  # Windows has other errors than BrokenPipeError for it
             pass  # the host is gone; stdin says so too and the stop request follows
 
     def phase(self, name: str, total: int = 0) -> None:

@@ -225,7 +225,7 @@ def run_steps(
             left = (time.monotonic() - began - looking) / (done - start) * (settings.steps - done)
             reporter.step(done, settings.steps, loss=newest, seconds_left=left, memory=memory_in_use(accelerator.device))
         looked = time.monotonic()
-        look(done, last and not stopping)
+        look(done, done == settings.steps or (finishing and not stopping))
         looking += time.monotonic() - looked
         # After the last step too: the export may fail for want of disk space.
         if stopping or last or done % settings.checkpoint_every == 0 or _is_over(metrics.measured, settings):

@@ -20,6 +20,7 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -173,17 +174,31 @@ def partial_file(path: Path) -> Iterator[Path]:
         partial.chmod(mode)  # safetensors makes its files private
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(partial, path)
-        if os.name == "posix":  # the new name too is on the disk before anything that it replaces goes
-            folder = os.open(path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+        _replace(partial, path)
     except Exception as error:
         if re.search(r"\(os error (28|112)\)", str(error)):  # safetensors' own error, on Linux and on Windows
             raise OSError(errno.ENOSPC, "The disk is full. Free some space and queue the graph again", str(path)) from error
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _replace(partial: Path, path: Path) -> None:
+    """Give the file its name, and have the name on the disk before anything that follows."""
+    for _ in range(20 if os.name == "nt" else 0):  # Windows refuses while someone reads the old one, as the page does
+        try:
+            return os.replace(partial, path)
+        except PermissionError:
+            time.sleep(0.1)
+    os.replace(partial, path)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # some network drives cannot
+                os.fsync(folder)
+        finally:
+            os.close(folder)
+    return None
 
 
 def write_json(path: Path, data) -> None:

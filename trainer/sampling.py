@@ -149,8 +149,8 @@ def make_class_images(
     def wait() -> None:
         reporter.phase("waiting for another run that makes the same class images")
 
-    with held(folder / "lock", wait, stop.check) if accelerator.is_main_process else nullcontext():
-        accelerator.wait_for_everyone()
+    # Of several processes the others would wait for the first at a barrier, for minutes: they do without.
+    with held(folder / "lock", wait, stop.check) if accelerator.num_processes == 1 else nullcontext():
         reporter.phase("making class images", count)
         paths = [folder / f"{number:04}.png" for number in range(count)]
         missing = [(number, path) for number, path in enumerate(paths) if not path.is_file()]

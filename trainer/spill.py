@@ -1,6 +1,7 @@
 """What is computed once and read at every step lies on the disk, so that memory does not grow with the number of photos."""
 
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -24,4 +25,7 @@ class Spill:
         """All of them, (N, *shape) fp32 on the CPU; the system reads from the disk what is used. Not to be written to."""
         self._file.flush()
         shape = (len(self._shapes), *self._shapes[0])
-        return torch.from_numpy(np.memmap(self._file, np.float32, "c", shape=shape))
+        mapped = np.memmap(self._file, np.float32, "r", shape=shape)  # writable, it would count as memory
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it is not writable
+            return torch.from_numpy(mapped)

@@ -1,9 +1,11 @@
 """The graph editor in a real browser."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -185,6 +187,26 @@ def drawn_strip(page) -> list:
 HOSTILE = "<img src=x onerror=window.hacked=1> mysks"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such file names")
+def test_a_hostile_file_name_stays_text(page, base_directory):
+    folder = base_directory / "input" / "hostile"
+    folder.mkdir()
+    name = "<img src=x onerror=window.hacked=1>.png"
+    Image.new("RGB", (64, 64), "teal").save(folder / name)
+    page.execute_script(
+        """
+        const widget = window.app.graph.nodes.find((n) => n.type === "DatasetLoader").widgets.find((w) => w.name === "folder")
+        widget.value = "hostile"
+        widget.callback(widget.value)
+        """
+    )
+    wait(page, lambda: name in words(page, "DatasetLoader", "photo_view"))
+    picture = panel(page, "DatasetLoader", "photo_view").find_element(By.TAG_NAME, "img")
+    assert picture.get_attribute("alt") == name
+    wait(page, lambda: page.execute_script("return arguments[0].complete && arguments[0].naturalWidth > 0", picture))
+    assert page.execute_script("return window.hacked === undefined")
+
+
 def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(page, base_directory):
     caption = base_directory / "input" / "plush" / "plush-1.txt"
     was = caption.read_text(encoding="utf-8")
@@ -221,6 +243,31 @@ def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(page, base_dire
         assert page.execute_script("return window.hacked === undefined")
     finally:
         caption.write_text(was, encoding="utf-8")
+
+
+def test_the_panels_are_there_in_the_new_renderer(page, server):
+    """ComfyUI can draw its nodes as elements of the page in place of a canvas."""
+
+    def vue(on: bool) -> None:
+        page.execute_async_script(
+            "const [on, done] = arguments; window.app.extensionManager.setting.set(...on).then(() => done())",
+            ["Comfy.VueNodes.Enabled", on],
+        )
+
+    vue(True)
+    try:
+        open_workflow(page, server.port, read("train_and_compare"))
+        fill_in(page, steps=2, name="page")
+        queue(page)
+        shown = {"DatasetLoader": ("photo_view", "img"), "CaptionWithToken": ("caption_view", "mark")}
+        for node_type, (name, tag) in (shown | {"DreamBoothTrain": ("run_view", ".u-over")}).items():
+            wait(page, lambda node_type=node_type, name=name: panel(page, node_type, name))
+            place = panel(page, node_type, name)
+            wait(page, lambda place=place, tag=tag: place.find_elements(By.CSS_SELECTOR, tag))
+            inside = "return !!arguments[0].closest('[data-node-id]') && arguments[0].clientHeight > 40"
+            wait(page, lambda place=place, inside=inside: page.execute_script(inside, place))
+    finally:
+        vue(False)
 
 
 def test_a_hundred_thousand_steps_are_drawn_within_bounds(page, server, base_directory):

@@ -99,7 +99,7 @@ def panel(page, node_type: str, name: str):
     )
 
 
-def wait(page, condition, seconds=120):
+def wait(page, condition, seconds=300):
     return WebDriverWait(page, seconds, ignored_exceptions=[StaleElementReferenceException]).until(lambda _: condition())
 
 

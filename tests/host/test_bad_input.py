@@ -160,7 +160,7 @@ def test_settings_that_do_not_go_together(server, quick_graph):
 @pytest.mark.parametrize("folder", ["finetune", "checkpoints"])
 def test_an_output_folder_that_cannot_be_written(server, quick_graph, base_directory, folder):
     path = base_directory / "output" / folder
-    path.mkdir(exist_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", path], capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"needs the right to mount a file system: {mounted.stderr.strip()}")

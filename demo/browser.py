@@ -42,3 +42,43 @@ def queued_prompt(driver: webdriver.Chrome) -> dict:
     """What the page would queue: the graph in API format."""
     script = "const [done] = arguments; window.app.graphToPrompt().then((p) => done(JSON.stringify(p.output)))"
     return json.loads(driver.execute_async_script(script))
+
+
+def set_setting(driver: webdriver.Chrome, name: str, value) -> None:
+    """One of ComfyUI's settings."""
+    driver.execute_async_script(
+        "const [name, value, done] = arguments; window.app.extensionManager.setting.set(name, value).then(() => done())",
+        name,
+        value,
+    )
+
+
+def set_widgets(driver: webdriver.Chrome, values: dict[str, dict]) -> None:
+    """{node type: {widget: value}} in every node of the type, as a workflow file sets them: not rounded to a widget's step."""
+    driver.execute_script(
+        """
+        for (const [type, values] of Object.entries(arguments[0]))
+          for (const node of window.app.graph.nodes.filter((n) => n.type === type))
+            for (const widget of node.widgets) if (widget.name in values) widget.value = values[widget.name]
+        """,
+        values,
+    )
+
+
+def choose(driver: webdriver.Chrome, node_type: str, name: str, value: str) -> None:
+    """What the artist does in a combo box of the first node of the type."""
+    driver.execute_script(
+        """
+        const [type, name, value] = arguments
+        const widget = window.app.graph.nodes.find((n) => n.type === type).widgets.find((w) => w.name === name)
+        widget.value = value
+        widget.callback(value)
+        """,
+        node_type,
+        name,
+        value,
+    )
+
+
+def queue(driver: webdriver.Chrome) -> None:
+    driver.execute_script("window.app.queuePrompt(0, 1)")

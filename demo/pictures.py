@@ -15,7 +15,7 @@ from PIL import Image
 from selenium.webdriver.support.wait import WebDriverWait
 
 from . import photos, standin
-from .browser import open_browser, open_workflow
+from .browser import choose, open_browser, open_workflow, queue, set_setting, set_widgets
 from .run import STANDIN_TRAINING
 from .server import Server, free_port
 from .setup import ROOT
@@ -39,12 +39,6 @@ DREAMBOOTH = STANDIN_TRAINING | {
     "sample_every": 125,
 }
 INVERSION = {"steps": 150, "learning_rate": 0.1, "sample_prompts": "a photo of mysks", "sample_every": 50}
-SET = """
-for (const [type, values] of Object.entries(arguments[0]))
-  for (const node of window.app.graph.nodes.filter((n) => n.type === type))
-    for (const widget of node.widgets)
-      if (widget.name in values) { widget.value = values[widget.name]; widget.callback?.(widget.value) }
-"""
 LOOK = """
 const canvas = window.app.canvas
 const [x, y, width, height] = arguments[0] ?? window.app.graph.nodes.map((n) => n.boundingRect).reduce((a, b) => {
@@ -61,14 +55,6 @@ return [140, 110, width * scale, height * scale]
 """
 
 
-def setting(browser, name: str, value) -> None:
-    browser.execute_async_script(
-        "const [name, value, done] = arguments; window.app.extensionManager.setting.set(name, value).then(() => done())",
-        name,
-        value,
-    )
-
-
 def photograph(browser, path: Path, box: list | None = None) -> None:
     """Of the graph in the box [x, y, width, height], or of all of it, as a JPEG."""
     left, top, width, height = browser.execute_script(LOOK, box)
@@ -83,9 +69,9 @@ def photograph(browser, path: Path, box: list | None = None) -> None:
     print(path.relative_to(ROOT), cut.size, flush=True)
 
 
-def queue(browser, node_type: str) -> None:
+def trained(browser, node_type: str) -> None:
     """Queue the open graph and wait until the node has its result."""
-    browser.execute_script("window.app.queuePrompt(0, 1)")
+    queue(browser)
     done = """
     const node = window.app.graph.nodes.find((n) => n.type === arguments[0])
     return !!node.widgets.find((w) => w.name === "report")?.element.value
@@ -102,7 +88,7 @@ def box_of(browser, node_type: str) -> list:
 
 def photograph_nodes(browser, nodes: tuple[str, ...]) -> None:
     for theme in ("light", "dark"):
-        setting(browser, "Comfy.ColorPalette", theme)
+        set_setting(browser, "Comfy.ColorPalette", theme)
         for node in nodes:
             photograph(browser, PICTURES / f"{node}-{theme}.jpg", box_of(browser, node))
 
@@ -121,12 +107,12 @@ def main() -> None:
                     open_workflow(browser, server.port, json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")))
 
                 def train(node_type: str, values: dict) -> None:
-                    browser.execute_script(SET, SETTINGS | {node_type: values})
-                    queue(browser, node_type)
+                    set_widgets(browser, SETTINGS | {node_type: values})
+                    trained(browser, node_type)
 
                 open_("train_and_compare")
-                setting(browser, "Comfy.TutorialCompleted", True)
-                setting(browser, "Comfy.Minimap.Visible", False)
+                set_setting(browser, "Comfy.TutorialCompleted", True)
+                set_setting(browser, "Comfy.Minimap.Visible", False)
                 for name in sorted(path.stem for path in WORKFLOWS.glob("*.json")):
                     open_(name)
                     if name == "train_and_compare":
@@ -136,8 +122,10 @@ def main() -> None:
                         train("TextualInversionTrain", INVERSION)
                         photograph_nodes(browser, ("TextualInversionTrain",))
                     photograph(browser, WORKFLOWS / f"{name}.jpg")
+                # The DreamBooth run, not the inversion, which is called by its token.
+                run = next(run for run in server.options("LoadFinetuned", "run") if not run.startswith("mysks"))
                 open_("load_and_use")
-                browser.execute_script(SET, {"LoadFinetuned": {"run": run_of(server)}})
+                choose(browser, "LoadFinetuned", "run", run)
                 photograph_nodes(browser, ("LoadFinetuned",))
                 side_by_side()
             finally:
@@ -156,12 +144,6 @@ def side_by_side() -> None:
         left += part.width
     whole.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     whole.save(PICTURES / "nodes.jpg", "JPEG", quality=82, optimize=True)
-
-
-def run_of(server: Server) -> str:
-    """The DreamBooth run that was trained for the pictures."""
-    runs = server.get("/object_info/LoadFinetuned")["LoadFinetuned"]["input"]["required"]["run"][1]["options"]
-    return next(run for run in runs if not run.startswith("mysks"))
 
 
 if __name__ == "__main__":

@@ -118,6 +118,10 @@ class Server:
     def get(self, path: str):
         return json.loads(self.open(path))
 
+    def options(self, node_type: str, widget: str) -> list[str]:
+        """What the combo box of a node of this pack offers now."""
+        return self.get(f"/object_info/{node_type}")[node_type]["input"]["required"][widget][1]["options"]
+
     def post(self, path: str, data: dict):
         return json.loads(self.open(path, data) or b"null")
 

@@ -1,5 +1,6 @@
 // CaptionWithToken shows every caption with the token and the class marked, and how CLIP cuts it into pieces.
 import { app } from "../../scripts/app.js"
+import { after } from "./after.js"
 import { element, panel } from "./panel.js"
 import { t } from "./words.js"
 
@@ -42,10 +43,8 @@ app.registerExtension({
   name: "subject_trainer.caption_view",
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (nodeData.name !== NODE) return
-    const executed = nodeType.prototype.onExecuted
-    nodeType.prototype.onExecuted = function (output) {
-      executed?.apply(this, arguments)
+    after(nodeType.prototype, "onExecuted", function (output) {
       if (output?.captions) panel(this, "caption_view", 160, (root) => new CaptionView(root)).show(output.captions[0])
-    }
+    })
   },
 })

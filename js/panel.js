@@ -1,4 +1,6 @@
 // A part of a node that is ours: made once, never saved in the workflow nor queued.
+import { after } from "./after.js"
+
 const style = document.createElement("link")
 style.rel = "stylesheet"
 style.href = new URL("./panel.css", import.meta.url)
@@ -23,11 +25,7 @@ export function panel(node, name, height, build) {
   const widget = node.addDOMWidget(name, name, root, { serialize: false, hideOnZoom: true, getMinHeight: () => height })
   widget.serialize = false
   widget.ours = build(root)
-  const removed = widget.onRemove
-  widget.onRemove = function () {
-    removed?.call(this)
-    widget.ours.remove?.()
-  }
+  after(widget, "onRemove", () => widget.ours.remove?.())
   // The new renderer lets a node grow with its content; the classic one gives the panel what the node has left.
   if (window.LiteGraph.vueNodesMode) root.style.maxHeight = `${height}px`
   else requestAnimationFrame(() => node.setSize([Math.max(node.size[0], 340), Math.max(node.size[1], node.computeSize()[1])]))

@@ -1,5 +1,6 @@
 // DatasetLoader shows its photos as training sees them, what is suspicious about each, and their captions to edit in place.
 import { app } from "../../scripts/app.js"
+import { after } from "./after.js"
 import { element, panel } from "./panel.js"
 import { photos, photoUrl, writeCaption } from "./server.js"
 import { t } from "./words.js"
@@ -103,23 +104,11 @@ app.registerExtension({
   name: "subject_trainer.photo_view",
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return
-    for (const widget of node.widgets?.filter((w) => WATCHED.includes(w.name)) ?? []) {
-      const callback = widget.callback
-      widget.callback = function () {
-        callback?.apply(this, arguments)
-        show(node)
-      }
-    }
-    const executed = node.onExecuted
-    node.onExecuted = function () {
-      executed?.apply(this, arguments)
-      show(node)
-    }
-    const configured = node.onConfigure
-    node.onConfigure = function () {
-      configured?.apply(this, arguments)
-      show(node)
-    }
-    requestAnimationFrame(() => show(node))
+    const refresh = () => show(node)
+    const watched = node.widgets?.filter((widget) => WATCHED.includes(widget.name)) ?? []
+    watched.forEach((widget) => after(widget, "callback", refresh))
+    after(node, "onExecuted", refresh)
+    after(node, "onConfigure", refresh)
+    requestAnimationFrame(refresh)
   },
 })

@@ -1,5 +1,6 @@
 // DreamBoothTrain's preset widget fills in the other widgets, where the artist sees and can change what it chose.
 import { app } from "../../scripts/app.js"
+import { after } from "./after.js"
 
 const presets = await (await fetch(new URL("./presets.json", import.meta.url))).json()
 
@@ -9,14 +10,12 @@ app.registerExtension({
     if (node.comfyClass !== "DreamBoothTrain") return
     const chooser = node.widgets?.find((widget) => widget.name === "preset")
     if (!chooser) return
-    const callback = chooser.callback
-    chooser.callback = function (choice) {
-      callback?.apply(this, arguments)
+    after(chooser, "callback", (choice) => {
       for (const [name, value] of Object.entries(presets[choice] ?? {})) {
         const widget = node.widgets.find((w) => w.name === name)
         if (widget) widget.value = value
       }
       node.setDirtyCanvas(true)
-    }
+    })
   },
 })

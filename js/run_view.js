@@ -1,5 +1,6 @@
 // What a training node shows of its run, while it trains and afterwards, and what LoadFinetuned shows of the chosen one.
 import { app } from "../../scripts/app.js"
+import { after } from "./after.js"
 import { Chart } from "./chart.js"
 import { openLarge } from "./lightbox.js"
 import { element, panel } from "./panel.js"
@@ -193,26 +194,16 @@ app.registerExtension({
     const chooser = node.widgets?.find((widget) => widget.name === "run")
     if (!chooser) return
     const show = () => chooser.value && !chooser.value.startsWith("(") && showRun(node, chooser.value)
-    const callback = chooser.callback
-    chooser.callback = function () {
-      callback?.apply(this, arguments)
-      show()
-    }
-    const configured = node.onConfigure
-    node.onConfigure = function () {
-      configured?.apply(this, arguments)
-      show()
-    }
+    after(chooser, "callback", show)
+    after(node, "onConfigure", show)
     requestAnimationFrame(show)
   },
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!TRAINING.includes(nodeData.name)) return
-    const executed = nodeType.prototype.onExecuted
-    nodeType.prototype.onExecuted = function (output) {
-      executed?.apply(this, arguments)
+    after(nodeType.prototype, "onExecuted", function (output) {
       if (!output?.run) return
       this.properties[PROPERTY] = output.run[0]
       showRun(this, output.run[0])
-    }
+    })
   },
 })

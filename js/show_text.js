@@ -1,6 +1,7 @@
 // Shows, in the node itself, the text that a node of this pack reports: verdicts, results.
 // ComfyUI sends it again for cached nodes, so that it is also there after the page was reloaded.
 import { app } from "../../scripts/app.js"
+import { after } from "./after.js"
 
 const NODES = ["DatasetLoader", "DreamBoothTrain", "TextualInversionTrain"]
 const WIDGET = "report"
@@ -22,13 +23,11 @@ app.registerExtension({
   name: "subject_trainer.show_text",
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!NODES.includes(nodeData.name)) return
-    const onExecuted = nodeType.prototype.onExecuted
-    nodeType.prototype.onExecuted = function (output) {
-      onExecuted?.apply(this, arguments)
+    after(nodeType.prototype, "onExecuted", function (output) {
       if (!output?.text) return
       const widget = this.widgets?.find((w) => w.name === WIDGET) ?? addReport(this)
       widget.element.value = output.text.join("\n")
       this.setDirtyCanvas(true)
-    }
+    })
   },
 })

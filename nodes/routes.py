@@ -11,7 +11,7 @@ from pathlib import Path
 from aiohttp import web
 from server import PromptServer
 
-from ..trainer import folder_view, photos
+from ..trainer import folder_view, photos, run_card
 from ..trainer.rundir import RunDir
 from . import host, live
 
@@ -35,7 +35,7 @@ def _run_dir(run_id: str) -> RunDir:
 def _photo(folder: str, name: str) -> Path:
     """ValueError when there is no such photo."""
     path = host.photo_folder(folder)
-    if name not in folder_view.photo_names(path):
+    if name not in photos.photo_names(path):
         raise ValueError(f"There is no photo {name!r} in {folder!r}.")
     return path / name
 
@@ -69,8 +69,9 @@ def add_routes() -> None:
         return web.json_response({"runs": live.all_live()})
 
     @routes.get(ROOT + "/runs/{run}")
-    async def run_card(request: web.Request) -> web.Response:
-        return await _answer(lambda: live.card(_run_dir(request.match_info["run"])))
+    async def shown_run(request: web.Request) -> web.Response:
+        run = request.match_info["run"]
+        return await _answer(lambda: {**run_card.card(_run_dir(run)), "live": live.of_run(run)})
 
     @routes.post(ROOT + "/runs/{run}/finish")
     async def finish_run(request: web.Request) -> web.Response:

@@ -16,7 +16,7 @@ from .concept import Captions, cache_captions, cache_concept, distinct_captions,
 from .embedding import load_vectors, new_ids, table_of, token_ids, tokenize_with, train_rows
 from .events import Reporter, StopRequest
 from .export import checkpoint_tensors, metadata, save_embedding
-from .loop import make_accelerator, run_steps
+from .loop import Trained, make_accelerator, run_steps
 from .lora import add_lora, lora_file
 from .objective import concepts_loss, timestep_weights
 from .optimizers import ParamGroup
@@ -105,9 +105,9 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
             tensors = checkpoint_tensors(base, unet.state_dict(), text.params, rows)
             save_tensors(place(run.export_path), tensors, metadata(run, exported, "dreambooth"))
 
-    def save(step: int) -> None:
-        export(lambda path: at_step(path, step), {"step": step, "weights": "ema" if settings.ema_decay else "last"})
-        reporter.emit("saved", text=at_step(run.export_path, step).name)
+    def save(trained: Trained) -> None:
+        export(lambda path: at_step(path, trained.step), trained.exported())
+        reporter.emit("saved", text=at_step(run.export_path, trained.step).name)
 
     outcome = run_steps(
         groups=[group for group in groups if group.params],

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .framing import frame_size, prepare
-from .photos import SUFFIXES, decode_photo, read_captions
+from .framing import is_small, prepare
+from .photos import decode_photo, photo_names, read_captions
 from .rundir import partial_file
 
 SHOWN = 200
@@ -75,14 +75,8 @@ def look(path: Path) -> Seen:
     return _look(path, status.st_mtime_ns, status.st_size)
 
 
-def photo_names(folder: Path) -> list[str]:
-    """As `photos.read_folder` reads them."""
-    files = (p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and p.suffix.lower() in SUFFIXES)
-    return sorted(p.name for p in files)
-
-
 def view(folder: Path, resolution: int, crop: str) -> dict:
-    """{"total", "photos": [{"name", "caption", "width", "height", "notes": [sentence]}]}, the first SHOWN of them."""
+    """{"total", "photos": [{"name", "caption", "notes": [sentence]}]}, the first SHOWN of them."""
     names = photo_names(folder)
     shown = names[:SHOWN]
     captions = read_captions(folder, shown)
@@ -94,14 +88,13 @@ def view(folder: Path, resolution: int, crop: str) -> dict:
     for name, found in seen.items():
         notes = [f"cannot be read: {found.problem}"] if found.problem else []
         if not found.problem:
-            frame = frame_size(found.width, found.height, resolution, crop)
             twins = [other for other in by_content[found.sha256] if other != name]
             notes += [f"the same photo as {twins[0]}"] if twins else []
-            notes += [f"small: {found.width}x{found.height}"] if found.width < frame[0] or found.height < frame[1] else []
+            small = is_small(found.width, found.height, resolution, crop)
+            notes += [f"small: {found.width}x{found.height}"] if small else []
             notes += ["blurry"] if found.blurriness > BLURRY else []
             notes += [] if captions[name].text else ["no caption"]
-        size = {"width": found.width, "height": found.height}
-        photos.append({"name": name, "caption": captions[name].text, **size, "notes": notes})
+        photos.append({"name": name, "caption": captions[name].text, "notes": notes})
     return {"total": len(names), "photos": photos}
 
 

@@ -26,6 +26,12 @@ def frame_size(width: int, height: int, resolution: int, crop: str) -> tuple[int
     return min(sizes, key=lambda size: (round(abs(math.log(size[0] / size[1]) - wanted), 6), -size[0] * size[1]))
 
 
+def is_small(width: int, height: int, resolution: int, crop: str) -> bool:
+    """Whether a photo of width x height pixels must be enlarged for what training sees of it."""
+    frame = frame_size(width, height, resolution, crop)
+    return width < frame[0] or height < frame[1]
+
+
 def prepare(image: Image.Image, resolution: int, crop: str) -> Image.Image:
     """What training sees of a photo, never squashed.
 

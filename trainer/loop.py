@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import psutil
@@ -132,7 +132,7 @@ def run_steps(
     stop: StopRequest,
     measure: Callable[[], dict[str, float]] | None = None,
     draw: Callable[[int], None] | None = None,
-    save: Callable[[int], None] | None = None,
+    save: Callable[[Trained], None] | None = None,
     after_step: Callable[[], None] | None = None,
 ) -> Trained:
     """Train the groups' parameters from the newest saved state to `settings.steps`, or until the held-out loss turns up, or
@@ -165,30 +165,34 @@ def run_steps(
     main = accelerator.is_main_process
     metrics = Metrics(run_dir, start, writes=main)
 
-    def look(done: int, last: bool = False, stopping: bool = False) -> None:
-        """Measure, draw and save where it is time for it, or save because the run is stopping."""
+    @contextlib.contextmanager
+    def averaged() -> Iterator[None]:
+        """For the block the parameters are what would be exported."""
+        if ema:
+            ema.store(params.values())
+            ema.copy_to(params.values())
+        yield
+        if ema:
+            ema.restore(params.values())
+
+    def look(done: int, last: bool) -> None:
+        """Measure, draw and save where it is time for it."""
         measuring = measure and settings.validate_every and (done % settings.validate_every == 0 or last)
         measuring = measuring and all(entry["step"] != done for entry in metrics.measured)  # before the run was stopped
         drawing = draw and main and settings.sample_every and (done % settings.sample_every == 0 or last)
         saving = save and main and settings.save_every and done and not last and done % settings.save_every == 0
-        if stopping:
-            measuring, drawing, saving = False, False, save and main and settings.export_on_cancel
         if not (measuring or drawing or saving):
             return
-        if ema:
-            ema.store(params.values())
-            ema.copy_to(params.values())
-        if measuring:
-            metrics.add_measurement(done, _agreed(accelerator, measure()))
-            if settings.early_stopping != "off" and main and _best_step(metrics.measured) == done:
-                save_best(run_dir.best, done, params)
-        if drawing:
-            with contextlib.suppress(Stopped):  # the loop sees it too, and saves the state
-                draw(done)
-        if saving:
-            save(done)
-        if ema:
-            ema.restore(params.values())
+        with averaged():
+            if measuring:
+                metrics.add_measurement(done, _agreed(accelerator, measure()))
+                if settings.early_stopping != "off" and main and _best_step(metrics.measured) == done:
+                    save_best(run_dir.best, done, params)
+            if drawing:
+                with contextlib.suppress(Stopped):  # the loop sees it too, and saves the state
+                    draw(done)
+            if saving:
+                save(Trained(done, ema is not None))
 
     reporter.phase("training", settings.steps)
     look(done, last=done == settings.steps)
@@ -234,7 +238,9 @@ def run_steps(
             if main:
                 save_state(run_dir.checkpoint, done, params, optimizer, ema, accelerator)
             if stopping and done < settings.steps:
-                look(done, stopping=True)
+                if save and main and settings.export_on_cancel:
+                    with averaged():
+                        save(Trained(done, ema is not None))
                 raise Stopped
     trained = Trained(done, ema is not None, finished_early=finishing and done < settings.steps)
     if main:  # it alone exports

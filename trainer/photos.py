@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from .framing import CROPS, GRID, augment, frame_size, prepare
+from .framing import CROPS, GRID, augment, frame_size, is_small, prepare
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -241,6 +241,15 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256(repr(entries).encode()).hexdigest()
 
 
+def photo_names(folder: Path) -> list[str]:
+    """The files of a folder that are read as photos, by name."""
+    return [name for name in _names(folder) if Path(name).suffix.lower() in SUFFIXES]
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+
+
 def _nothing(done: int, total: int) -> None:
     pass
 
@@ -259,9 +268,8 @@ def read_folder(
         if not low <= framing.get(name, low) <= high:
             raise ValueError(f"{name} is {framing[name]}; it must be between {low} and {high}.")
     empty = Dataset(photos=(), resolution=resolution, crop=crop, **framing)
-    files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=lambda p: p.name)
-    names = [p.name for p in files if p.suffix.lower() in SUFFIXES]
-    problems = {p.name: "unsupported format" for p in files if p.suffix.lower() in FOREIGN_SUFFIXES}
+    names = photo_names(folder)
+    problems = {name: "unsupported format" for name in _names(folder) if Path(name).suffix.lower() in FOREIGN_SUFFIXES}
     if not names and not problems:
         raise ValueError(f"The folder {folder.name!r} has no photos. Put jpg, png, webp or bmp files into it.")
     captions = read_captions(folder, names)
@@ -303,7 +311,7 @@ def listed(names: Sequence[str]) -> str:
 
 def _warnings(dataset: Dataset) -> tuple[str, ...]:
     notes, photos, resolution = [], dataset.photos, dataset.resolution
-    small = [p for p in photos if any(a < b for a, b in zip((p.width, p.height), dataset.frame_size(p), strict=True))]
+    small = [p for p in photos if is_small(p.width, p.height, resolution, dataset.crop)]
     if small:
         named = listed([f"{Path(p.path).name} ({p.width}x{p.height})" for p in small])
         notes.append(f"{len(small)} of {len(photos)} photos are smaller than {resolution} pixels and will be enlarged: {named}.")

@@ -91,7 +91,7 @@ class Run:
             raise ValueError(f"run.json is damaged: {error}") from None
 
 
-def at_step(path: str, step: int) -> Path:
+def at_step(path: str | Path, step: int) -> Path:
     """Where an export of the weights after so many steps goes, beside the one of the finished run."""
     return Path(path).with_name(f"{Path(path).stem}-step-{step:06}.safetensors")
 
@@ -185,12 +185,14 @@ def partial_file(path: Path) -> Iterator[Path]:
 
 def _replace(partial: Path, path: Path) -> None:
     """Give the file its name, and have the name on the disk before anything that follows."""
-    for _ in range(20 if os.name == "nt" else 0):  # Windows refuses while someone reads the old one, as the page does
+    for left in reversed(range(20)):
         try:
-            return os.replace(partial, path)
-        except PermissionError:
+            os.replace(partial, path)
+            break
+        except PermissionError:  # Windows refuses while someone reads the old one, as the page does
+            if os.name != "nt" or not left:
+                raise
             time.sleep(0.1)
-    os.replace(partial, path)
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -198,7 +200,6 @@ def _replace(partial: Path, path: Path) -> None:
                 os.fsync(folder)
         finally:
             os.close(folder)
-    return None
 
 
 def write_json(path: Path, data) -> None:

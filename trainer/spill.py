@@ -14,18 +14,17 @@ class Spill:
 
     def __init__(self, folder: Path):
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open for as long as it is read
-        self._shapes: list[torch.Size] = []
+        self._count, self._shape = 0, ()
 
     def append(self, tensor: Tensor) -> None:
         """Write it as fp32. OSError when the disk is full: written, not mapped, which would end the process then."""
         self._file.write(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-        self._shapes.append(tensor.shape)
+        self._count, self._shape = self._count + 1, tensor.shape
 
     def stack(self) -> Tensor:
         """All of them, (N, *shape) fp32 on the CPU; the system reads from the disk what is used. Not to be written to."""
         self._file.flush()
-        shape = (len(self._shapes), *self._shapes[0])
-        mapped = np.memmap(self._file, np.float32, "r", shape=shape)  # writable, it would count as memory
+        mapped = np.memmap(self._file, np.float32, "r", shape=(self._count, *self._shape))  # writable, it would count as memory
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that it is not writable
             return torch.from_numpy(mapped)

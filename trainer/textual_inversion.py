@@ -10,7 +10,7 @@ from .concept import cache_captions, cache_concept, distinct_captions, holding
 from .embedding import initial_vectors, load_vectors, new_ids, norm_limiter, table_of, tokenize_with, train_rows
 from .events import Reporter, StopRequest
 from .export import save_embedding
-from .loop import make_accelerator, run_steps
+from .loop import Trained, make_accelerator, run_steps
 from .objective import concepts_loss, timestep_weights
 from .optimizers import ParamGroup
 from .rundir import Run, RunDir, at_step
@@ -83,9 +83,9 @@ def train(run: Run, run_dir: RunDir, device: str, reporter: Reporter, stop: Stop
 
     export_path = Path(run.export_path)
 
-    def save(step: int) -> None:
-        path = at_step(str(export_path.with_name(f"{run.id}.safetensors")), step)
-        save_embedding(path, vectors, run, {"step": step, "weights": "ema" if settings.ema_decay else "last"})
+    def save(trained: Trained) -> None:
+        path = at_step(export_path.with_name(f"{run.id}.safetensors"), trained.step)
+        save_embedding(path, vectors, run, trained.exported())
         reporter.emit("saved", text=path.name)
 
     outcome = run_steps(

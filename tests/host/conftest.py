@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from safetensors.torch import load_file
 
 from demo.run import adapt, node
 from demo.server import Server, free_port
@@ -78,6 +79,12 @@ def quick_graph(graph) -> dict:
     for label in ("(before)", "(after)"):
         graph[node(graph, "KSampler", label)]["inputs"]["steps"] = 4
     return graph
+
+
+def exported(graph: dict, result, base_directory: Path) -> dict:
+    """The tensors of the checkpoint that the graph's DreamBooth node has written."""
+    file = result.outputs[node(graph, "DreamBoothTrain")]["text"][0].splitlines()[-1]
+    return load_file(base_directory / "output" / "checkpoints" / file)
 
 
 def picture_graph(loader: dict, prompt: str | list, clip: list | None = None, size: int = 64) -> dict:

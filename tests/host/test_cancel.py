@@ -3,19 +3,15 @@
 import time
 
 import pytest
-from safetensors.torch import load_file
 
 from demo.run import node
 from demo.server import Failed
 
+from .conftest import exported
+
 PHASES = ("Starting", "Loading", "Making class images", "Encoding", "Training: step", "Exporting")
 SECONDS = 10.0
 """A step here takes a fraction of one, and the saved state of 0.5 GB that follows it a few, by the disk."""
-
-
-def exported(graph: dict, result, base_directory) -> dict:
-    file = result.outputs[node(graph, "DreamBoothTrain")]["text"][0].splitlines()[-1]
-    return load_file(base_directory / "output" / "checkpoints" / file)
 
 
 def test_cancelled_in_every_phase_it_stops_at_once_and_ends_with_the_same_bytes(server, workers, quick_graph, base_directory):

@@ -8,28 +8,24 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
-from safetensors.torch import load_file
 
 from demo.run import node
 from demo.server import Failed, ServerError
 from trainer.rundir import RunDir
 
+from .conftest import exported
+
 KILLS = 5
 SECONDS = 120
-
-
-def trained(graph: dict, result, base_directory) -> dict:
-    file = result.outputs[node(graph, "DreamBoothTrain")]["text"][0].splitlines()[-1]
-    return load_file(base_directory / "output" / "checkpoints" / file)
 
 
 def test_a_killed_server_costs_nothing(start_server, server, workers, quick_graph, base_directory):
     train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
     train |= {"name": "never-killed", "steps": 24, "batch_size": 1, "checkpoint_every": 3}
-    whole = trained(quick_graph, server.run(quick_graph), base_directory)
+    whole = exported(quick_graph, server.run(quick_graph), base_directory)
 
     def check(result) -> None:
-        ended = trained(quick_graph, result, base_directory)
+        ended = exported(quick_graph, result, base_directory)
         assert ended.keys() == whole.keys()
         assert all((ended[name] == whole[name]).all() for name in whole)
 
@@ -59,24 +55,20 @@ def test_a_killed_server_costs_nothing(start_server, server, workers, quick_grap
 
 def test_two_servers_on_one_folder_train_a_run_once(start_server, server, workers, quick_graph, base_directory):
     quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"] |= {"name": "shared", "steps": 12, "batch_size": 1}
-    training, texts = threading.Event(), []
+    training, heard = threading.Event(), []
 
     def on_text(_: str, text: str) -> None:
-        texts.append(text)
         assert len(workers()) <= 1
         if text.startswith("Training: step"):
             training.set()
 
-    def waits(_: str, text: str) -> None:
-        heard.append(text)
-
     with start_server() as other, ThreadPoolExecutor() as pool:
-        first, heard = pool.submit(server.run, quick_graph, on_text), []
+        first = pool.submit(server.run, quick_graph, on_text)
         assert training.wait(SECONDS)
-        results = [other.run(quick_graph, waits), first.result()]
+        results = [other.run(quick_graph, lambda _, text: heard.append(text)), first.result()]
     assert "Another ComfyUI trains this run: waiting" in heard
     assert not any(text.startswith("Training") for text in heard)
-    one, two = (trained(quick_graph, result, base_directory) for result in results)
+    one, two = (exported(quick_graph, result, base_directory) for result in results)
     assert all((one[name] == two[name]).all() for name in one)
     (run,) = (base_directory / "output" / "finetune").glob("shared-*")
     assert len(RunDir(run).losses()) == 12

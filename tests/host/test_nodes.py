@@ -51,7 +51,7 @@ def test_every_widget_has_its_line_in_the_readme(info):
 
 def test_new_folders_are_listed_when_the_page_refreshes(server, base_directory):
     def listed() -> list[str]:
-        return server.get("/object_info/DatasetLoader")["DatasetLoader"]["input"]["required"]["folder"][1]["options"]
+        return server.options("DatasetLoader", "folder")
 
     assert "plush" in listed()
     assert not {"fresh", "datasets/mine"} & set(listed())

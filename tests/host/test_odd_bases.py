@@ -9,12 +9,11 @@ from safetensors.torch import load_file, save_file
 from demo.run import node
 from demo.server import Failed, Refused
 
+from .conftest import exported
 from .test_dreambooth import shown
 from .test_method import up_to_training
 
 MIDDLE = "model.diffusion_model.middle_block.1.proj_in.weight"
-
-
 NUMBERS = itertools.count()
 
 
@@ -46,17 +45,15 @@ def test_a_base_in_a_coarse_type_is_trained_and_exported_in_a_finer_one(server, 
 
     result = server.run(train_from(quick_graph, change_base(coarse)))
     assert shown(server, result, node(quick_graph, "SaveImage", "after training")).size == (64, 64)
-    file = result.outputs[node(quick_graph, "DreamBoothTrain")]["text"][0].splitlines()[-1]
-    exported = load_file(base_directory / "output" / "checkpoints" / file)
-    assert exported[MIDDLE].dtype in (torch.float16, torch.float32)
-    assert exported[MIDDLE].isfinite().all()
+    weight = exported(quick_graph, result, base_directory)[MIDDLE]
+    assert weight.dtype in (torch.float16, torch.float32)
+    assert weight.isfinite().all()
 
 
 def test_tensors_that_are_too_many_change_nothing(server, quick_graph, base_directory, change_base):
     surplus = {"model_ema.decay": torch.ones(()), "stranger.weight": torch.ones(3)}
     result = server.run(up_to_training(train_from(quick_graph, change_base(lambda tensors: tensors | surplus))))
-    file = result.outputs[node(quick_graph, "DreamBoothTrain")]["text"][0].splitlines()[-1]
-    assert not surplus.keys() & load_file(base_directory / "output" / "checkpoints" / file).keys()
+    assert not surplus.keys() & exported(quick_graph, result, base_directory).keys()
 
 
 @pytest.mark.parametrize(

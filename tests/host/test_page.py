@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
-from demo.browser import INSTALLED, open_browser, open_workflow, queued_prompt
+from demo.browser import INSTALLED, choose, open_browser, open_workflow, queue, queued_prompt, set_setting, set_widgets
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 SHIPPED = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
@@ -67,24 +67,14 @@ def test_a_workflow_opens_from_the_template_browser_with_all_its_nodes(page, nam
 
 def fill_in(page, **training) -> None:
     """The stand-in, the drawn photos at 64 pixels, and these widgets of the training node."""
-    page.execute_script(
-        """
-        const set = (type, values) => {
-          for (const node of window.app.graph.nodes.filter((n) => n.type === type))
-            for (const widget of node.widgets) if (widget.name in values) widget.value = values[widget.name]
-        }
-        set("CheckpointLoaderSimple", { ckpt_name: "standin.safetensors" })
-        set("DatasetLoader", { folder: "plush", resolution: 64 })
-        set("DreamBoothTrain", arguments[0])
-        set("EmptyLatentImage", { width: 64, height: 64 })
-        set("KSampler", { steps: 2 })
-        """,
-        training,
-    )
-
-
-def queue(page) -> None:
-    page.execute_script("window.app.queuePrompt(0, 1)")
+    values = {
+        "CheckpointLoaderSimple": {"ckpt_name": "standin.safetensors"},
+        "DatasetLoader": {"folder": "plush", "resolution": 64},
+        "DreamBoothTrain": training,
+        "EmptyLatentImage": {"width": 64, "height": 64},
+        "KSampler": {"steps": 2},
+    }
+    set_widgets(page, values)
 
 
 def panel(page, node_type: str, name: str):
@@ -156,18 +146,8 @@ def test_a_run_is_watched_reloaded_and_finished(page, server, base_directory):
 
 
 def test_a_sample_opens_large_and_closes_by_key(page, server):
-    runs = server.get("/object_info/LoadFinetuned")["LoadFinetuned"]["input"]["required"]["run"][1]["options"]
-    run = next(run for run in runs if run.startswith("watched"))
-    page.execute_script(
-        """
-        const node = window.LiteGraph.createNode("LoadFinetuned")
-        window.app.graph.add(node)
-        const chooser = node.widgets.find((w) => w.name === "run")
-        chooser.value = arguments[0]
-        chooser.callback(chooser.value)
-        """,
-        run,
-    )
+    run = watched_run(server)
+    load_finetuned(page, run)
     facts = wait(page, lambda: words(page, "LoadFinetuned", "run_view") if drawn_strip(page) else "")
     assert "In a promptmysks plush toy" in facts
     assert "Basestandin.safetensors" in facts
@@ -178,6 +158,16 @@ def test_a_sample_opens_large_and_closes_by_key(page, server):
     assert dialog.find_element(By.TAG_NAME, "img").get_attribute("alt").startswith("After 20 steps")
     dialog.send_keys(Keys.ESCAPE)
     wait(page, lambda: not page.find_elements(By.CSS_SELECTOR, "dialog[open]"))
+
+
+def watched_run(server) -> str:
+    return next(run for run in server.options("LoadFinetuned", "run") if run.startswith("watched"))
+
+
+def load_finetuned(page, run: str) -> None:
+    """A node of that kind, with the run chosen."""
+    page.execute_script("window.app.graph.add(window.LiteGraph.createNode('LoadFinetuned'))")
+    choose(page, "LoadFinetuned", "run", run)
 
 
 def drawn_strip(page) -> list:
@@ -193,13 +183,7 @@ def test_a_hostile_file_name_stays_text(page, base_directory):
     folder.mkdir()
     name = "<img src=x onerror=window.hacked=1>.png"
     Image.new("RGB", (64, 64), "teal").save(folder / name)
-    page.execute_script(
-        """
-        const widget = window.app.graph.nodes.find((n) => n.type === "DatasetLoader").widgets.find((w) => w.name === "folder")
-        widget.value = "hostile"
-        widget.callback(widget.value)
-        """
-    )
+    choose(page, "DatasetLoader", "folder", "hostile")
     wait(page, lambda: name in words(page, "DatasetLoader", "photo_view"))
     picture = panel(page, "DatasetLoader", "photo_view").find_element(By.TAG_NAME, "img")
     assert picture.get_attribute("alt") == name
@@ -212,12 +196,7 @@ def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(page, base_dire
     was = caption.read_text(encoding="utf-8")
     try:
         fill_in(page)
-        page.execute_script(
-            """
-            const widget = window.app.graph.nodes.find((n) => n.type === "DatasetLoader").widgets.find((w) => w.name === "folder")
-            widget.callback(widget.value)
-            """
-        )
+        choose(page, "DatasetLoader", "folder", "plush")
         box = wait(page, lambda: panel(page, "DatasetLoader", "photo_view").find_elements(By.TAG_NAME, "textarea"))[0]
         assert box.accessible_name == "Caption of plush-1.jpg"
         script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('change'))"
@@ -248,13 +227,7 @@ def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(page, base_dire
 def test_the_panels_are_there_in_the_new_renderer(page, server):
     """ComfyUI can draw its nodes as elements of the page in place of a canvas."""
 
-    def vue(on: bool) -> None:
-        page.execute_async_script(
-            "const [on, done] = arguments; window.app.extensionManager.setting.set(...on).then(() => done())",
-            ["Comfy.VueNodes.Enabled", on],
-        )
-
-    vue(True)
+    set_setting(page, "Comfy.VueNodes.Enabled", True)
     try:
         open_workflow(page, server.port, read("train_and_compare"))
         fill_in(page, steps=2, name="page")
@@ -267,12 +240,11 @@ def test_the_panels_are_there_in_the_new_renderer(page, server):
             inside = "return !!arguments[0].closest('[data-node-id]') && arguments[0].clientHeight > 40"
             wait(page, lambda place=place, inside=inside: page.execute_script(inside, place))
     finally:
-        vue(False)
+        set_setting(page, "Comfy.VueNodes.Enabled", False)
 
 
 def test_a_hundred_thousand_steps_are_drawn_within_bounds(page, server, base_directory):
-    runs = server.get("/object_info/LoadFinetuned")["LoadFinetuned"]["input"]["required"]["run"][1]["options"]
-    run = next(run for run in runs if run.startswith("watched"))
+    run = watched_run(server)
     metrics = base_directory / "output" / "finetune" / run / "metrics.jsonl"
     metrics.write_text("".join(f'{{"step": {step}, "loss": {0.2 + 0.1 * (step % 7)}}}\n' for step in range(1, 100_001)))
     page.execute_cdp_cmd("Performance.enable", {})
@@ -282,16 +254,7 @@ def test_a_hundred_thousand_steps_are_drawn_within_bounds(page, server, base_dir
 
     page.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
     before = measured()
-    page.execute_script(
-        """
-        const node = window.LiteGraph.createNode("LoadFinetuned")
-        window.app.graph.add(node)
-        const chooser = node.widgets.find((w) => w.name === "run")
-        chooser.value = arguments[0]
-        chooser.callback(chooser.value)
-        """,
-        run,
-    )
+    load_finetuned(page, run)
     wait(page, lambda: panel(page, "LoadFinetuned", "run_view").find_elements(By.CSS_SELECTOR, ".u-over"))
     page.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
     after = measured()
@@ -303,12 +266,10 @@ def test_a_hundred_thousand_steps_are_drawn_within_bounds(page, server, base_dir
 
 
 def test_a_preset_fills_in_the_widgets_and_hides_nothing(page):
+    choose(page, "DreamBoothTrain", "preset", "8 GB card (LoRA)")
     values = page.execute_script(
         """
         const node = window.app.graph.nodes.find((n) => n.type === "DreamBoothTrain")
-        const preset = node.widgets.find((w) => w.name === "preset")
-        preset.value = "8 GB card (LoRA)"
-        preset.callback(preset.value)
         return Object.fromEntries(node.widgets.map((w) => [w.name, w.value]))
         """
     )

@@ -41,7 +41,7 @@ def test_a_run_shows_itself_while_it_trains_and_afterwards(server, quick_graph):
             seen.append((node_id, server.get("/subject_trainer/live")["runs"]))
 
     result = server.run(up_to_training(quick_graph), on_text=look)
-    node_id, ((live,),) = seen[-1][0], [seen[-1][1]]
+    node_id, (live,) = seen[-1]
     (run,) = result.outputs[node(quick_graph, "DreamBoothTrain")]["run"]
     assert (live["run"], live["node"], live["can_finish"]) == (run, node_id, True)
     assert live["memory"] > 10**8
@@ -95,7 +95,7 @@ def test_photos_are_listed_shown_and_their_captions_written(server, base_directo
         assert caption.read_text(encoding="utf-8") == "a <img onerror=x> toy\n"
         assert refusal(server.post, "/subject_trainer/caption", body)[0] == 409
         shown = server.run(quick_graph).outputs[node(quick_graph, "CaptionWithToken")]["captions"][0]
-        assert shown["captions"][0]["text"].startswith("mysks plush toy, a <img onerror=x> toy") or "<img" in str(shown)
+        assert shown["captions"][0]["text"] == "mysks plush toy, a <img onerror=x> toy"
     finally:
         caption.write_text(was, encoding="utf-8")
 

@@ -10,7 +10,19 @@ else:
     import tomli as tomllib  # pytest brings it
 
 ROOT = Path(__file__).parent.parent.parent
-PLAIN_DATA = {"captions", "config", "events", "folder_view", "framing", "locks", "needs", "photos", "rundir", "templates"}
+PLAIN_DATA = {
+    "captions",
+    "config",
+    "events",
+    "folder_view",
+    "framing",
+    "locks",
+    "needs",
+    "photos",
+    "run_card",
+    "rundir",
+    "templates",
+}
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "execution", "nodes"}
 HEAVY = {"diffusers", "bitsandbytes", "peft", "accelerate", "transformers"}
 SHIPPED = {"__init__.py", "nodes", "trainer", "js", "locales", "workflows", "pyproject.toml", "requirements.txt"}

@@ -5,7 +5,7 @@
 
 Events go to stdout, one JSON object a line. Ctrl-C or SIGTERM stops the run with its state saved; so does, when it is
 attached, a line on stdin or its end.
-Exit code: 0 finished or stopped, 1 failed (an `error` event says why).
+Exit code: 0 finished or stopped, 1 failed (an `error` event says why), 2 called wrongly.
 """
 
 import argparse
@@ -23,9 +23,11 @@ sys.path[:] = [str(HERE.parent), *(path for path in sys.path if Path(path).resol
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train one run directory.")
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--device", default="cpu", help="cpu, cuda:0, mps")
+    parser.add_argument("--device", default="cpu", help="cpu (unless given), cuda:0, mps; cuda under a launcher")
     parser.add_argument("--attached", action="store_true", help="stop when stdin has a line, or ends")
     args = parser.parse_args()
+    if not (args.run_dir / "run.json").is_file():
+        parser.error(f"{args.run_dir} is not the folder of a run: it has no run.json.")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is local; never wait for a network
 
     from trainer.events import Reporter, Stopped, StopRequest

@@ -36,6 +36,12 @@ def check_token(token: str) -> str:
     return token
 
 
+def check_shared(batch_size: int, devices: int) -> None:
+    """ValueError when so many devices cannot share a batch evenly."""
+    if batch_size % devices:
+        raise ValueError(f"batch_size is {batch_size}; {devices} devices cannot share it evenly. Use a multiple of {devices}.")
+
+
 def check_name(name: str) -> str:
     """The run name without surrounding blanks; ValueError unless it is a plain file name on every system."""
     name = name.strip()
@@ -191,11 +197,7 @@ class Settings:
 
     def _check_together(self) -> None:
         """ValueError for settings that contradict each other."""
-        if self.batch_size % self.devices:
-            raise ValueError(
-                f"batch_size is {self.batch_size}; {self.devices} devices cannot share it evenly. "
-                f"Use a multiple of {self.devices}."
-            )
+        check_shared(self.batch_size, self.devices)
         if self.early_stopping != "off" and not (self.hold_out and self.validate_every):
             raise ValueError(
                 f"early_stopping '{self.early_stopping}' goes by the loss on held-out photos: set hold_out to 1 or more and "

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from . import dreambooth, textual_inversion
+from .config import check_shared
 from .events import Reporter, StopRequest
 from .locks import held
 from .rundir import Run, RunDir, write_json
@@ -32,6 +33,7 @@ def work(path: Path, device: str, reporter: Reporter, stop: StopRequest) -> None
 
 def _train(run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> tuple[Run, dict]:
     run = run_dir.load_run()
+    check_shared(run.settings.batch_size, int(os.environ.get("WORLD_SIZE", "1")))  # the launcher's processes
     return run, RECIPES[run.settings.method](run, run_dir, device, reporter, stop)
 
 

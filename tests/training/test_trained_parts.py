@@ -1,6 +1,7 @@
 """What is trained: the token's rows, the whole text encoder, a LoRA; averages, optimizers, several processes."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -173,6 +174,15 @@ def test_two_processes_equal_one_with_twice_the_batch(make_run):
     furthest = max(float((first[k].float() - second[k].float()).abs().max()) for k in first)
     print(f"\nfurthest weight: {furthest:.1e}")
     assert furthest < 1e-5
+
+
+def test_processes_that_cannot_share_a_batch_say_so(make_run):
+    run_dir = make_run(replace(QUICK, batch_size=1))
+    command = [sys.executable, str(ROOT / "trainer" / "__main__.py"), str(run_dir.path)]
+    launched = os.environ | {"WORLD_SIZE": "2", "RANK": "0"}  # as a launcher does
+    done = subprocess.run(command, env=launched, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "batch_size is 1; 2 devices cannot share it evenly. Use a multiple of 2." in done.stdout
 
 
 def test_an_8bit_optimizer_needs_a_quarter_of_the_state(make_run):

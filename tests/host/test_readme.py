@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from demo.run import node
+from demo.server import Failed
 
 ROOT = Path(__file__).parents[2]
+GRAPH = "custom_nodes/comfyui-subject-trainer/workflows/api/train_and_compare.json"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -18,7 +20,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def folder(tmp_path, server, quick_graph):
     """Where the commands are run: a small graph under the name of the shipped one."""
     quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]["name"] = "readme"
-    path = tmp_path / "workflows" / "api" / "train_and_compare.json"
+    path = tmp_path / GRAPH
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(quick_graph), encoding="utf-8")
     return tmp_path
@@ -35,12 +37,43 @@ def adapted(text: str, server) -> str:
     return text
 
 
-def test_the_python_client_trains_and_names_the_pictures(server, folder):
+def run_client(server, folder) -> subprocess.CompletedProcess:
     (client,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    command = [sys.executable, "-c", adapted(client, server)]
-    lines = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
+    return subprocess.run([sys.executable, "-c", adapted(client, server)], cwd=folder, capture_output=True, text=True)
+
+
+def test_the_python_client_trains_and_names_the_pictures(server, folder):
+    done = run_client(server, folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
     assert any(line.startswith("Train 2 steps, mean loss") for line in lines)
     assert any(re.match(r"Picture after training .*\.png", line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("node_type", "wrong", "told"),
+    [
+        ("DreamBoothTrain", {"hold_out": 50}, "hold_out is 50, but there are only 4 photos."),
+        ("DreamBoothTrain", {"name": "/"}, "The name '/' cannot be a file name"),
+        ("LoadFinetuned", {"run": "gone"}, "There is no finished run 'gone'"),
+    ],
+    ids=["when it runs", "a part when it is queued", "all when it is queued"],
+)
+def test_the_python_client_fails_with_the_reason(server, folder, node_type, wrong, told):
+    path = folder / GRAPH
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    if node_type == "LoadFinetuned":
+        loader = {"class_type": "LoadFinetuned", "inputs": wrong}
+        decoded = {"class_type": "VAEDecode", "inputs": {"samples": [node(graph, "EmptyLatentImage"), 0], "vae": ["9", 2]}}
+        shown = {"class_type": "PreviewImage", "inputs": {"images": ["10", 0]}}
+        kept = {key: graph[key] for key in ("1", "2", node(graph, "EmptyLatentImage"))}
+        graph = kept | {"9": loader, "10": decoded, "11": shown}
+    else:
+        graph[node(graph, node_type)]["inputs"] |= wrong
+    path.write_text(json.dumps(graph), encoding="utf-8")
+    done = run_client(server, folder)
+    assert done.returncode == 1
+    assert told in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a command for a POSIX shell")
@@ -49,3 +82,26 @@ def test_the_curl_lines_queue_and_cancel(server, folder):
     answer = subprocess.run(["bash", "-c", adapted(queue, server)], cwd=folder, capture_output=True, check=True).stdout
     assert json.loads(answer)["prompt_id"]
     subprocess.run(["bash", "-c", adapted(cancel, server)], check=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_the_worker_ends_by_itself_what_a_graph_began(server, tmp_path, quick_graph, base_directory):
+    quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"] |= {"name": "by-itself", "steps": 20}
+
+    def cancel(_: str, text: str) -> None:
+        if text.startswith("Training"):
+            server.post("/interrupt", {})
+
+    with pytest.raises(Failed, match="interrupted"):
+        server.run(quick_graph, on_text=cancel)
+    (run,) = (base_directory / "output" / "finetune").glob("by-itself-*")
+    (tmp_path / "custom_nodes").mkdir()
+    (tmp_path / "custom_nodes" / "comfyui-subject-trainer").symlink_to(ROOT)
+    (tmp_path / "output").symlink_to(base_directory / "output")
+    (line,) = re.findall(r"^    python (custom_nodes/\S*/trainer/__main__.py .*)$", README, re.MULTILINE)
+    script, *arguments = line.replace("<name>-<key>", run.name).replace("cuda:0", "cpu").split()
+    done = subprocess.run([sys.executable, script, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == {"event": "done"}
+    shown = []
+    server.run(quick_graph, on_text=lambda _, text: shown.append(text))
+    assert not any(text.startswith("Training") for text in shown)  # it loads the result

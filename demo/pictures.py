@@ -74,7 +74,7 @@ def trained(browser, node_type: str) -> None:
     queue(browser)
     done = """
     const node = window.app.graph.nodes.find((n) => n.type === arguments[0])
-    return !!node.widgets.find((w) => w.name === "report")?.element.value
+    return !!node.widgets.find((w) => w.name === "report")?.element.textContent
     """
     WebDriverWait(browser, 900).until(lambda _: browser.execute_script(done, node_type))
     WebDriverWait(browser, 300).until(lambda _: browser.execute_script("return window.app.ui.lastQueueSize === 0"))

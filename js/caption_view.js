@@ -2,7 +2,7 @@
 import { app } from "../../scripts/app.js"
 import { after } from "./after.js"
 import { element, panel } from "./panel.js"
-import { t } from "./words.js"
+import { language, t } from "./words.js"
 
 const NODE = "CaptionWithToken"
 const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
@@ -26,7 +26,7 @@ class CaptionView {
 
   show({ notes, captions, total, token, class_word: classWord }) {
     const more = total - captions.length
-    this.notes.replaceChildren(...notes.map((note) => element("div", { text: note })))
+    this.notes.replaceChildren(...(notes[language()] ?? notes.en).split("\n").map((note) => element("div", { text: note })))
     this.list.replaceChildren(
       ...captions.map(({ name, text, pieces }) => {
         const title = t("pieces", { count: pieces.length, pieces: pieces.join(" | ") })

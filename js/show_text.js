@@ -1,22 +1,21 @@
 // Shows, in the node itself, the text that a node of this pack reports: verdicts, results.
-// ComfyUI sends it again for cached nodes, so that it is also there after the page was reloaded.
+// ComfyUI sends it again for cached nodes, so that it is also there after the page was reloaded: in all languages.
 import { app } from "../../scripts/app.js"
 import { after } from "./after.js"
+import { element, panel } from "./panel.js"
+import { language, t } from "./words.js"
 
 const NODES = ["DatasetLoader", "DreamBoothTrain", "TextualInversionTrain"]
-const WIDGET = "report"
 
-function addReport(node) {
-  const element = document.createElement("textarea")
-  element.readOnly = true
-  element.className = "comfy-multiline-input"
-  element.ariaLabel = `What ${node.title} reports`
-  const widget = node.addDOMWidget(WIDGET, "text", element, {
-    serialize: false,
-    getMinHeight: () => 60,
-  })
-  widget.serialize = false // neither in the workflow file nor in the queued prompt
-  return widget
+class Report {
+  constructor(root) {
+    this.text = element("div", { className: "st-report", role: "status", label: t("report") })
+    root.append(this.text)
+  }
+
+  show(text) {
+    this.text.textContent = text
+  }
 }
 
 app.registerExtension({
@@ -25,9 +24,8 @@ app.registerExtension({
     if (!NODES.includes(nodeData.name)) return
     after(nodeType.prototype, "onExecuted", function (output) {
       if (!output?.text) return
-      const widget = this.widgets?.find((w) => w.name === WIDGET) ?? addReport(this)
-      widget.element.value = output.text.join("\n")
-      this.setDirtyCanvas(true)
+      const height = nodeData.name === "DatasetLoader" ? 70 : 120
+      panel(this, "report", height, (root) => new Report(root)).show(output.told?.[0][language()] ?? output.text[0])
     })
   },
 })

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..trainer import captions, photos
 from ..trainer.config import check_token
+from ..trainer.messages import ENGLISH
 from . import host
 from .clip_words import clip_pieces, known_word, too_long
+from .language import errors_told, in_all
 from .sockets import CATEGORY, Dataset, validation
 
 WIRED = "(pictures wired to images)"
@@ -110,6 +112,7 @@ class DatasetLoader(io.ComfyNode):
         return "" if folder[0] == WIRED else photos.fingerprint(host.photo_folder(folder[0]))
 
     @classmethod
+    @errors_told
     def execute(cls, folder: list, images: list | None = None, **widgets) -> io.NodeOutput:
         pictures = [picture for batch in images or [] for picture in batch]
         if (folder[0] == WIRED) != bool(pictures):
@@ -121,8 +124,11 @@ class DatasetLoader(io.ComfyNode):
         )
         shown = [torch.from_numpy(np.asarray(view, dtype=np.float32) / 255.0)[None] for view in views]  # (1, H, W, 3)
         captioned = sum(bool(photo.caption) for photo in dataset.photos)
-        verdict = f"{len(dataset.photos)} photos, {captioned} captions, ready"
-        return io.NodeOutput(dataset, shown, ui=ui.PreviewText("\n".join((verdict, *dataset.warnings))))
+        photo_count = "1 photo" if len(dataset.photos) == 1 else f"{len(dataset.photos)} photos"
+        caption_count = "1 caption" if captioned == 1 else f"{captioned} captions"
+        verdict = f"{photo_count}, {caption_count}, ready"
+        text = "\n".join((verdict, *dataset.warnings))
+        return io.NodeOutput(dataset, shown, ui={"text": (text,), "told": (in_all(text),)})
 
 
 class CaptionWithToken(io.ComfyNode):
@@ -167,15 +173,16 @@ class CaptionWithToken(io.ComfyNode):
         return validation(check_token, token)
 
     @classmethod
+    @errors_told
     def execute(cls, dataset: photos.Dataset, token: str, class_word: str, template: str) -> io.NodeOutput:
         token, class_word = check_token(token), " ".join(class_word.split())
         texts = [captions.caption_with_token(p.caption, token, class_word, template) for p in dataset.photos]
         by_photo = {Path(photo.path).name: text for photo, text in zip(dataset.photos, texts, strict=True)}
         lines = [f"{name}: {text}" for name, text in by_photo.items()]
-        pieces = f"CLIP reads {token} → {' + '.join(clip_pieces(token))}"
-        notes = [note for note in (pieces, known_word(token), too_long(by_photo)) if note]
+        pieces = f"CLIP reads {token!r} → {' + '.join(clip_pieces(token))}"
+        notes = "\n".join(note for note in (pieces, known_word(token), too_long(by_photo)) if note)
         shown = {
-            "notes": notes,
+            "notes": {ENGLISH: notes, **in_all(notes)},
             "captions": [{"name": n, "text": t, "pieces": clip_pieces(t)} for n, t in list(by_photo.items())[:SHOWN]],
             "total": len(by_photo),
             "token": token,
@@ -186,5 +193,5 @@ class CaptionWithToken(io.ComfyNode):
             dataset.with_captions(texts, token=token, class_word=class_word, class_prompt=class_prompt),
             captions.fill_template(template, token, class_word),
             class_prompt,
-            ui={"text": ("\n".join((*notes, *lines)),), "captions": (shown,)},
+            ui={"text": ("\n".join((notes, *lines)),), "captions": (shown,)},
         )

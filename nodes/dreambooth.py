@@ -8,6 +8,7 @@ from ..trainer.photos import Dataset as PhotoDataset
 from . import device, host, live, runner
 from .dreambooth_inputs import DEFAULTS, OWN, method_inputs
 from .embeddings import embedding_fingerprint, read_embedding
+from .language import errors_told, in_running
 from .sockets import BASE_INPUTS, CATEGORY, Dataset, LossMap, advanced_training_inputs, seed_input, validation
 from .token_clip import clip_with_token, embedding_of
 from .training_inputs import common_settings
@@ -78,6 +79,7 @@ class DreamBoothTrain(io.ComfyNode):
         return embedding_fingerprint(embedding)
 
     @classmethod
+    @errors_told
     def execute(
         cls,
         model,
@@ -104,7 +106,7 @@ class DreamBoothTrain(io.ComfyNode):
             lora = host.load_lora(file)
             trained_model, trained_clip, trained_vae = host.apply_lora(model, lora), clip, vae
         else:
-            lora = ExecutionBlocker("There is no LoRA: set train to 'lora' in the training node.")
+            lora = ExecutionBlocker(in_running("There is no LoRA: set train to 'lora' in the training node."))
             trained_model, trained_clip, trained_vae = host.load_checkpoint(file)
         if learned:
             trained_clip = clip_with_token(trained_clip, dataset.token, learned)

@@ -23,6 +23,7 @@ from ..trainer.config import Settings
 from ..trainer.photos import Dataset
 from ..trainer.rundir import Run, RunDir, finished_runs, partial_file, read_json
 from .embeddings import Embedding
+from .language import in_running
 
 log = logging.getLogger("subject_trainer")
 
@@ -382,4 +383,5 @@ class NodeProgress:
         self._bar.update_absolute(value, max(total, 1))
 
     def text(self, text: str) -> None:
-        PromptServer.instance.send_progress_text("\n".join((*self._notes, text)), self._node_id)
+        server = PromptServer.instance
+        server.send_progress_text(in_running("\n".join((*self._notes, text))), self._node_id, server.client_id)

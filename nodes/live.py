@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from server import PromptServer
 
+from ..trainer.messages import translated
 from . import host
+from .language import pages
 
 EVENT = "subject_trainer.live"
 TELL_SECONDS = 0.5
@@ -51,9 +53,9 @@ class Live:
         """Raises ComfyUI's exception on cancel."""
         self._progress.bar(value, total)
 
-    def shown(self) -> dict:
+    def shown(self, language: str) -> dict:
         can_finish = self.finish is not None
-        state = {"text": self._text, "memory": self.memory, "can_finish": can_finish}
+        state = {"text": translated(self._text, language), "memory": self.memory, "can_finish": can_finish}
         return {"run": self.run, "node": self._place.node, "workflow": self._place.workflow, **state}
 
     def end(self) -> None:
@@ -62,7 +64,8 @@ class Live:
 
     def _tell(self, **more) -> None:
         self._told = time.monotonic()
-        PromptServer.instance.send_sync(EVENT, {**self.shown(), **more})
+        for client, language in pages().items():
+            PromptServer.instance.send_sync(EVENT, {**self.shown(language), **more}, client)
 
 
 _live: dict[str, Live] = {}
@@ -78,14 +81,14 @@ def begin(run_id: str, place: Place, notes: Sequence[str] = ()) -> Iterator[Live
         live.end()
 
 
-def all_live() -> list[dict]:
-    return [live.shown() for live in list(_live.values())]
+def all_live(language: str) -> list[dict]:
+    return [live.shown(language) for live in list(_live.values())]
 
 
-def of_run(run_id: str) -> dict | None:
+def of_run(run_id: str, language: str) -> dict | None:
     """How the run goes; None while it does not train."""
     live = _live.get(run_id)
-    return live.shown() if live else None
+    return live.shown(language) if live else None
 
 
 def finish(run_id: str) -> bool:

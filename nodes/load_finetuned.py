@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from . import host
+from .language import errors_told
 from .sockets import CATEGORY, validation
 from .token_clip import clip_with_token, prompt_text
 
@@ -32,6 +33,7 @@ class LoadFinetuned(io.ComfyNode):
         return validation(host.finished_run, run)
 
     @classmethod
+    @errors_told
     def execute(cls, run: str) -> io.NodeOutput:
         loaded, found = host.finished_run(run)
         settings = loaded.settings

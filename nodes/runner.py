@@ -16,10 +16,11 @@ from pathlib import Path
 
 from ..trainer.events import FINISH, read_event
 from ..trainer.locks import held
-from ..trainer.needs import cache_bytes, in_words, needs, refusal
+from ..trainer.needs import cache_bytes, duration, in_words, needs, refusal
 from ..trainer.rundir import Run, RunDir, partial_file, read_json, shorter_run, write_json
 from . import device, host, live
 from .embeddings import Embedding
+from .language import in_all
 
 log = logging.getLogger("subject_trainer")
 
@@ -60,26 +61,29 @@ def train(
         def wait() -> None:
             shown.text("Another ComfyUI trains this run: waiting")
 
+        needed = check_needs(run, run_dir, base)
         with live.begin(run.id, place, notes) as shown:
-            shown.text(check_needs(run, run_dir, base))
             with held(run_dir.graph_lock, wait, host.check_interrupted):
-                found = host.exported(run_dir) or _train(run, run_dir, base, shown, embedding)
+                found = host.exported(run_dir) or _train(run, run_dir, base, shown, needed, embedding)
             shown.text("Finished")
     losses = run_dir.losses()
     text = "\n".join((*notes, *summary(losses, run_dir), found.file.name))
     log.info("%s: %s", run.id, text.replace("\n", ", "))
-    ui = {"text": (text,), "run": (run.id,)}
+    ui = {"text": (text,), "told": (in_all(text),), "run": (run.id,)}
     if run_dir.grid.is_file():
         ui["grid"] = [host.output_picture(run_dir.grid)]
     return Finished(found, {"loss": losses}, ui)
 
 
-def _train(run: Run, run_dir: RunDir, base: host.Base, shown: live.Live, embedding: Embedding | None) -> host.Exported:
-    """Prepare the run directory, let the worker train it to its end; what came of it."""
+def _train(
+    run: Run, run_dir: RunDir, base: host.Base, shown: live.Live, needed: str, embedding: Embedding | None
+) -> host.Exported:
+    """Prepare the run directory, let the worker train it to its end; what came of it. `needed`: what it takes, in words."""
     # In this order: a worker that outlived its ComfyUI may be finishing the run right now.
     if run_dir.finished and host.exported(run_dir) is None:
         run_dir.result_json.unlink()  # its file was deleted
-    write_json(run_dir.run_json, run.to_json())
+    write_json(run_dir.run_json, run.to_json())  # first: a page that hears of the run asks for it
+    shown.text(needed)
     if embedding and not run_dir.embedding.is_file():
         embedding.save(run_dir.embedding)
     if not run_dir.checkpoint.is_file():
@@ -156,8 +160,8 @@ def summary(losses: list[float], run_dir: RunDir) -> list[str]:
     if exported.get("finished_early"):
         lines.append(f"Finished by you after {len(losses)} of {run_dir.load_run().settings.steps} steps")
     if exported["step"] != len(losses) or exported["weights"] == "ema":
-        averaged = "averaged " if exported["weights"] == "ema" else ""
-        lines.append(f"Exported: the {averaged}weights after step {exported['step']}")
+        averaged = exported["weights"] == "ema"
+        lines.append(f"Exported: the {'averaged weights' if averaged else 'weights'} after step {exported['step']}")
     return [*lines, *result["warnings"]]
 
 
@@ -238,17 +242,13 @@ def _relay(run_dir: RunDir, events: queue.Queue, shown: live.Live, heard: dict[s
 
 
 def describe(event: dict) -> str:
-    """A progress event in words: "Training: step 120 of 800, loss 0.1234, 3 min left"."""
+    """A progress event in words: "Training: step 120 of 800, loss 0.1234 · 3 min left"."""
     text = event["phase"].capitalize()
-    if "step" in event:
-        text += f": {'step ' if 'loss' in event else ''}{event['step']} of {event['total']}"
     if "loss" in event:
-        text += f", loss {event['loss']:.4f}"
-    if "seconds_left" in event:
-        seconds = round(event["seconds_left"])
-        left = f"{seconds} s" if seconds < 90 else f"{round(seconds / 60)} min"
-        text += f", {left} left" if seconds < 5400 else f", {seconds / 3600:.1f} h left"
-    return text
+        text = f"{text}: step {event['step']} of {event['total']}, loss {event['loss']:.4f}"
+    elif "step" in event:
+        text = f"{text}: {event['step']} of {event['total']}"
+    return f"{text} · {duration(event['seconds_left'])} left" if "seconds_left" in event else text
 
 
 def _stop(worker: subprocess.Popen, events: queue.Queue, shown: live.Live, saves: bool) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from comfy_api.latest import io
 
 from ..trainer.config import LR_SCHEDULERS, PRECISIONS
+from .language import in_checked
 
 CATEGORY = "Subject Trainer"
 Dataset = io.Custom("DATASET")
@@ -18,7 +19,7 @@ BASE_INPUTS = [
 
 
 def validation(check: Callable[[str], object], value: str | None) -> bool | str:
-    """What `validate_inputs` answers: True, or the sentence of the ValueError that `check` raises.
+    """What `validate_inputs` answers: True, or the sentence of the ValueError that `check` raises, for the page.
 
     A value that comes by a link is None here; the node checks it when it runs.
     """
@@ -26,7 +27,7 @@ def validation(check: Callable[[str], object], value: str | None) -> bool | str:
         if value is not None:
             check(value)
     except ValueError as error:
-        return str(error)
+        return in_checked(str(error))
     return True
 
 

@@ -8,6 +8,7 @@ from ..trainer.photos import Dataset as PhotoDataset
 from . import device, host, live, runner
 from .clip_words import known_word
 from .embeddings import embedding_fingerprint, is_embedding, read_embedding
+from .language import errors_told
 from .sockets import BASE_INPUTS, CATEGORY, Dataset, LossMap, advanced_training_inputs, seed_input, validation
 from .token_clip import clip_with_token, prompt_text
 from .training_inputs import choice, common_inputs, common_settings, number
@@ -120,6 +121,7 @@ class TextualInversionTrain(io.ComfyNode):
         return embedding_fingerprint(initializer if is_embedding(initializer or "") else None)
 
     @classmethod
+    @errors_told
     def execute(
         cls, model, clip, vae, dataset: PhotoDataset, token: str, initializer: str, precision: str, **widgets
     ) -> io.NodeOutput:

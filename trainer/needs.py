@@ -88,8 +88,14 @@ def needs(
 
 def in_words(found: Needs, seconds: float) -> str:
     """One line for the artist."""
-    time = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-    return f"Needs about {found.memory / GB:.1f} GB of memory on the device, {found.disk / GB:.1f} GB of disk, and {time}"
+    memory, disk = found.memory / GB, found.disk / GB
+    return f"Needs about {memory:.1f} GB of memory on the device, {disk:.1f} GB of disk, and very roughly {duration(seconds)}"
+
+
+def duration(seconds: float) -> str:
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -305,8 +305,8 @@ def read_folder(
 
 def listed(names: Sequence[str]) -> str:
     """The names, or the first of very many."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    shown = ", ".join(names[:NAMED])
+    return f"{shown} and {len(names) - NAMED} more" if len(names) > NAMED else shown
 
 
 def _warnings(dataset: Dataset) -> tuple[str, ...]:
@@ -325,5 +325,5 @@ def _warnings(dataset: Dataset) -> tuple[str, ...]:
         notes.append(f"The resolution {resolution} works, but a multiple of 64 suits SD v1.5 better.")
     if dataset.crop == "bucket":
         sizes = Counter(dataset.frame_size(photo) for photo in photos)
-        notes.append("Buckets: " + ", ".join(f"{n} of {w}x{h}" for (w, h), n in sorted(sizes.items())))
+        notes.append(f"Buckets: {', '.join(f'{n} of {w}x{h}' for (w, h), n in sorted(sizes.items()))}")
     return tuple(notes)

@@ -64,7 +64,7 @@ def test_the_captions_and_the_pieces_of_the_token_are_shown(server, quick_graph)
     result = server.run(quick_graph)
     (text,) = result.outputs[node(quick_graph, "CaptionWithToken")]["text"]
     assert text.splitlines()[:2] == [
-        "CLIP reads mysks → my + sks",
+        "CLIP reads 'mysks' → my + sks",
         "plush-1.jpg: a photo of mysks plush toy on a meadow",
     ]
 

@@ -14,6 +14,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from demo.browser import INSTALLED, choose, open_browser, open_workflow, queue, queued_prompt, set_setting, set_widgets
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
+LANGUAGE = "SubjectTrainer.Language"
 SHIPPED = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 pytestmark = pytest.mark.skipif(not INSTALLED, reason="needs Chromium and its driver: apt-get install chromium chromium-driver")
 
@@ -34,6 +35,16 @@ def page(browser, server):
     """ComfyUI's page with the first of the shipped workflows opened."""
     open_workflow(browser, server.port, read("train_and_compare"))
     return browser
+
+
+@pytest.fixture(params=[False, True], ids=["canvas", "elements"])
+def either(request, browser, server):
+    """The same page with each of ComfyUI's renderers: nodes drawn on a canvas, or as elements of the page."""
+    open_workflow(browser, server.port, read("train_and_compare"))
+    set_setting(browser, "Comfy.VueNodes.Enabled", request.param)
+    open_workflow(browser, server.port, read("train_and_compare"))
+    yield browser
+    set_setting(browser, "Comfy.VueNodes.Enabled", False)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -106,7 +117,7 @@ def test_captions_and_result_are_shown_in_the_nodes(page):
     assert wait(page, lambda: words(page, "DreamBoothTrain", "report")).startswith("2 steps, mean loss of the last 2: ")
     assert wait(page, lambda: words(page, "DatasetLoader", "report")) == "4 photos, 4 captions, ready"
     captions = wait(page, lambda: words(page, "CaptionWithToken", "caption_view"))
-    assert "CLIP reads mysks → my + sks" in captions
+    assert "CLIP reads 'mysks' → my + sks" in captions
     assert "plush-4.jpg a photo of mysks plush toy in the snow" in captions
     marks = panel(page, "CaptionWithToken", "caption_view").find_elements(By.TAG_NAME, "mark")
     assert {mark.get_property("textContent") for mark in marks} == {"mysks", "plush toy"}
@@ -115,9 +126,16 @@ def test_captions_and_result_are_shown_in_the_nodes(page):
     assert not {"report", "run_view"} & queued["5"]["inputs"].keys()
 
 
-def test_a_run_is_watched_reloaded_and_finished(page, server, base_directory):
-    """Curves and samples move; after a reload the run is there again; Stop gives the graph its picture."""
-    fill_in(page, steps=2000, name="watched", sample_prompts="a photo of mysks", sample_every=20, hold_out=1, validate_every=20)
+def is_inside(page, view) -> bool:
+    """With nodes as elements of the page, whether the panel is part of one and can be seen."""
+    inside = "return !window.LiteGraph.vueNodesMode || !!arguments[0].closest('[data-node-id]') && arguments[0].clientHeight > 40"
+    return page.execute_script(inside, view)
+
+
+def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_directory):
+    """Curves and samples move; after a reload, and in a second page, the run is there again; Stop gives the graph its picture."""
+    page, name = either, f"watched-{request.node.callspec.id}"
+    fill_in(page, steps=2000, name=name, sample_prompts="a photo of mysks", sample_every=20, hold_out=1, validate_every=20)
     workflow = page.execute_script("return window.app.graph.serialize()")
     queue(page)
 
@@ -130,10 +148,19 @@ def test_a_run_is_watched_reloaded_and_finished(page, server, base_directory):
     wait(page, lambda: drawn()[1] > pictures)
     assert "GB in use · Training: step" in wait(page, lambda: words(page, "DreamBoothTrain", "run_view"))
     assert "held-out photos" in words(page, "DreamBoothTrain", "run_view")
+    assert is_inside(page, panel(page, "DreamBoothTrain", "run_view"))
 
-    open_workflow(page, server.port, workflow)
-    wait(page, lambda: drawn()[0] and drawn()[1])
-    wait(page, lambda: "Training: step" in words(page, "DreamBoothTrain", "run_view"))
+    def is_there_again() -> None:
+        open_workflow(page, server.port, workflow)
+        wait(page, lambda: drawn()[0] and drawn()[1])
+        wait(page, lambda: "Training: step" in words(page, "DreamBoothTrain", "run_view"))
+
+    is_there_again()
+    first = page.current_window_handle
+    page.switch_to.new_window("tab")
+    is_there_again()
+    page.close()
+    page.switch_to.window(first)
 
     button = panel(page, "DreamBoothTrain", "run_view").find_element(By.CSS_SELECTOR, ".st-foot button")
     assert button.accessible_name == "Stop and use what there is"
@@ -191,7 +218,8 @@ def test_a_hostile_file_name_stays_text(page, base_directory):
     assert page.execute_script("return window.hacked === undefined")
 
 
-def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(page, base_directory):
+def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(either, request, base_directory):
+    page = either
     caption = base_directory / "input" / "plush" / "plush-1.txt"
     was = caption.read_text(encoding="utf-8")
     try:
@@ -212,7 +240,7 @@ def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(page, base_dire
         wait(page, lambda: caption.read_text(encoding="utf-8") == "mine\n")
 
         caption.write_text(HOSTILE)
-        fill_in(page, steps=1, name="hostile", sample_prompts=HOSTILE, sample_every=1)
+        fill_in(page, steps=1, name=f"hostile-{request.node.callspec.id}", sample_prompts=HOSTILE, sample_every=1)
         queue(page)
         wait(page, lambda: words(page, "DreamBoothTrain", "report"))
         assert HOSTILE in wait(page, lambda: words(page, "CaptionWithToken", "caption_view"))
@@ -224,23 +252,37 @@ def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(page, base_dire
         caption.write_text(was, encoding="utf-8")
 
 
-def test_the_panels_are_there_in_the_new_renderer(page, server):
-    """ComfyUI can draw its nodes as elements of the page in place of a canvas."""
-
-    set_setting(page, "Comfy.VueNodes.Enabled", True)
+def test_reports_and_errors_come_in_the_language_that_is_set(page, server):
+    set_setting(page, LANGUAGE, "uk")
     try:
         open_workflow(page, server.port, read("train_and_compare"))
-        fill_in(page, steps=2, name="page")
+        fill_in(page, steps=2, name="page-uk")
         queue(page)
-        shown = {"DatasetLoader": ("photo_view", "img"), "CaptionWithToken": ("caption_view", "mark")}
-        for node_type, (name, tag) in (shown | {"DreamBoothTrain": ("run_view", ".u-over")}).items():
-            wait(page, lambda node_type=node_type, name=name: panel(page, node_type, name))
-            place = panel(page, node_type, name)
-            wait(page, lambda place=place, tag=tag: place.find_elements(By.CSS_SELECTOR, tag))
-            inside = "return !!arguments[0].closest('[data-node-id]') && arguments[0].clientHeight > 40"
-            wait(page, lambda place=place, inside=inside: page.execute_script(inside, place))
+        assert wait(page, lambda: words(page, "DreamBoothTrain", "report")).startswith("Кроків: 2, середні втрати за останні 2: ")
+        assert wait(page, lambda: words(page, "DatasetLoader", "report")) == "Фото: 4, підписів: 4, готово"
+        assert "CLIP читає 'mysks' → my + sks" in wait(page, lambda: words(page, "CaptionWithToken", "caption_view"))
+        assert panel(page, "DreamBoothTrain", "run_view").accessible_name == "Запуск навчання"
+        texts = [node["text"][0] for job in server.get("/history").values() for node in job["outputs"].values() if "text" in node]
+        assert any(text.startswith("2 steps, mean loss of the last 2: ") for text in texts)  # an API client reads English
+        assert not any("Кроків" in text for text in texts)
+
+        fill_in(page, name="page", hold_out=4)
+        page.execute_script(
+            "comfyAPI.api.api.addEventListener('execution_error', (event) => (window.failed = event.detail.exception_message))"
+        )
+        queue(page)  # refused when it runs
+        wait(page, lambda: "Принаймні одне має залишитися для навчання." in page.execute_script("return window.failed ?? ''"))
+        fill_in(page, name="/", hold_out=0)
+        queue(page)  # refused when it is queued
+        wait(page, lambda: "Назва '/' не може бути назвою файлу" in refusals(page))
     finally:
-        set_setting(page, "Comfy.VueNodes.Enabled", False)
+        set_setting(page, LANGUAGE, "page")
+    wait(page, lambda: queue(page) or "The name '/' cannot be a file name" in refusals(page))
+
+
+def refusals(page) -> str:
+    """What ComfyUI says of the widgets of a graph that it did not queue."""
+    return page.execute_script("return JSON.stringify(window.app.lastNodeErrors ?? {})")
 
 
 def test_a_hundred_thousand_steps_are_drawn_within_bounds(page, server, base_directory):

@@ -65,7 +65,7 @@ def test_a_refusal_has_the_numbers_and_the_remedies():
         assert part in sentence
     assert "30.0 GB of disk" in refusal(found, plain, 24 * GB, 10 * GB)
     assert refusal(found, plain, 24 * GB, 100 * GB) == ""
-    assert in_words(found, 3000.0).endswith("30.0 GB of disk, and 50 min")
+    assert in_words(found, 3000.0).endswith("30.0 GB of disk, and very roughly 50 min")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ PLAIN_DATA = {
     "folder_view",
     "framing",
     "locks",
+    "messages",
     "needs",
     "photos",
     "run_card",

@@ -24,8 +24,7 @@ app.registerExtension({
     if (!NODES.includes(nodeData.name)) return
     after(nodeType.prototype, "onExecuted", function (output) {
       if (!output?.text) return
-      const height = nodeData.name === "DatasetLoader" ? 70 : 120
-      panel(this, "report", height, (root) => new Report(root)).show(output.told?.[0][language()] ?? output.text[0])
+      panel(this, "report", 70, (root) => new Report(root)).show(output.told?.[0][language()] ?? output.text[0])
     })
   },
 })

@@ -134,6 +134,20 @@ def test_what_varies_is_translated_where_it_is_known():
     assert translated("Finished\nsomething else", "uk") == "Завершено\nsomething else"
 
 
+@pytest.mark.parametrize(("pages", "quotes"), [("*.md", '"([^"]+)"'), ("*/uk.md", "«([^»]+)»")], ids=["en", "uk"])
+def test_help_pages_quote_what_is_said(pages, quotes):
+    """Word for word, in the bold beginnings of their lists of troubles; what varies is left out or an example there."""
+    sentences = list(UKRAINIAN) if pages == "*.md" else list(UKRAINIAN.values())
+    found = 0
+    for path in (ROOT / "js" / "docs").glob(pages):
+        for bold in re.findall(r"\*\*(.+?)\*\*", path.read_text(encoding="utf-8"), re.DOTALL):
+            for quote in re.findall(quotes, bold):
+                words = [word for word in re.findall(r"[^\W\d_]{4,}", quote) if not word.isupper()]
+                assert any(all(word in sentence for word in words) for sentence in sentences), (path.name, quote)
+                found += 1
+    assert found > 20
+
+
 def test_lists_and_numbers_are_told_apart():
     assert translated("Buckets: 3 of 512x512, 2 of 448x576", "uk") == "Розміри bucket: 3 по 512x512, 2 по 448x576"
     foreign = "RuntimeError: The size of tensor a (2) must match the size of tensor b (3)"

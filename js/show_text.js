@@ -7,15 +7,10 @@ import { language, t } from "./words.js"
 
 const NODES = ["DatasetLoader", "DreamBoothTrain", "TextualInversionTrain"]
 
-class Report {
-  constructor(root) {
-    this.text = element("div", { className: "st-report", role: "status", label: t("report") })
-    root.append(this.text)
-  }
-
-  show(text) {
-    this.text.textContent = text
-  }
+function report(root) {
+  const text = element("div", { className: "st-report", role: "status", label: t("report") })
+  root.append(text)
+  return text
 }
 
 app.registerExtension({
@@ -23,8 +18,7 @@ app.registerExtension({
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!NODES.includes(nodeData.name)) return
     after(nodeType.prototype, "onExecuted", function (output) {
-      if (!output?.text) return
-      panel(this, "report", 70, (root) => new Report(root)).show(output.told?.[0][language()] ?? output.text[0])
+      if (output?.text) panel(this, "report", 70, report).textContent = output.told?.[0][language()] ?? output.text[0]
     })
   },
 })

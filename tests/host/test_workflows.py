@@ -33,9 +33,9 @@ TITLE = 30
 WITH_PANEL = {
     "DatasetLoader": 246 + 420,
     "CaptionWithToken": 146 + 420,
-    "DreamBoothTrain": 1004 + 420,
-    "TextualInversionTrain": 820 + 420,
-    "LoadFinetuned": 118 + 420,
+    "DreamBoothTrain": 1004 + 480,
+    "TextualInversionTrain": 820 + 480,
+    "LoadFinetuned": 118 + 430,
 }
 """Height of the nodes with all that our page adds below their widgets."""
 

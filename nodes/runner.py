@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..trainer.config import Settings
 from ..trainer.events import FINISH, read_event
 from ..trainer.locks import held
-from ..trainer.needs import cache_bytes, duration, in_words, needs, refusal
+from ..trainer.needs import cache_bytes, duration, in_words, needs, refusal, remedies
 from ..trainer.rundir import Run, RunDir, partial_file, read_json, shorter_run, write_json
 from . import device, host, live
 from .embeddings import Embedding
@@ -93,7 +94,7 @@ def _train(
         base.save(run_dir.base)
     device.free()
     try:
-        _run_worker(run_dir, run.settings.devices, shown)
+        _run_worker(run_dir, run.settings, shown)
     finally:
         if not run_dir.checkpoint.is_file():  # nothing to go on from: then the base can as well be saved again
             run_dir.base.unlink(missing_ok=True)
@@ -165,8 +166,8 @@ def summary(losses: list[float], run_dir: RunDir) -> list[str]:
     return [*lines, *result["warnings"]]
 
 
-def _run_worker(run_dir: RunDir, devices: int, shown: live.Live) -> None:
-    command = worker_command(run_dir, device.name(), devices)
+def _run_worker(run_dir: RunDir, settings: Settings, shown: live.Live) -> None:
+    command = worker_command(run_dir, device.name(), settings.devices)
     # Away from ComfyUI's terminal: that it is closed, or gets Ctrl-C, must reach the worker as the end of its stdin,
     # after which it saves its state, and not as a signal.
     group = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {"start_new_session": True}
@@ -190,7 +191,7 @@ def _run_worker(run_dir: RunDir, devices: int, shown: live.Live) -> None:
             _stop(worker, events, shown, saves=heard["phase"] == "training")
             raise
     if heard["error"] or worker.returncode:
-        raise RuntimeError(heard["error"] or _unexpected_end(worker.returncode, run_dir))
+        raise RuntimeError(heard["error"] or _unexpected_end(worker.returncode, settings, run_dir))
 
 
 def worker_command(run_dir: RunDir, where: str, devices: int) -> list[str]:
@@ -273,9 +274,15 @@ def _stop(worker: subprocess.Popen, events: queue.Queue, shown: live.Live, saves
     shown.text("\n".join(("Stopped. Queue the graph again to go on.", *exports)))
 
 
-def _unexpected_end(code: int, run_dir: RunDir) -> str:
-    reason = "it was killed, most often for want of memory" if code in (-9, 137) else f"exit code {code}"
+def _unexpected_end(code: int, settings: Settings, run_dir: RunDir) -> str:
+    """Of a process that said nothing. A signal (negative), or on Windows a status from 0xC0000000 on, ended it from outside."""
+    if 0 <= code < 0xC0000000:
+        return (
+            f"The training process ended unexpectedly (exit code {code}). Queue the graph again to go on from the last saved "
+            f"state; details are in {run_dir.log}."
+        )
+    reason = "it was killed, most often for want of memory" if code == -9 else f"it crashed with code {code}"
     return (
-        f"The training process ended unexpectedly ({reason}). Queue the graph again to go on from the last saved state; "
-        f"details are in {run_dir.log}."
+        f"The training process ended unexpectedly ({reason}). Queue the graph again to go on from the last saved state; if it "
+        f"ends so again, make the run need less memory with: {remedies(settings)}. Details are in {run_dir.log}."
     )

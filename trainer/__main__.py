@@ -9,6 +9,7 @@ Exit code: 0 finished or stopped, 1 failed (an `error` event says why), 2 called
 """
 
 import argparse
+import faulthandler
 import os
 import sys
 import traceback
@@ -28,6 +29,7 @@ def main() -> int:
     args = parser.parse_args()
     if not (args.run_dir / "run.json").is_file():
         parser.error(f"{args.run_dir} is not the folder of a run: it has no run.json.")
+    faulthandler.enable()  # a crash in native code leaves its place in the log
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is local; never wait for a network
 
     from trainer.events import Reporter, Stopped, StopRequest

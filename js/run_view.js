@@ -5,6 +5,7 @@ import { Chart } from "./chart.js"
 import { openLarge } from "./lightbox.js"
 import { element, panel } from "./panel.js"
 import { finishRun, liveRuns, onLive, runCard, sampleUrl } from "./server.js"
+import { REPORT, tell } from "./show_text.js"
 import { t } from "./words.js"
 
 const TRAINING = ["DreamBoothTrain", "TextualInversionTrain"]
@@ -20,7 +21,7 @@ class RunView {
     this.strip = element("div", { className: "st-strip", role: "group", label: t("samples") })
     this.state = element("span", { role: "status" })
     this.button = element("button", { type: "button", text: t("finish"), hidden: true, onclick: () => this.finish() })
-    root.append(this.facts, this.curves, this.strip, element("div", { className: "st-foot" }, this.state, this.button))
+    root.append(element("div", { className: "st-head" }, this.state, this.button), this.facts, this.curves, this.strip)
     root.setAttribute("role", "group")
     root.setAttribute("aria-label", t("run"))
     this.chart = new Chart(this.curves)
@@ -120,7 +121,7 @@ class RunView {
   // News of the run while it trains.
   follow({ text, memory, can_finish: canFinish, ended }) {
     if (ended) return this.rest()
-    const lines = [memory ? t("memory", { gb: (memory / 1e9).toFixed(1) }) : "", text].filter(Boolean)
+    const lines = [text, memory ? t("memory", { gb: (memory / 1e9).toFixed(1) }) : ""].filter(Boolean)
     this.state.textContent = lines.join(" · ")
     this.button.hidden = false
     this.button.disabled = !canFinish || this.asked === this.run
@@ -166,7 +167,10 @@ function follow(live) {
   const node = nodeOf(live)
   if (!node) return
   const view = viewOf(node)
-  if (view.run !== live.run) showRun(node, live.run)
+  if (view.run !== live.run) {
+    showRun(node, live.run)
+    if (node.widgets.some((widget) => widget.name === REPORT)) tell(node, "") // it is of another run
+  }
   view.follow(live)
   view.refresh()
 }

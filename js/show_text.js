@@ -5,6 +5,7 @@ import { after } from "./after.js"
 import { element, panel } from "./panel.js"
 import { language, t } from "./words.js"
 
+export const REPORT = "report"
 const NODES = ["DatasetLoader", "DreamBoothTrain", "TextualInversionTrain"]
 
 function report(root) {
@@ -13,12 +14,16 @@ function report(root) {
   return text
 }
 
+export function tell(node, text) {
+  panel(node, REPORT, 70, report).textContent = text
+}
+
 app.registerExtension({
   name: "subject_trainer.show_text",
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!NODES.includes(nodeData.name)) return
     after(nodeType.prototype, "onExecuted", function (output) {
-      if (output?.text) panel(this, "report", 70, report).textContent = output.told?.[0][language()] ?? output.text[0]
+      if (output?.text) tell(this, output.told?.[0][language()] ?? output.text[0])
     })
   },
 })

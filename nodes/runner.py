@@ -149,6 +149,12 @@ def summary(losses: list[float], run_dir: RunDir) -> list[str]:
     result = read_json(run_dir.result_json)
     last = losses[-100:]
     lines = [f"{len(losses)} steps, mean loss of the last {len(last)}: {sum(last) / max(len(last), 1):.4f}"]
+    exported = result["exported"]
+    if exported.get("finished_early"):
+        lines.append(f"Finished by you after {len(losses)} of {run_dir.load_run().settings.steps} steps")
+    if exported["step"] != len(losses) or exported["weights"] == "ema":
+        averaged = exported["weights"] == "ema"
+        lines.append(f"Exported: the {'averaged weights' if averaged else 'weights'} after step {exported['step']}")
     measured = run_dir.measurements()
     names = {"held_out": "held-out photos", "trained": "trained photos", "class": "class pictures"}
     for name in (n for n in names if measured and n in measured[-1]):
@@ -157,12 +163,6 @@ def summary(losses: list[float], run_dir: RunDir) -> list[str]:
         lines.append(
             f"Loss on {names[name]}: {first:.4f} before, {now:.4f} at the end, lowest {best[name]:.4f} at {best['step']}"
         )
-    exported = result["exported"]
-    if exported.get("finished_early"):
-        lines.append(f"Finished by you after {len(losses)} of {run_dir.load_run().settings.steps} steps")
-    if exported["step"] != len(losses) or exported["weights"] == "ema":
-        averaged = exported["weights"] == "ema"
-        lines.append(f"Exported: the {'averaged weights' if averaged else 'weights'} after step {exported['step']}")
     return [*lines, *result["warnings"]]
 
 

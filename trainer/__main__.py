@@ -1,7 +1,9 @@
 """The worker: trains one run directory and writes its result.
 
     python trainer/__main__.py RUN_DIR [--device cpu|cuda:0|mps] [--attached]
-    torchrun --nproc_per_node N trainer/__main__.py RUN_DIR --device cuda    (or accelerate launch: N processes share each batch)
+    python -m torch.distributed.run --nproc_per_node N trainer/__main__.py RUN_DIR --device cuda
+
+(or accelerate launch): N processes share each batch.
 
 Events go to stdout, one JSON object a line. Ctrl-C or SIGTERM stops the run with its state saved; so does, when it is
 attached, a line on stdin or its end.

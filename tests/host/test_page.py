@@ -162,7 +162,7 @@ def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_di
     page.close()
     page.switch_to.window(first)
 
-    button = panel(page, "DreamBoothTrain", "run_view").find_element(By.CSS_SELECTOR, ".st-foot button")
+    button = panel(page, "DreamBoothTrain", "run_view").find_element(By.CSS_SELECTOR, ".st-head button")
     assert button.accessible_name == "Stop and use what there is"
     page.execute_script("arguments[0].click()", button)
     report = wait(page, lambda: words(page, "DreamBoothTrain", "report"))

@@ -19,7 +19,6 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 @pytest.fixture
 def folder(tmp_path, server, quick_graph):
     """Where the commands are run: a small graph under the name of the shipped one."""
-    quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]["name"] = "readme"
     path = tmp_path / GRAPH
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(quick_graph), encoding="utf-8")
@@ -54,7 +53,11 @@ def test_the_python_client_trains_and_names_the_pictures(server, folder):
     ("node_type", "wrong", "told"),
     [
         ("DreamBoothTrain", {"hold_out": 50}, "hold_out is 50, but there are only 4 photos."),
-        ("DreamBoothTrain", {"name": "/"}, "The name '/' cannot be a file name"),
+        (
+            "DreamBoothTrain",
+            {"early_stopping": "export_best"},
+            "early_stopping 'export_best' goes by the loss on held-out photos",
+        ),
         ("LoadFinetuned", {"run": "gone"}, "There is no finished run 'gone'"),
     ],
     ids=["when it runs", "a part when it is queued", "all when it is queued"],
@@ -63,11 +66,15 @@ def test_the_python_client_fails_with_the_reason(server, folder, node_type, wron
     path = folder / GRAPH
     graph = json.loads(path.read_text(encoding="utf-8"))
     if node_type == "LoadFinetuned":
-        loader = {"class_type": "LoadFinetuned", "inputs": wrong}
-        decoded = {"class_type": "VAEDecode", "inputs": {"samples": [node(graph, "EmptyLatentImage"), 0], "vae": ["9", 2]}}
-        shown = {"class_type": "PreviewImage", "inputs": {"images": ["10", 0]}}
-        kept = {key: graph[key] for key in ("1", "2", node(graph, "EmptyLatentImage"))}
-        graph = kept | {"9": loader, "10": decoded, "11": shown}
+        latent = node(graph, "EmptyLatentImage")
+        graph = {
+            latent: graph[latent],
+            "loader": {"class_type": "LoadFinetuned", "inputs": wrong},
+            "decoded": {"class_type": "VAEDecode", "inputs": {"samples": [latent, 0], "vae": ["loader", 2]}},
+            "shown": {"class_type": "PreviewImage", "inputs": {"images": ["decoded", 0]}},
+        }
+        for key in graph:
+            graph[key]["_meta"] = {"title": key}
     else:
         graph[node(graph, node_type)]["inputs"] |= wrong
     path.write_text(json.dumps(graph), encoding="utf-8")

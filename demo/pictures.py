@@ -41,7 +41,8 @@ DREAMBOOTH = STANDIN_TRAINING | {
 INVERSION = {"steps": 150, "learning_rate": 0.1, "sample_prompts": "a photo of mysks", "sample_every": 50}
 LOOK = """
 const canvas = window.app.canvas
-const [x, y, width, height] = arguments[0] ?? window.app.graph.nodes.map((n) => n.boundingRect).reduce((a, b) => {
+const all = [...window.app.graph.nodes, ...window.app.graph.groups]
+const [x, y, width, height] = arguments[0] ?? all.map((part) => part.boundingRect).reduce((a, b) => {
   const left = Math.min(a[0], b[0]), top = Math.min(a[1], b[1])
   return [left, top, Math.max(a[0] + a[2], b[0] + b[2]) - left, Math.max(a[1] + a[3], b[1] + b[3]) - top]
 })

@@ -2,8 +2,8 @@
 
     python -m demo.workflows
 
-Each workflows/*.json is opened in ComfyUI's own page and saved again with the widgets that the nodes have now, and so is its
-API-format twin in workflows/api/. Needs Chromium and chromedriver.
+Each workflows/*.json is opened in ComfyUI's own page and saved again with the widgets that the nodes have now, the training
+nodes as high as these need, and so is its API-format twin in workflows/api/. Needs Chromium and chromedriver.
 """
 
 import json
@@ -15,6 +15,10 @@ from .server import Server, free_port
 from .setup import ROOT
 
 WORKFLOWS = ROOT / "workflows"
+FIT = """
+for (const node of window.app.graph.nodes.filter((n) => ["DreamBoothTrain", "TextualInversionTrain"].includes(n.type)))
+  node.setSize([node.size[0], node.computeSize()[1]])
+"""
 SHOWN_RUN = "subject_trainer_run"
 """The property in which our page keeps the run that a node showed last."""
 
@@ -25,6 +29,7 @@ def main() -> None:
         try:
             for path in sorted(WORKFLOWS.glob("*.json")):
                 open_workflow(browser, server.port, json.loads(path.read_text(encoding="utf-8")))
+                browser.execute_script(FIT)
                 graph, twin = browser.execute_script("return window.app.graph.serialize()"), queued_prompt(browser)
                 for node in graph["nodes"]:
                     node["properties"].pop(SHOWN_RUN, None)

@@ -1,5 +1,6 @@
 // DreamBoothTrain's preset widget fills in the other widgets, where the artist sees and can change what it chose.
 import { app } from "../../scripts/app.js"
+import { sortAdvanced } from "./advanced.js"
 import { after } from "./after.js"
 
 const presets = await (await fetch(new URL("./presets.json", import.meta.url))).json()
@@ -15,7 +16,7 @@ app.registerExtension({
         const widget = node.widgets.find((w) => w.name === name)
         if (widget) widget.value = value
       }
-      node.setDirtyCanvas(true)
+      sortAdvanced(node)
     })
   },
 })

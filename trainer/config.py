@@ -200,8 +200,8 @@ class Settings:
         check_shared(self.batch_size, self.devices)
         if self.early_stopping != "off" and not (self.hold_out and self.validate_every):
             raise ValueError(
-                f"early_stopping '{self.early_stopping}' goes by the loss on held-out photos: set hold_out to 1 or more and "
-                "validate_every to, for example, 50."
+                f"early_stopping '{self.early_stopping}' goes by the loss on held-out photos, measured every validate_every "
+                "steps: set hold_out to 1 or more."
             )
         if self.optimizer == "prodigy" and (self.learning_rate < 0.1 or self.text_learning_rate):
             raise ValueError(

@@ -1,6 +1,7 @@
 """The graph editor in a real browser."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -146,7 +147,8 @@ def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_di
     wait(page, lambda: drawn()[0] and drawn()[1])
     pictures = drawn()[1]
     wait(page, lambda: drawn()[1] > pictures)
-    assert "GB in use · Training: step" in wait(page, lambda: words(page, "DreamBoothTrain", "run_view"))
+    shown = wait(page, lambda: words(page, "DreamBoothTrain", "run_view"))
+    assert re.match(r"Training: step \d+ of 2000, loss [\d.]+ · .* left · \d+\.\d GB in use", shown)
     assert "held-out photos" in words(page, "DreamBoothTrain", "run_view")
     assert is_inside(page, panel(page, "DreamBoothTrain", "run_view"))
 
@@ -324,6 +326,40 @@ def test_a_preset_fills_in_the_widgets_and_hides_nothing(page):
     assert {name: values[name] for name in wanted} == wanted
     queued = queued_prompt(page)
     assert {name: queued["5"]["inputs"][name] for name in wanted} == wanted
+
+
+TRAIN = 'const node = window.app.graph.nodes.find((n) => n.type === "DreamBoothTrain"); '
+
+
+def seen(page) -> set[str]:
+    """The widgets that the training node shows on the canvas."""
+    return set(page.execute_script(TRAIN + "return node.widgets.filter((w) => node.isWidgetVisible(w)).map((w) => w.name)"))
+
+
+def test_advanced_widgets_are_hidden_on_the_canvas_while_they_have_their_default(page, server):
+    spec = server.get("/object_info/DreamBoothTrain")["DreamBoothTrain"]["input"]
+    options = {name: given[1] for kind in ("required", "optional") for name, given in spec[kind].items() if len(given) > 1}
+    advanced = {name for name, given in options.items() if given.get("advanced")}
+    queued, first = queued_prompt(page), seen(page)
+    assert {"steps", "preset", "train", "advanced"} <= first
+    assert not advanced & first
+
+    choose(page, "DreamBoothTrain", "preset", "8 GB card (LoRA)")
+    assert seen(page) - first == {"lr_scheduler", "lr_warmup_steps", "gradient_checkpointing", "optimizer"}
+    choose(page, "DreamBoothTrain", "preset", "own settings")
+
+    low = page.execute_script(TRAIN + "return node.size[1]")
+    page.execute_script(TRAIN + 'node.widgets.find((w) => w.name === "advanced").callback()')
+    assert advanced <= seen(page)
+    assert page.execute_script(TRAIN + "return node.size[1]") > low
+    kept = page.execute_script("return window.app.graph.serialize()")
+    open_workflow(page, server.port, kept)
+    assert advanced <= seen(page)
+    page.execute_script(TRAIN + 'node.widgets.find((w) => w.name === "advanced").callback()')
+    assert page.execute_script(TRAIN + "return node.size[1]") == low
+    open_workflow(page, server.port, read("train_and_compare"))
+    assert seen(page) == first
+    assert queued_prompt(page) == queued
 
 
 def test_our_scripts_say_nothing_on_the_console(page):

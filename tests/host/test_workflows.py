@@ -30,14 +30,10 @@ SMALL = {
 }
 TITLE = 30
 """Height of a node's title, which is drawn above its position."""
-WITH_PANEL = {
-    "DatasetLoader": 246 + 420,
-    "CaptionWithToken": 146 + 420,
-    "DreamBoothTrain": 1004 + 480,
-    "TextualInversionTrain": 820 + 480,
-    "LoadFinetuned": 118 + 430,
-}
+WITH_PANEL = {"DatasetLoader": 150 + 420, "CaptionWithToken": 146 + 420, "LoadFinetuned": 118 + 430}
 """Height of the nodes with all that our page adds below their widgets."""
+PANEL = {"DreamBoothTrain": 480, "TextualInversionTrain": 480}
+"""The same below nodes that are saved as high as the widgets that they show, which depend on their values."""
 
 
 def small(name: str) -> dict:
@@ -55,7 +51,7 @@ def small(name: str) -> dict:
 def rectangle(n: dict) -> tuple[float, float, float, float]:
     """Left, top, right, bottom of a node in the page, with its title and the panel it will have."""
     (x, y), (width, height) = n["pos"], n["size"]
-    return x, y - TITLE, x + width, y + max(height, WITH_PANEL.get(n["type"], 0))
+    return x, y - TITLE, x + width, y + max(height + PANEL.get(n["type"], 0), WITH_PANEL.get(n["type"], 0))
 
 
 @pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)

@@ -6,25 +6,24 @@ import { t } from "./words.js"
 
 const NODES = ["DatasetLoader", "DreamBoothTrain", "TextualInversionTrain"]
 const ALWAYS = "Comfy.Node.AlwaysShowAdvancedWidgets"
-const defaults = new WeakMap() // of the advanced widgets of a node
+const known = new WeakMap() // of a node: its button, and the defaults of its advanced widgets
 
-// Hide what may be hidden now.
-function sort(node) {
-  const { button, values } = defaults.get(node)
-  for (const [widget, value] of values) {
+function hideUnused(node) {
+  const { button, defaults } = known.get(node)
+  for (const [widget, value] of defaults) {
     const used = widget.value !== value || node.getSlotFromWidget(widget)?.link != null
     widget.hidden = !(used || node.showAdvanced || app.extensionManager?.setting?.get(ALWAYS))
   }
-  const count = [...values.keys()].filter((widget) => widget.hidden).length
+  const count = [...defaults.keys()].filter((widget) => widget.hidden).length
   button.label = node.showAdvanced ? t("fewer_settings") : t("more_settings", { count })
   node.setDirtyCanvas(true, true)
 }
 
 // The same, and the node becomes as much taller or lower.
-export function sortAdvanced(node) {
-  if (!defaults.has(node)) return
+export function fitAdvanced(node) {
+  if (!known.has(node)) return
   const before = node.computeSize()[1]
-  sort(node)
+  hideUnused(node)
   node.setSize([node.size[0], node.size[1] + node.computeSize()[1] - before])
 }
 
@@ -32,18 +31,18 @@ app.registerExtension({
   name: "subject_trainer.advanced",
   nodeCreated(node) {
     if (!NODES.includes(node.comfyClass) || window.LiteGraph.vueNodesMode) return
-    const values = new Map(node.widgets.filter((w) => w.options?.advanced).map((w) => [w, w.value]))
+    const defaults = new Map(node.widgets.filter((w) => w.options?.advanced).map((w) => [w, w.value]))
     const toggle = () => {
       node.graph.beforeChange()
       node.showAdvanced = !node.showAdvanced
-      sortAdvanced(node)
+      fitAdvanced(node)
       node.graph.afterChange()
     }
     const button = node.addWidget("button", "advanced", null, toggle, { serialize: false })
     button.serialize = false
-    defaults.set(node, { button, values })
-    sortAdvanced(node)
+    known.set(node, { button, defaults })
+    fitAdvanced(node)
     // Loading a workflow calls both: there the size was saved with the rest.
-    for (const method of ["onConfigure", "onConnectionsChange"]) after(node, method, () => sort(node))
+    for (const method of ["onConfigure", "onConnectionsChange"]) after(node, method, () => hideUnused(node))
   },
 })

@@ -1,6 +1,6 @@
 // DreamBoothTrain's preset widget fills in the other widgets, where the artist sees and can change what it chose.
 import { app } from "../../scripts/app.js"
-import { sortAdvanced } from "./advanced.js"
+import { fitAdvanced } from "./advanced.js"
 import { after } from "./after.js"
 
 const presets = await (await fetch(new URL("./presets.json", import.meta.url))).json()
@@ -16,7 +16,8 @@ app.registerExtension({
         const widget = node.widgets.find((w) => w.name === name)
         if (widget) widget.value = value
       }
-      sortAdvanced(node)
+      fitAdvanced(node)
+      node.setDirtyCanvas(true)
     })
   },
 })

@@ -5,7 +5,7 @@ import { Chart } from "./chart.js"
 import { openLarge } from "./lightbox.js"
 import { element, panel } from "./panel.js"
 import { finishRun, liveRuns, onLive, runCard, sampleUrl } from "./server.js"
-import { REPORT, tell } from "./show_text.js"
+import { clearReport } from "./show_text.js"
 import { t } from "./words.js"
 
 const TRAINING = ["DreamBoothTrain", "TextualInversionTrain"]
@@ -169,7 +169,7 @@ function follow(live) {
   const view = viewOf(node)
   if (view.run !== live.run) {
     showRun(node, live.run)
-    if (node.widgets.some((widget) => widget.name === REPORT)) tell(node, "") // it is of another run
+    clearReport(node)
   }
   view.follow(live)
   view.refresh()

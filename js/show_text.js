@@ -5,7 +5,6 @@ import { after } from "./after.js"
 import { element, panel } from "./panel.js"
 import { language, t } from "./words.js"
 
-export const REPORT = "report"
 const NODES = ["DatasetLoader", "DreamBoothTrain", "TextualInversionTrain"]
 
 function report(root) {
@@ -14,8 +13,10 @@ function report(root) {
   return text
 }
 
-export function tell(node, text) {
-  panel(node, REPORT, 70, report).textContent = text
+// The report of another run says nothing of the one that begins.
+export function clearReport(node) {
+  const known = node.widgets.find((widget) => widget.name === "report")
+  if (known) known.ours.textContent = ""
 }
 
 app.registerExtension({
@@ -23,7 +24,7 @@ app.registerExtension({
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!NODES.includes(nodeData.name)) return
     after(nodeType.prototype, "onExecuted", function (output) {
-      if (output?.text) tell(this, output.told?.[0][language()] ?? output.text[0])
+      if (output?.text) panel(this, "report", 70, report).textContent = output.told?.[0][language()] ?? output.text[0]
     })
   },
 })

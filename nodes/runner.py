@@ -275,7 +275,7 @@ def _stop(worker: subprocess.Popen, events: queue.Queue, shown: live.Live, saves
 
 
 def _unexpected_end(code: int, settings: Settings, run_dir: RunDir) -> str:
-    """Of a process that said nothing. A signal (negative), or on Windows a status from 0xC0000000 on, ended it from outside."""
+    """Of a process that said nothing: below 0 a signal ended it, from 0xC0000000 on a status of Windows."""
     if 0 <= code < 0xC0000000:
         return (
             f"The training process ended unexpectedly (exit code {code}). Queue the graph again to go on from the last saved "

@@ -3,7 +3,7 @@
     python trainer/__main__.py RUN_DIR [--device cpu|cuda:0|mps] [--attached]
     python -m torch.distributed.run --nproc_per_node N trainer/__main__.py RUN_DIR --device cuda
 
-(or accelerate launch): N processes share each batch.
+Under the launcher, or accelerate launch, N processes share each batch.
 
 Events go to stdout, one JSON object a line. Ctrl-C or SIGTERM stops the run with its state saved; so does, when it is
 attached, a line on stdin or its end.

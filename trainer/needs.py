@@ -89,7 +89,7 @@ def needs(
 def in_words(found: Needs, seconds: float) -> str:
     """One line for the artist."""
     memory, disk = found.memory / GB, found.disk / GB
-    if seconds < 60:  # of small models and CPUs, where it says nothing
+    if seconds < 60:  # a small model, for which the estimate is far too low
         return f"Needs about {memory:.1f} GB of memory on the device, and {disk:.1f} GB of disk"
     return f"Needs about {memory:.1f} GB of memory on the device, {disk:.1f} GB of disk, and very roughly {duration(seconds)}"
 

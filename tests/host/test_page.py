@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,7 @@ def words(page, node_type: str, name: str) -> str:
     return (found.get_property("value") or found.get_property("textContent")) if found else ""
 
 
-def test_captions_and_result_are_shown_in_the_nodes(page):
+def test_captions_and_result_are_shown_in_the_nodes(page, server):
     """One queueing from the page, without training long: the texts appear, and the training seed stays what it was."""
     fill_in(page, steps=2, name="page")
     queue(page)
@@ -125,6 +126,20 @@ def test_captions_and_result_are_shown_in_the_nodes(page):
     queued = queued_prompt(page)
     assert queued["5"]["inputs"]["seed"] == 0
     assert not {"report", "run_view"} & queued["5"]["inputs"].keys()
+    boxes = page.execute_script("return window.app.graph.nodes.map((n) => [n.title, ...n.boundingRect])")
+    covered = [
+        (one, two)
+        for (one, x, y, w, h), (two, x2, y2, w2, h2) in combinations(boxes, 2)
+        if x < x2 + w2 and x2 < x + w and y < y2 + h2 and y2 < y + h
+    ]
+    assert covered == []  # all panels are there now
+
+    fill_in(page, steps=2000, name="another")
+    queue(page)
+    wait(page, lambda: "Training: step" in words(page, "DreamBoothTrain", "run_view"))
+    assert words(page, "DreamBoothTrain", "report") == ""  # that was another run's
+    server.post("/interrupt", {})
+    wait(page, lambda: server.get("/queue")["queue_running"] == [])
 
 
 def is_inside(page, view) -> bool:

@@ -66,6 +66,7 @@ def test_a_refusal_has_the_numbers_and_the_remedies():
     assert "30.0 GB of disk" in refusal(found, plain, 24 * GB, 10 * GB)
     assert refusal(found, plain, 24 * GB, 100 * GB) == ""
     assert in_words(found, 3000.0).endswith("30.0 GB of disk, and very roughly 50 min")
+    assert in_words(found, 4.0).endswith("20.0 GB of memory on the device, and 30.0 GB of disk")
 
 
 @pytest.mark.parametrize(
@@ -79,4 +80,7 @@ def test_every_preset_is_valid_and_fits_its_card(preset, card):
     settings = Settings(
         method="dreambooth", token="mysks", seed=0, class_prompt="a toy" if values["class_images"] else "", **values
     )
-    assert needs(settings, 512).memory < (card - 0.5) * GB
+    found = needs(settings, 512)
+    assert found.memory < (card - 0.5) * GB
+    (row,) = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith(f"| {preset} |")]
+    assert row.endswith(f"| {found.memory / GB:.1f} GB | {found.disk / GB:.0f} GB |")

@@ -4,6 +4,7 @@ WEB_DIRECTORY = "./js"
 
 
 async def comfy_entrypoint():
-    from .nodes import SubjectTrainer  # here, so that tools may import this file without ComfyUI
+    """Return the pack's extension; ComfyUI calls this when it loads its custom nodes."""
+    from .nodes.extension import SubjectTrainer  # here, so that tools can import this file without ComfyUI
 
     return SubjectTrainer()

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from demo import photos as demo_photos
 from demo import standin
-from trainer.config import Settings
-from trainer.photos import SUFFIXES, Dataset, read_folder
-from trainer.rundir import Run, RunDir, write_json
+from trainer.dataset.folder import SUFFIXES, read_folder
+from trainer.dataset.photos import Dataset
+from trainer.run.files import write_json
+from trainer.run.run_dir import Run, RunDir
+from trainer.run.settings import Settings
 
 TOKEN, CLASS_WORD = "mysks", "plush toy"
 # The reference knows one caption for all photos, so there is one for both.
@@ -69,7 +71,7 @@ def convert(checkpoint: Path, tokenizer: Path, target: Path) -> None:
     """The checkpoint as a diffusers pipeline folder, by the same code that the worker reads it with."""
     from diffusers import StableDiffusionPipeline
 
-    from trainer.base_model import BaseModel, load_tokenizer, noise_schedule
+    from trainer.models.sd15 import BaseModel, load_tokenizer, noise_schedule
 
     base = BaseModel(checkpoint)
     StableDiffusionPipeline(
@@ -97,13 +99,13 @@ def write_run(args: argparse.Namespace, prepared: Inputs, folder: Path) -> Path:
         os.link(prepared.checkpoint, run_dir.base)
     except OSError:  # another file system
         shutil.copy(prepared.checkpoint, run_dir.base)
-    settings = Settings(
+    settings = Settings.of(
         method=args.method,
         initializer=INITIALIZER,
         template_set="object" if args.method == "textual_inversion" else "captions",  # the script's own
         token=TOKEN,
         class_word=CLASS_WORD,
-        prior_loss_weight=1.0 if prepared.class_photos else 0.0,
+        train="unet",
         steps=args.steps,
         batch_size=args.batch_size,
         learning_rate=LEARNING_RATE[args.method],

@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from trainer.rundir import RunDir
+from trainer.run.run_dir import RunDir
 
 from . import photos, standin
 from .server import Failed, Refused, Server, ServerError, port_in_use, wants_cpu

@@ -64,23 +64,26 @@ def port_in_use(port: int) -> bool:
 
 
 class Server:
-    """Context manager: start on enter, stop on exit. `folders` adds model or dataset folders, {kind: folder}."""
+    """Context manager: start on enter, stop on exit.
 
-    def __init__(self, base: Path, *, port: int, cpu: bool, folders: dict[str, Path] | None = None):
+    `folders` adds model or dataset folders, {kind: folder}. `pack` is the folder of the pack that the server loads.
+    """
+
+    def __init__(self, base: Path, *, port: int, cpu: bool, folders: dict[str, Path] | None = None, pack: Path = ROOT):
         base = base.resolve()  # ComfyUI runs in its own folder
         self.base, self.port, self.log = base, port, base / "server.log"
         for folder in ("user", "custom_nodes", "input", "models/checkpoints", "models/embeddings"):
             (base / folder).mkdir(parents=True, exist_ok=True)
         paths = base / "extra_model_paths.yaml"  # JSON is YAML
         paths.write_text(
-            json.dumps({"extra": {"custom_nodes": str(ROOT.parent), **{k: str(v) for k, v in (folders or {}).items()}}})
+            json.dumps({"extra": {"custom_nodes": str(pack.parent), **{k: str(v) for k, v in (folders or {}).items()}}})
         )
         self._command = [
             *(sys.executable, str(comfyui_path() / "main.py")),
             *("--listen", HOST, "--port", str(port), "--base-directory", str(base), "--extra-model-paths-config", str(paths)),
             *("--temp-directory", str(base / f"temp-{port}")),  # ComfyUI empties it: not that of another on the same folders
             *("--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}"),
-            *("--disable-all-custom-nodes", "--whitelist-custom-nodes", ROOT.name, "--disable-api-nodes"),
+            *("--disable-all-custom-nodes", "--whitelist-custom-nodes", pack.name, "--disable-api-nodes"),
             *(["--cpu"] if cpu else []),
         ]
         self._process: subprocess.Popen | None = None

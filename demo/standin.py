@@ -108,7 +108,7 @@ def unet_weights(generator: torch.Generator, channels: tuple[int, ...] = (320, 3
     return weights
 
 
-def clip_weights(generator: torch.Generator) -> dict[str, torch.Tensor]:
+def clip_weights(generator: torch.Generator, layers: int = 12) -> dict[str, torch.Tensor]:
     """Random CLIP-L text encoder with token embeddings 50 x as large as CLIP's usual 0.02.
 
     So scaled, different words give nearly orthogonal states and the U-Net can learn to tell prompts apart.
@@ -127,7 +127,7 @@ def clip_weights(generator: torch.Generator) -> dict[str, torch.Tensor]:
 
     normal("embeddings.token_embedding", 49408, 768, std=1.0)
     normal("embeddings.position_embedding", 77, 768)
-    for i in range(12):
+    for i in range(layers):
         block = f"encoder.layers.{i}"
         for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
             layer(f"{block}.self_attn.{projection}", 768, 768)
@@ -230,11 +230,14 @@ def vae_weights() -> dict[str, torch.Tensor]:
     return weights
 
 
-def build(path: Path, seed: int = 0) -> None:
-    """Write the stand-in checkpoint (about 0.7 GB) to `path`; the same seed gives the same bytes."""
+def build(path: Path, seed: int = 0, text_layers: int = 12) -> None:
+    """Write the stand-in checkpoint (about 0.7 GB) to `path`; the same seed gives the same bytes.
+
+    With fewer layers in the text encoder than CLIP-L's 12, the worker reads it and is quicker; ComfyUI does not.
+    """
     generator = torch.Generator().manual_seed(seed)
     weights = {f"model.diffusion_model.{k}": v for k, v in unet_weights(generator).items()}
-    weights |= {f"cond_stage_model.transformer.text_model.{k}": v for k, v in clip_weights(generator).items()}
+    weights |= {f"cond_stage_model.transformer.text_model.{k}": v for k, v in clip_weights(generator, text_layers).items()}
     weights |= {f"first_stage_model.{k}": v for k, v in vae_weights().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

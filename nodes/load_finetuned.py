@@ -1,16 +1,19 @@
-"""A finished run, loaded again."""
+"""The node that loads a finished run again."""
 
 from comfy_api.latest import io
 
-from . import host
-from .language import errors_told
-from .sockets import CATEGORY, validation
-from .token_clip import clip_with_token, prompt_text
+from .comfy.results import finished_run, finished_run_ids, load_result
+from .comfy.token_clip import clip_with_token, prompt_text
+from .page.language import translated_errors
+from .widgets import CATEGORY, validation
 
 
 class LoadFinetuned(io.ComfyNode):
+    """Loads the result of a finished run."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
+        """Return the node's sockets and widgets."""
         return io.Schema(
             node_id="LoadFinetuned",
             display_name="Load Trained Subject",
@@ -18,32 +21,30 @@ class LoadFinetuned(io.ComfyNode):
             description="Loads what a finished run has trained.",
             search_aliases=["load dreambooth", "load finetuned", "trained model"],
             inputs=[
-                io.Combo.Input("run", options=host.finished_run_ids(), tooltip="Finished runs, the newest first."),
+                io.Combo.Input("run", options=finished_run_ids(), tooltip="Finished runs, the newest first."),
             ],
             outputs=[
-                io.Model.Output("model", display_name="MODEL", tooltip="The trained model; for an inversion its base."),
-                io.Clip.Output("clip", display_name="CLIP", tooltip="The text encoder; it understands the token."),
-                io.Vae.Output("vae", display_name="VAE", tooltip="The VAE."),
-                io.String.Output("trigger", tooltip="What means the subject in a prompt."),
+                io.Model.Output(
+                    "model", display_name="MODEL", tooltip="The trained model; after Textual Inversion, the base that it used."
+                ),
+                io.Clip.Output("clip", display_name="CLIP", tooltip="The text encoder, which understands the token."),
+                io.Vae.Output("vae", display_name="VAE", tooltip="The VAE that goes with the model."),
+                io.String.Output("trigger", tooltip="What to write for your subject in a prompt."),
             ],
         )
 
     @classmethod
     def validate_inputs(cls, run: str | None = None) -> bool | str:
-        return validation(host.finished_run, run)
+        """Check the run before the graph is queued."""
+        return validation(finished_run, run)
 
     @classmethod
-    @errors_told
+    @translated_errors
     def execute(cls, run: str) -> io.NodeOutput:
-        loaded, found = host.finished_run(run)
-        settings = loaded.settings
-        is_lora = settings.train == "lora"
-        if settings.method == "dreambooth" and not is_lora:
-            model, clip, vae = host.load_checkpoint(found.file)
-        else:
-            model, clip, vae = host.load_base(loaded)
-        if is_lora:
-            model = host.apply_lora(model, host.load_lora(found.file))
-        if found.embedding:
-            clip = clip_with_token(clip, settings.token, found.embedding)
-        return io.NodeOutput(model, clip, vae, prompt_text(settings, found.embedding))
+        """Load the result, and the base where it needs one."""
+        trained, files = finished_run(run)
+        settings = trained.settings
+        model, clip, vae = load_result(trained, files)
+        if files.embedding:
+            clip = clip_with_token(clip, settings.token, files.embedding)
+        return io.NodeOutput(model, clip, vae, prompt_text(settings, files.embedding))

@@ -1,30 +1,61 @@
-"""What all tiers share: photos and the stand-in base, made once per session."""
+"""What all tiers share: photos and the stand-in base, made once for all processes of a test run."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from demo import photos, standin
+IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
+if IN_PARALLEL:  # before torch is loaded: a thread a process, else those of two processes wait for each other's
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+from demo import photos, standin  # noqa: E402
+
+TIERS = ("host", "training", "unit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by its folder, and begin with the tier that takes longest, so that parallel processes end together."""
+    for item in items:
+        item.add_marker(item.path.parent.name)
+    items.sort(key=lambda item: TIERS.index(item.path.parent.name))
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Return a path below the test run's folder, made by a function: once, though several processes ask for it."""
+    root = tmp_path_factory.getbasetemp()
+    shared = root.parent if IN_PARALLEL else root
+
+    def path_made_by(name: str, make: Callable[[Path], object]) -> Path:
+        path = shared / name
+        with FileLock(shared / f"{name}.lock"):
+            if not path.exists():
+                make(path)
+        return path
+
+    return path_made_by
 
 
 @pytest.fixture(scope="session")
 def photo_folder(tmp_path_factory) -> Path:
-    """Four drawn photos with captions."""
+    """Return a folder of four drawn photos with captions."""
     folder = tmp_path_factory.mktemp("photos") / "plush"
     photos.draw(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def standin_base(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("base") / "standin-sd15.safetensors"
-    standin.build(path)
-    return path
+def standin_base(made_once) -> Path:
+    """Return the stand-in checkpoint."""
+    return made_once("standin-sd15.safetensors", standin.build)
 
 
 @pytest.fixture(scope="session")
 def shipped_workflow() -> dict:
-    """The API-format workflow of the pack."""
+    """Return the first API-format workflow of the pack."""
     path = Path(__file__).parent.parent / "workflows" / "api" / "train_and_compare.json"
     return json.loads(path.read_text(encoding="utf-8"))

@@ -11,11 +11,13 @@ Exit code: 0 finished or stopped, 1 failed (an `error` event says why), 2 called
 """
 
 import argparse
+import errno
 import faulthandler
 import os
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Started by path, so that pack folders may have any name: make this folder importable as the package `trainer`, and its
 # modules not importable without it. (The Windows portable interpreter does not put the script's folder first.)
@@ -23,7 +25,12 @@ HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
 
+if TYPE_CHECKING:
+    from trainer.run.messages import Message
+
+
 def main() -> int:
+    """Train the run that the command line names and return the exit code."""
     parser = argparse.ArgumentParser(description="Train one run directory.")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--device", default="cpu", help="cpu (unless given), cuda:0, mps; cuda under a launcher")
@@ -34,7 +41,8 @@ def main() -> int:
     faulthandler.enable()  # a crash in native code leaves its place in the log
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is local; never wait for a network
 
-    from trainer.events import Reporter, Stopped, StopRequest
+    from trainer.run.events import STARTING, Failed, Reporter, Stopped
+    from trainer.run.stop_request import StoppedError, StopRequest
 
     # Events have the real stdout to themselves; whatever libraries print goes to stderr, also when they are not Python.
     first = os.environ.get("RANK", "0") == "0"  # of several processes that train together one talks with the host
@@ -42,42 +50,48 @@ def main() -> int:
     os.dup2(2, 1)
     stop = StopRequest(sys.stdin if args.attached and first else None)
     try:
-        reporter.phase("starting")
+        reporter.phase(STARTING)
         from trainer.worker import work
 
         work(args.run_dir, args.device, reporter, stop)
-    except Stopped:
-        reporter.emit("stopped")
+    except StoppedError:
+        reporter.emit(Stopped())
     except Exception as error:
         traceback.print_exc()
-        reporter.emit("error", text=describe(error, args.run_dir))
+        reporter.emit(Failed(describe(error, args.run_dir)))
         return 1
     return 0
 
 
-def describe(error: Exception, run_dir: Path) -> str:
-    """What went wrong, for the artist; out of memory with what the run needs and how it needs less."""
-    from trainer.needs import GB, needs, out_of_memory, remedies
-    from trainer.rundir import RunDir
+def describe(error: Exception, run_dir: Path) -> "Message":
+    """Return what went wrong; for want of memory with what the run needs and how it needs less."""
+    from trainer.run.messages import MessageError, message
+    from trainer.run.resources import GB, estimate, out_of_memory, remedies
+    from trainer.run.run_dir import RunDir
 
     kind = type(error).__name__
+    if isinstance(error, MessageError):
+        return error.message
     if out_of_memory(error):
         run = RunDir(run_dir).load_run()
-        memory = needs(run.settings, run.dataset.resolution, trains_word=bool(run.embedding)).memory / GB
-        return (
-            f"The memory ran out: with SD v1.5 this run needs about {memory:.1f} GB on the device. Close other programs that use "
-            f"it, or make the run need less with: {remedies(run.settings)}."
+        return message(
+            "The memory ran out: with SD v1.5 this run needs about {memory:.1f} GB on the device. Close other programs that use "
+            "it, or make the run need less with: {remedies}.",
+            memory=estimate(run).memory / GB,
+            remedies=remedies(run),
         )
-    if isinstance(error, OSError) and error.errno == 28:
-        return f"The disk is full: {error.filename or 'the output folder'}. Free some space and queue the graph again."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return message(
+            "The disk is full: {file}. Free some space and queue the graph again.",
+            file=error.filename or message("the output folder"),
+        )
     if kind == "AcceleratorError" or "CUDA error" in str(error):
-        return (
-            f"The device failed ({str(error).splitlines()[0]}). Queue the graph again to go on from the last saved state; if it "
-            "fails again, restart the computer, and look for a newer driver."
+        return message(
+            "The device failed ({reason}). Queue the graph again to go on from the last saved state; if it fails again, restart "
+            "the computer, and look for a newer driver.",
+            reason=str(error).splitlines()[0],
         )
-    if kind in ("ValueError", "TrainingError"):
-        return str(error)
-    return f"{kind}: {error}"
+    return message("{kind}: {error}", kind=kind, error=str(error))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 import os
 from pathlib import Path
 
-from . import dreambooth, textual_inversion
-from .config import check_shared
-from .events import Reporter, StopRequest
-from .locks import held
-from .rundir import Run, RunDir, write_json
-
-RECIPES = {"dreambooth": dreambooth.train, "textual_inversion": textual_inversion.train}
+from .context import Context, make_accelerator
+from .run.events import WAITING, Done, Reporter
+from .run.files import write_json
+from .run.locks import held
+from .run.run_dir import Run, RunDir
+from .run.setting_groups import DREAMBOOTH
+from .run.settings import check_batch_split
+from .run.stop_request import StopRequest
+from .training.trainer import Exported
 
 
 def work(path: Path, device: str, reporter: Reporter, stop: StopRequest) -> None:
@@ -23,36 +25,41 @@ def work(path: Path, device: str, reporter: Reporter, stop: StopRequest) -> None
         if not run_dir.finished:
             _train(run_dir, device, reporter, stop)
         return
-    with held(run_dir.lock, lambda: reporter.phase("waiting for another process that trains this run"), stop.check):
+    with held(run_dir.lock, lambda: reporter.phase(WAITING), stop.check):
         if not run_dir.finished:
             run_dir.remove_partial_files()
             run, exported = _train(run_dir, device, reporter, stop)
             _finish(run_dir, run, exported, reporter)
-    reporter.emit("done")
+    reporter.emit(Done())
 
 
-def _train(run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> tuple[Run, dict]:
+def _train(run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> tuple[Run, Exported]:
     run = run_dir.load_run()
-    check_shared(run.settings.batch_size, int(os.environ.get("WORLD_SIZE", "1")))  # the launcher's processes
-    return run, RECIPES[run.settings.method](run, run_dir, device, reporter, stop)
+    check_batch_split(run.settings.training.batch_size, int(os.environ.get("WORLD_SIZE", "1")))  # the launcher's processes
+    context = Context(run, run_dir, make_accelerator(device, run.settings.training.precision), reporter, stop)
+    if run.settings.method == DREAMBOOTH:
+        from .recipes.dreambooth import train
+    else:
+        from .recipes.textual_inversion import train
+    return run, train(context)
 
 
-def _finish(run_dir: RunDir, run: Run, exported: dict, reporter: Reporter) -> None:
-    reporter.phase("")
+def _finish(run_dir: RunDir, run: Run, exported: Exported, reporter: Reporter) -> None:
+    reporter.end_phase()
     write_json(
         run_dir.result_json,
         {
             "method": run.settings.method,
-            "trained": run.settings.train if run.settings.method == "dreambooth" else "embedding",
+            "kind": run.result_kind,
             "file": Path(run.export_path).name,
             "embedding": Path(run.embedding_path).name,
             "token": run.settings.token,
             "class_word": run.settings.class_word,
-            "steps": run.settings.steps,
-            "exported": exported,
-            "warnings": reporter.warnings,
+            "steps": run.settings.training.steps,
+            "exported": exported.to_json(),
+            "warnings": [warning.to_json() for warning in reporter.warnings],
             "seconds": {phase: round(seconds, 2) for phase, seconds in reporter.seconds.items()},
         },
     )
-    for leftover in (run_dir.best, run_dir.base, *([] if run.settings.keep_state else [run_dir.checkpoint])):
+    for leftover in (run_dir.best, run_dir.base, *([] if run.settings.training.keep_state else [run_dir.checkpoint])):
         leftover.unlink(missing_ok=True)

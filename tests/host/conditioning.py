@@ -25,7 +25,7 @@ def main(comfyui: str, checkpoint: str, folder: str, file: str, token: str, othe
 
     spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     sys.modules["pack"] = importlib.util.module_from_spec(spec)
-    token_clip = importlib.import_module("pack.nodes.token_clip")
+    token_clip = importlib.import_module("pack.nodes.comfy.token_clip")
     plain = comfy.sd.load_checkpoint_guess_config(checkpoint, embedding_directory=folder)[1]
     taught = token_clip.clip_with_token(plain, token, Path(file))
     both = token_clip.clip_with_token(taught, other, Path(other_file))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from safetensors.torch import load_file
 
 from demo.run import adapt, node
 from demo.server import Server, free_port
@@ -79,37 +78,3 @@ def quick_graph(graph) -> dict:
     for label in ("(before)", "(after)"):
         graph[node(graph, "KSampler", label)]["inputs"]["steps"] = 4
     return graph
-
-
-def exported(graph: dict, result, base_directory: Path) -> dict:
-    """The tensors of the checkpoint that the graph's DreamBooth node has written."""
-    file = result.outputs[node(graph, "DreamBoothTrain")]["text"][0].splitlines()[-1]
-    return load_file(base_directory / "output" / "checkpoints" / file)
-
-
-def picture_graph(loader: dict, prompt: str | list, clip: list | None = None, size: int = 64) -> dict:
-    """Sample with what the loader node gives (MODEL, CLIP, VAE in this order): node "save" shows the picture."""
-    clip = clip or ["loader", 1]
-    return {
-        "loader": loader,
-        "positive": {"class_type": "CLIPTextEncode", "inputs": {"clip": clip, "text": prompt}},
-        "negative": {"class_type": "CLIPTextEncode", "inputs": {"clip": clip, "text": ""}},
-        "latent": {"class_type": "EmptyLatentImage", "inputs": {"width": size, "height": size, "batch_size": 1}},
-        "sample": {
-            "class_type": "KSampler",
-            "inputs": {
-                "model": ["loader", 0],
-                "positive": ["positive", 0],
-                "negative": ["negative", 0],
-                "latent_image": ["latent", 0],
-                "seed": 1,
-                "steps": 25,
-                "cfg": 1.0,
-                "sampler_name": "euler",
-                "scheduler": "normal",
-                "denoise": 1.0,
-            },
-        },
-        "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["loader", 2]}},
-        "save": {"class_type": "SaveImage", "inputs": {"images": ["decode", 0], "filename_prefix": "test"}},
-    }

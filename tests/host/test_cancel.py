@@ -7,14 +7,17 @@ import pytest
 from demo.run import node
 from demo.server import Failed
 
-from .conftest import exported
+from .graphs import exported
 
 PHASES = ("Starting", "Loading", "Making class images", "Encoding", "Training: step", "Exporting")
+SOME = ("Making class images", "Training: step")
+"""With nothing to save yet, and with a state."""
 SECONDS = 10.0
 """A step here takes a fraction of one, and the saved state of 0.5 GB that follows it a few, by the disk."""
 
 
-def test_cancelled_in_every_phase_it_stops_at_once_and_ends_with_the_same_bytes(server, workers, quick_graph, base_directory):
+@pytest.mark.parametrize("phases", [SOME, pytest.param(PHASES, marks=pytest.mark.nightly)], ids=["some", "every"])
+def test_cancelled_in_a_phase_it_stops_at_once_and_ends_with_the_same_bytes(server, workers, quick_graph, base_directory, phases):
     train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
     quick_graph[node(quick_graph, "CaptionWithToken")]["inputs"]["class_word"] = "soft toy"  # no other test makes its pictures
     train |= {"name": "never-cancelled", "steps": 24, "batch_size": 1, "class_images": 1, "train": "unet_and_token"}
@@ -23,7 +26,7 @@ def test_cancelled_in_every_phase_it_stops_at_once_and_ends_with_the_same_bytes(
         picture.unlink()  # to be made again
     train["name"] = "cancelled"
     times = {}
-    for phase in PHASES:
+    for phase in phases:
         asked = []
 
         def interrupt(_: str, text: str, phase=phase, asked=asked) -> None:

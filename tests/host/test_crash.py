@@ -15,15 +15,15 @@ from filelock import FileLock
 
 from demo.run import node
 from demo.server import Failed, ServerError
-from trainer.rundir import RunDir
+from trainer.run.run_dir import RunDir
 
-from .conftest import exported
+from .graphs import exported
 
-KILLS = 5
 SECONDS = 120
 
 
-def test_a_killed_server_costs_nothing(start_server, server, workers, quick_graph, base_directory):
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.nightly)])
+def test_a_killed_server_costs_nothing(start_server, server, workers, quick_graph, base_directory, kills):
     train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
     train |= {"name": "never-killed", "steps": 24, "batch_size": 1, "checkpoint_every": 3}
     whole = exported(quick_graph, server.run(quick_graph), base_directory)
@@ -35,7 +35,7 @@ def test_a_killed_server_costs_nothing(start_server, server, workers, quick_grap
 
     train["name"] = "killed"
     rng, phases = random.Random(1), []
-    while len(phases) < KILLS:
+    while len(phases) < kills:
         wanted = rng.randrange(1, 16)  # after so many words of progress
         with start_server() as mortal:
             heard = []

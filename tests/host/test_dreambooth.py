@@ -11,19 +11,11 @@ from safetensors.torch import load_file
 
 from demo.run import node
 from demo.server import Failed
-from trainer.rundir import RunDir
+from trainer.run.run_dir import RunDir
 
-from .conftest import picture_graph
+from .graphs import picture_graph, same, shown
 
 SHARED_PHOTOS = Path(__file__).parents[3] / "shared" / "dreambench" / "grey_sloth_plushie"
-
-
-def shown(server, result, node_id: str) -> Image.Image:
-    return server.image(result.outputs[node_id]["images"][0]).convert("RGB")
-
-
-def same(one: Image.Image, two: Image.Image) -> bool:
-    return np.array_equal(np.asarray(one), np.asarray(two))
 
 
 def files(base_directory: Path) -> set[Path]:

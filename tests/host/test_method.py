@@ -15,16 +15,17 @@ from safetensors.torch import load_file
 
 from demo.run import node
 from demo.server import Failed
-from trainer import dreambooth
-from trainer.base_model import BaseModel
-from trainer.checkpoint import save_tensors
-from trainer.events import Reporter, StopRequest
-from trainer.export import checkpoint_tensors
-from trainer.lora import add_lora
-from trainer.rundir import RunDir
+from trainer.context import Context, make_accelerator
+from trainer.models.sd15 import BaseModel
+from trainer.parts.lora import add_lora
+from trainer.recipes import dreambooth
+from trainer.run.events import Reporter
+from trainer.run.run_dir import RunDir
+from trainer.run.stop_request import StopRequest
+from trainer.training.checkpoint import save_tensors
+from trainer.training.export import ResultFiles
 
-from .conftest import picture_graph
-from .test_dreambooth import same, shown
+from .graphs import picture_graph, same, shown, up_to_training
 
 PROMPT = "a photo of mysks plush toy in the snow"
 BASE = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "standin.safetensors"}}
@@ -41,29 +42,27 @@ def train(quick_graph) -> dict:
     return quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
 
 
-def up_to_training(graph: dict) -> dict:
-    """Only what the training node needs."""
-    wanted = ("CheckpointLoaderSimple", "DatasetLoader", "CaptionWithToken", "DreamBoothTrain")
-    return {i: n for i, n in graph.items() if n["class_type"] in wanted}
-
-
 def own_model(run_dir: RunDir, standin_base, folder, target) -> None:
     """Train the run once more in this process and write the trainer's own model, adapters merged by peft, as a checkpoint."""
     again = RunDir(folder)
     os.link(standin_base, again.base)
     run = replace(run_dir.load_run(), export_path=str(folder / "lora.safetensors"))
     reading, _writing = os.pipe()
-    dreambooth.train(run, again, "cpu", Reporter(io.StringIO()), StopRequest(os.fdopen(reading)))
+    accelerator = make_accelerator("cpu", run.settings.training.precision)
+    dreambooth.train(Context(run, again, accelerator, Reporter(io.StringIO()), StopRequest(os.fdopen(reading))))
     base = BaseModel(again.base)
     unet = base.unet()
-    params, state = add_lora(unet, run.settings, torch.float32), load_file(again.checkpoint)
+    params, state = add_lora(unet, run.settings), load_file(again.checkpoint)
     with torch.no_grad():
         for name, p in params.items():
             p.copy_(state[f"param/{name}"])
     for layer in [m for m in unet.modules() if isinstance(m, LoraLayer)]:
         layer.merge()
     merged = {k.replace(".base_layer.", "."): v for k, v in unet.state_dict().items() if ".lora_" not in k}
-    save_tensors(target, checkpoint_tensors(base, merged, {}, {}), {})
+    files = ResultFiles(base)
+    for name, ldm_name in base.unet_table.items():
+        files.replace_base_tensor(ldm_name, merged[name])
+    save_tensors(target, files.all_checkpoint_tensors(), {})
 
 
 def test_a_lora_gives_the_trainers_own_picture_at_strength_1_and_the_bases_at_0(

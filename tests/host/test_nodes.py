@@ -6,6 +6,13 @@ from pathlib import Path
 import pytest
 
 IDS = ("DatasetLoader", "CaptionWithToken", "DreamBoothTrain", "TextualInversionTrain", "LoadFinetuned")
+MANUAL = {
+    "DatasetLoader": "docs/photos.md",
+    "CaptionWithToken": "docs/photos.md",
+    "DreamBoothTrain": "docs/settings.md",
+    "TextualInversionTrain": "docs/settings.md",
+    "LoadFinetuned": "README.md",
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,25 +35,33 @@ def test_every_input_and_output_has_a_tooltip(info):
 
 
 def test_sockets_are_comfyuis_own(info):
-    assert info["DatasetLoader"]["output"] == ["DATASET", "IMAGE"]
-    assert info["CaptionWithToken"]["output"] == ["DATASET", "STRING", "STRING"]
+    assert info["DatasetLoader"]["output"] == ["SUBJECT_DATASET", "IMAGE"]
+    assert info["CaptionWithToken"]["output"] == ["SUBJECT_DATASET", "STRING", "STRING"]
     assert info["DreamBoothTrain"]["output"] == ["MODEL", "CLIP", "VAE", "LOSS_MAP", "STRING", "LORA_MODEL"]
     assert info["TextualInversionTrain"]["output"] == ["CLIP", "STRING", "LOSS_MAP", "STRING"]
     assert info["LoadFinetuned"]["output"] == ["MODEL", "CLIP", "VAE", "STRING"]
 
 
 def test_rarely_used_widgets_are_advanced(info):
-    for name in ("DreamBoothTrain", "TextualInversionTrain"):
-        advanced = {w for w, (_, options) in info[name]["input"]["required"].items() if options.get("advanced")}
-        assert advanced == {"lr_scheduler", "lr_warmup_steps", "precision", "gradient_checkpointing", "checkpoint_every"}
+    both = {"lr_scheduler", "lr_warmup_steps", "precision", "gradient_checkpointing", "checkpoint_every"}
+    both |= {"gradient_accumulation_steps", "optimizer", "max_grad_norm", "min_snr_gamma", "noise_offset", "ema_decay"}
+    both |= {"sample_every", "validate_every", "devices", "keep_state", "export_on_cancel"}
+    dreambooth = {"prior_loss_weight", "text_learning_rate", "weight_decay", "caption_dropout"}
+    dreambooth |= {"lora_rank", "lora_alpha", "lora_layers"}
+    for name, own in (("DreamBoothTrain", dreambooth), ("TextualInversionTrain", {"save_every", "norm_limit"})):
+        inputs = {**info[name]["input"]["required"], **info[name]["input"]["optional"]}
+        advanced = {widget for widget, (_, options) in inputs.items() if options.get("advanced")}
+        assert advanced == both | own
 
 
 def test_every_widget_has_its_line_in_the_readme(info):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    """Or in the page of docs/ that the README refers to for its node."""
+    root = Path(__file__).parents[2]
     for name, node in info.items():
+        readme = (root / MANUAL[name]).read_text(encoding="utf-8")
         for kind in ("required", "optional"):
             for widget, (of_type, _) in node["input"].get(kind, {}).items():
-                assert of_type in ("MODEL", "CLIP", "VAE", "DATASET", "IMAGE") or f"`{widget}`" in readme, (name, widget)
+                assert of_type in ("MODEL", "CLIP", "VAE", "SUBJECT_DATASET", "IMAGE") or f"`{widget}`" in readme, (name, widget)
 
 
 def test_new_folders_are_listed_when_the_page_refreshes(server, base_directory):

@@ -9,9 +9,7 @@ from safetensors.torch import load_file, save_file
 from demo.run import node
 from demo.server import Failed, Refused
 
-from .conftest import exported
-from .test_dreambooth import shown
-from .test_method import up_to_training
+from .graphs import exported, shown, up_to_training
 
 MIDDLE = "model.diffusion_model.middle_block.1.proj_in.weight"
 NUMBERS = itertools.count()

@@ -378,6 +378,7 @@ def test_advanced_widgets_are_hidden_on_the_canvas_while_they_have_their_default
 
 
 def test_our_scripts_say_nothing_on_the_console(page):
-    scripts = [path.name for path in (WORKFLOWS.parent / "js").glob("*.js")]
+    folder = WORKFLOWS.parent / "js"
+    scripts = [path.relative_to(folder).as_posix() for path in folder.rglob("*.js")]
     ours = [e for e in page.get_log("browser") if "/extensions/" in e["message"] and any(s in e["message"] for s in scripts)]
     assert ours == []

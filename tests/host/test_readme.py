@@ -1,4 +1,4 @@
-"""The commands of the README, as they stand there but for address, checkpoint, folder and the size of the job."""
+"""The commands of docs/headless.md, as they stand there but for address, checkpoint, folder and the size of the job."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from demo.server import Failed
 
 ROOT = Path(__file__).parents[2]
 GRAPH = "custom_nodes/comfyui-subject-trainer/workflows/api/train_and_compare.json"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+HEADLESS = (ROOT / "docs" / "headless.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def adapted(text: str, server) -> str:
 
 
 def run_client(server, folder) -> subprocess.CompletedProcess:
-    (client,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (client,) = re.findall(r"```python\n(.*?)```", HEADLESS, re.DOTALL)
     return subprocess.run([sys.executable, "-c", adapted(client, server)], cwd=folder, capture_output=True, text=True)
 
 
@@ -85,7 +85,7 @@ def test_the_python_client_fails_with_the_reason(server, folder, node_type, wron
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a command for a POSIX shell")
 def test_the_curl_lines_queue_and_cancel(server, folder):
-    queue, cancel = re.findall(r"(?:^    |`)(curl [^\n`]*)", README, re.MULTILINE)
+    queue, cancel = re.findall(r"(?:^    |`)(curl (?:\\\n|[^\n`])*)", HEADLESS, re.MULTILINE)
     answer = subprocess.run(["bash", "-c", adapted(queue, server)], cwd=folder, capture_output=True, check=True).stdout
     assert json.loads(answer)["prompt_id"]
     subprocess.run(["bash", "-c", adapted(cancel, server)], check=True)
@@ -105,7 +105,7 @@ def test_the_worker_ends_by_itself_what_a_graph_began(server, tmp_path, quick_gr
     (tmp_path / "custom_nodes").mkdir()
     (tmp_path / "custom_nodes" / "comfyui-subject-trainer").symlink_to(ROOT)
     (tmp_path / "output").symlink_to(base_directory / "output")
-    (line,) = re.findall(r"^    python (custom_nodes/\S*/trainer/__main__.py .*)$", README, re.MULTILINE)
+    (line,) = re.findall(r"^    python (custom_nodes/\S*/trainer/__main__.py .*)$", HEADLESS, re.MULTILINE)
     script, *arguments = line.replace("<name>-<key>", run.name).replace("cuda:0", "cpu").split()
     done = subprocess.run([sys.executable, script, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == {"event": "done"}

@@ -8,7 +8,7 @@ import pytest
 
 from demo.run import node
 
-from .test_method import up_to_training
+from .graphs import up_to_training
 
 OUTSIDE = ["..", "../models", "/etc", "plush/..", "..%2f..", "C:\\", "\0"]
 

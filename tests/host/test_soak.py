@@ -1,6 +1,6 @@
 """Thirty graphs on one server, good, repeated, wrong and cancelled ones in turn: it serves all of them and does not grow.
 
-python -m pytest tests/host/test_soak.py -m slow -s
+python -m pytest tests/host/test_soak.py -m nightly -s
 """
 
 import json
@@ -11,10 +11,10 @@ import pytest
 from demo.run import node
 from demo.server import Failed, Refused
 
-from .test_dreambooth import shown
+from .graphs import shown
 
 GRAPHS = 30
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def test_thirty_graphs_leave_the_server_as_it_was(server, workers, quick_graph):

@@ -10,9 +10,7 @@ from PIL import Image, ImageOps
 from demo import photos
 from demo.run import SEEDS, adapt, node
 
-from .conftest import picture_graph
-from .test_dreambooth import shown
-from .test_textual_inversion import train_node
+from .graphs import picture_graph, shown, train_node
 
 SUBJECT_PROMPT, OTHER_PROMPT = "mysks plush toy resting upon moss", "a photo of a castle"
 """From the first word on another text: so the stand-in learns soonest to tell them apart."""

@@ -8,31 +8,9 @@ from safetensors.numpy import save_file as save
 
 from demo.server import Failed
 
-from .conftest import picture_graph
-from .test_dreambooth import same, shown
+from .graphs import picture_graph, same, shown, train_node
 
 BASE = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "standin.safetensors"}}
-
-
-def train_node(**changes) -> dict:
-    inputs = {
-        "model": ["loader", 0],
-        "clip": ["loader", 1],
-        "vae": ["loader", 2],
-        "dataset": ["photos", 0],
-        "token": "inverted",
-        "initializer": "toy",
-        "steps": 8,
-        "batch_size": 1,
-        "learning_rate": 0.1,
-        "seed": 0,
-        "lr_scheduler": "constant",
-        "lr_warmup_steps": 0,
-        "precision": "auto",
-        "gradient_checkpointing": False,
-        "checkpoint_every": 500,
-    }
-    return {"class_type": "TextualInversionTrain", "inputs": inputs | changes}
 
 
 def training_graph(**changes) -> dict:

@@ -7,8 +7,10 @@ import urllib.request
 import pytest
 
 from demo.server import HOST
+from demo.settings_docs import NODES, widget_default
 from demo.setup import ROOT
 from demo.translations import ENGLISH, node_defs, pack_nodes
+from trainer.run.settings import method_settings
 
 LANGUAGES = ("en", "uk")
 MESSAGE_SYNTAX = re.compile(r"[@{}|]")
@@ -91,9 +93,17 @@ def test_every_node_has_a_help_page_that_names_its_inputs(nodes, language):
     known |= {name for node in nodes.values() for name in node["output_name"]}
     for node_id, node in nodes.items():
         text = page(node_id, language)
-        for name, (_, options) in node["input"]["required"].items():
-            assert options.get("advanced") or f"`{name}`" in text, (node_id, name)
+        for kind in ("required", "optional"):
+            for name in node["input"].get(kind, {}):
+                assert f"`{name}`" in text, (node_id, name)
         assert not set(re.findall(r"`([a-z]+_[a-z_]+)`", text)) - known, (node_id, "names of no input or output")
+
+
+def test_the_tables_of_settings_have_the_defaults_of_the_widgets(nodes):
+    for node_id, method in NODES.items():
+        inputs = nodes[node_id]["input"]["optional"]
+        for name, field in method_settings(method).items():
+            assert inputs[name][1]["default"] == widget_default(field, method), (node_id, name)
 
 
 def test_the_server_gives_them_out(server, nodes):

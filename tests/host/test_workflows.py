@@ -13,10 +13,9 @@ from safetensors.numpy import load_file, save_file
 
 from demo.run import node
 from demo.server import Failed, Refused
-from trainer.rundir import RunDir
+from trainer.run.run_dir import RunDir
 
-from .conftest import picture_graph
-from .test_dreambooth import same, shown
+from .graphs import picture_graph, same, shown
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 API = WORKFLOWS / "api"

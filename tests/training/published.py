@@ -6,12 +6,13 @@ import torch
 from PIL import ImageOps
 from torch import Tensor
 
-from trainer.base_model import LATENT_FACTOR, BaseModel, encode_prompts, load_tokenizer
-from trainer.latents import to_tensor
-from trainer.photos import Dataset, decode_photo, prepare
-from trainer.plan import Sampling, plan_step
+from trainer.data.batches import BatchSource, plan_batch
+from trainer.data.latent_cache import to_tensor
+from trainer.dataset.crop import prepare
+from trainer.dataset.photos import Dataset, decode_photo
+from trainer.models.sd15 import LATENT_FACTOR, BaseModel, encode_prompts, load_tokenizer
 
-from .conftest import TOKENIZER
+from .runs import TOKENIZER
 
 ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
 
@@ -34,8 +35,8 @@ def published_loss(
     gives the text states (1, 77, 768) of a caption, else the base's text encoder does; `wordings` stand in place of captions.
     """
     photos = (tuple(range(len(dataset.photos))),)
-    drawn = Sampling(concept=concept, buckets=photos, latent_shapes=((4, 8, 8),), views=2 if dataset.flip else 1, **sampling)
-    _, plan = plan_step(0, batch, batch_size, drawn)
+    drawn = BatchSource(concept=concept, buckets=photos, latent_shapes=((4, 8, 8),), views=2 if dataset.flip else 1, **sampling)
+    _, plan = plan_batch(0, batch, batch_size, drawn)
     tokenizer, text_encoder, vae = load_tokenizer(str(TOKENIZER)), base.text_encoder(), base.vae()
     losses = []
     for i in range(batch_size):
@@ -43,8 +44,8 @@ def published_loss(
         with open(photo.path, "rb") as file:
             picture = prepare(decode_photo(file.read()), 64, "center")
         pixels = to_tensor(ImageOps.mirror(picture) if plan.views[i] % 2 else picture)
-        caption = wordings[int(plan.wordings[i] * len(wordings))] if wordings else photo.caption
-        caption = caption if plan.undropped[i] else ""
+        caption = wordings[int(plan.caption_choice[i] * len(wordings))] if wordings else photo.caption
+        caption = caption if plan.keeps_caption[i] else ""
         states = encode(caption) if encode else encode_prompts(text_encoder, tokenizer, [caption])
         with torch.no_grad():
             found = vae.encode(pixels[None]).latent_dist

@@ -7,12 +7,14 @@ from safetensors import safe_open
 
 from demo import standin
 from demo.standin import unet_shapes
-from trainer import keys
-from trainer.base_model import BaseModel, encode_prompts, load_tokenizer
-from trainer.latents import to_tensor
-from trainer.photos import decode_photo, prepare
+from trainer.data.latent_cache import to_tensor
+from trainer.dataset.crop import prepare
+from trainer.dataset.photos import decode_photo
+from trainer.models import key_mapping as keys
+from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer
 
-from .conftest import TOKENIZER
+from .conftest import TEXT_LAYERS
+from .runs import TOKENIZER
 
 
 def prefixed(shapes: dict) -> dict:
@@ -80,7 +82,7 @@ def test_prompts_are_cut_and_padded_to_77_pieces(standin_base):
 
 
 def test_the_same_seed_builds_the_same_standin(standin_base, tmp_path):
-    standin.build(tmp_path / "again.safetensors")
+    standin.build(tmp_path / "again.safetensors", text_layers=TEXT_LAYERS)
     with safe_open(standin_base, "pt") as one, safe_open(tmp_path / "again.safetensors", "pt") as two:
         assert set(one.keys()) == set(two.keys())
         assert all(torch.equal(one.get_tensor(k), two.get_tensor(k)) for k in one.keys())  # noqa: SIM118 - not a dict

@@ -1,25 +1,23 @@
 """DreamBooth that goes on from a trained embedding: the word first, then the model around it."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from trainer.base_model import BaseModel, load_tokenizer
-from trainer.embedding import tokenize_with, train_rows
-from trainer.export import TOKEN_TABLE
+from trainer.models.sd15 import BaseModel, load_tokenizer
+from trainer.models.token_embedding import tokenize_with, train_rows
+from trainer.training.export import TOKEN_TABLE
 
-from .conftest import DREAMBOOTH, TOKENIZER, work_here
 from .published import published_loss
+from .runs import DREAMBOOTH, TOKENIZER, work_here
 
 GIVEN = torch.randn(2, 768, generator=torch.Generator().manual_seed(3)) * 0.5
-SHORT = replace(DREAMBOOTH, steps=2, batch_size=1, lr_scheduler="constant", lr_warmup_steps=0, learning_rate=1e-3)
+SHORT = DREAMBOOTH.replace(steps=2, batch_size=1, lr_scheduler="constant", lr_warmup_steps=0, learning_rate=1e-3)
 
 
 @pytest.mark.parametrize("train", ["unet", "unet_and_token", "unet_and_text_encoder", "lora"])
 def test_the_run_carries_the_model_and_the_word(make_run, standin_base, class_dataset, train):
-    settings = replace(SHORT, train=train, prior_loss_weight=1.0)
+    settings = SHORT.replace(train=train, prior_loss_weight=1.0)
     run_dir = make_run(settings, embedding=GIVEN, class_dataset=class_dataset)
     work_here(run_dir)
     run, before = run_dir.load_run(), load_file(standin_base)
@@ -37,7 +35,7 @@ def test_the_run_carries_the_model_and_the_word(make_run, standin_base, class_da
 
 
 def test_the_loss_is_the_published_one_under_the_given_word(make_run, dataset, standin_base):
-    run_dir = make_run(replace(SHORT, train="unet_and_token", steps=1, batch_size=2), embedding=GIVEN)
+    run_dir = make_run(SHORT.replace(train="unet_and_token", steps=1, batch_size=2), embedding=GIVEN)
     work_here(run_dir)
     base, tokenizer = BaseModel(standin_base), load_tokenizer(str(TOKENIZER))
     text_encoder, ids = base.text_encoder(), [49408, 49409]
@@ -51,17 +49,17 @@ def test_the_loss_is_the_published_one_under_the_given_word(make_run, dataset, s
 
 
 def test_decay_does_not_shrink_the_word_beside_a_whole_text_encoder(make_run):
-    settings = replace(SHORT, train="unet_and_text_encoder", learning_rate=0.0, text_learning_rate=1e-6, steps=1)
+    settings = SHORT.replace(train="unet_and_text_encoder", learning_rate=0.0, text_learning_rate=1e-6, steps=1)
     words = []
     for decay in (0.0, 1.0):
-        run_dir = make_run(replace(settings, weight_decay=decay), f"decay-{decay}", embedding=GIVEN)
+        run_dir = make_run(settings.replace(weight_decay=decay), f"decay-{decay}", embedding=GIVEN)
         work_here(run_dir)
         words.append(load_file(run_dir.load_run().embedding_path)["emb_params"])
     assert torch.equal(*words)
 
 
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(make_run):
-    settings = replace(SHORT, train="lora", steps=4)
+    settings = SHORT.replace(train="lora", steps=4)
     whole, broken = (make_run(settings, name, embedding=GIVEN) for name in ("whole", "broken"))
     work_here(whole)
     work_here(broken, stop_after=2)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,14 +10,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from demo import photos
-from trainer.base_model import BaseModel, encode_prompts, load_tokenizer, noise_schedule
-from trainer.photos import read_folder
-from trainer.rundir import read_json
-from trainer.validation import split_held_out
+from trainer.dataset.folder import read_folder
+from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer, noise_schedule
+from trainer.run.files import read_json
+from trainer.training.validation import split_held_out
 
-from .conftest import DREAMBOOTH, TOKENIZER, work_here
+from .runs import DREAMBOOTH, TOKENIZER, work_here
 
-LEARNING = replace(DREAMBOOTH, batch_size=2, learning_rate=8e-4, lr_scheduler="constant", lr_warmup_steps=3)
+LEARNING = DREAMBOOTH.replace(batch_size=2, learning_rate=8e-4, lr_scheduler="constant", lr_warmup_steps=3)
 
 
 def test_held_out_photos_are_never_trained_on_and_at_least_one_is_left(dataset):
@@ -33,8 +32,7 @@ def test_held_out_photos_are_never_trained_on_and_at_least_one_is_left(dataset):
 
 def test_a_run_that_learns_by_heart_stops_by_itself_and_exports_its_best_step(make_run, dataset, class_dataset):
     """The held-out photo differs from the others, so its loss turns up while theirs goes on falling."""
-    settings = replace(
-        LEARNING,
+    settings = LEARNING.replace(
         steps=120,
         hold_out=1,
         validate_every=4,
@@ -57,15 +55,15 @@ def test_a_run_that_learns_by_heart_stops_by_itself_and_exports_its_best_step(ma
     assert not run_dir.best.exists()
 
     # The exported weights are those of the best step: a run of just so many steps gives the same.
-    short = make_run(replace(settings, steps=best, early_stopping="off"), "short", class_dataset)
+    short = make_run(settings.replace(steps=best, early_stopping="off"), "short", class_dataset)
     work_here(short)
     one, two = (load_file(r.load_run().export_path) for r in (run_dir, short))
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
 def test_measuring_and_drawing_change_nothing_and_a_stopped_run_repeats_neither(make_run):
-    settings = replace(LEARNING, steps=4, batch_size=1, ema_decay=0.9)
-    seen = replace(settings, validate_every=2, sample_prompts=("a photo of mysks", "a toy"), sample_every=2)
+    settings = LEARNING.replace(steps=4, batch_size=1, ema_decay=0.9)
+    seen = settings.replace(validate_every=2, sample_prompts=("a photo of mysks", "a toy"), sample_every=2)
     plain, watched = make_run(settings, "plain"), make_run(seen, "watched")
     work_here(plain)
     work_here(watched, stop_after=2)
@@ -87,18 +85,18 @@ def test_measuring_and_drawing_change_nothing_and_a_stopped_run_repeats_neither(
 
 
 def test_class_images_are_made_once_by_the_base_and_shared(make_run):
-    settings = replace(
-        DREAMBOOTH, steps=1, lr_warmup_steps=0, batch_size=1, prior_loss_weight=1.0, class_images=2, class_prompt="a plush toy"
+    settings = DREAMBOOTH.replace(
+        steps=1, lr_warmup_steps=0, batch_size=1, prior_loss_weight=1.0, class_images=2, class_prompt="a plush toy"
     )
-    first, more = make_run(settings, "first"), make_run(replace(settings, class_images=3), "more")
-    other = make_run(replace(settings, class_images=1, class_prompt="a photo of a toy"), "other")
+    first, more = make_run(settings, "first"), make_run(settings.replace(class_images=3), "more")
+    other = make_run(settings.replace(class_images=1, class_prompt="a photo of a toy"), "other")
     events = work_here(first)
-    assert [e["step"] for e in events if e.get("phase") == "making class images" and "step" in e] == [1, 2]
+    assert [e["done"] for e in events if e.get("phase") == "class_images" and "done" in e] == [1, 2]
     (folder,) = (first.path.parent / "class-images").iterdir()
     made = {p.name: hashlib.sha256(p.read_bytes()).digest() for p in folder.glob("*.png")}
     assert len(set(made.values())) == 2
     events = work_here(more)
-    assert [e["step"] for e in events if e.get("phase") == "making class images" and "step" in e] == [3]
+    assert [e["done"] for e in events if e.get("phase") == "class_images" and "done" in e] == [3]
     assert sorted(p.name for p in folder.glob("*.png")) == ["0000.png", "0001.png", "0002.png"]
     assert all(hashlib.sha256((folder / name).read_bytes()).digest() == digest for name, digest in made.items())
     work_here(other)
@@ -127,7 +125,7 @@ def test_prior_preservation_keeps_the_class_picture(make_run, tmp_path, tmp_path
     class_prompt = "a photo of a plush toy"
     taught, _ = read_folder(folder, 64)
     taught = taught.with_captions(["a red ball on the grass", class_prompt], token="mysks")
-    teaching = make_run(replace(LEARNING, steps=300, lr_scheduler="cosine", lr_warmup_steps=20), "taught", dataset=taught)
+    teaching = make_run(LEARNING.replace(steps=300, lr_scheduler="cosine", lr_warmup_steps=20), "taught", dataset=taught)
     work_here(teaching)
     base = tmp_path / "taught.safetensors"
     before = picture(base, class_prompt)
@@ -135,7 +133,7 @@ def test_prior_preservation_keeps_the_class_picture(make_run, tmp_path, tmp_path
     of_class = taught.subset([1])
     distances = {}
     for weight in (0.0, 1.0):
-        settings = replace(LEARNING, steps=60, learning_rate=2e-4, batch_size=1, prior_loss_weight=weight)
+        settings = LEARNING.replace(steps=60, learning_rate=2e-4, batch_size=1, prior_loss_weight=weight)
         run_dir = make_run(settings, f"prior-{weight}", of_class if weight else None, base=base)
         work_here(run_dir)
         after = picture(run_dir.load_run().export_path, class_prompt)
@@ -147,9 +145,9 @@ def test_prior_preservation_keeps_the_class_picture(make_run, tmp_path, tmp_path
 
 
 def test_a_run_that_is_finished_early_gives_what_a_shorter_one_gives(make_run):
-    """The artist has seen enough: a last measurement, and the weights as they are."""
-    settings = replace(DREAMBOOTH, train="lora", lr_scheduler="constant", hold_out=1, validate_every=10)
-    short, early = make_run(replace(settings, steps=2), "short"), make_run(settings, "early")
+    """The user has seen enough: a last measurement, and the weights as they are."""
+    settings = DREAMBOOTH.replace(train="lora", lr_scheduler="constant", hold_out=1, validate_every=10)
+    short, early = make_run(settings.replace(steps=2), "short"), make_run(settings, "early")
     work_here(short)
     assert work_here(early, finish_after=2)[-1]["event"] == "done"
     one, two = (load_file(run_dir.load_run().export_path) for run_dir in (short, early))

@@ -1,24 +1,22 @@
 """Textual Inversion on the stand-in base: what it learns, from where, and what it leaves alone."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from trainer import textual_inversion
-from trainer.base_model import BaseModel, load_tokenizer, tokenize
-from trainer.captions import split_at_word
-from trainer.embedding import initial_vectors, tokenize_with
-from trainer.export import TOKEN_TABLE
-from trainer.templates import SETS
+from trainer.dataset.captions import split_at_word
+from trainer.dataset.prompt_templates import SETS
+from trainer.models.sd15 import BaseModel, load_tokenizer, tokenize
+from trainer.models.token_embedding import initial_vectors, tokenize_with
+from trainer.recipes import textual_inversion
+from trainer.training.export import TOKEN_TABLE
 
-from .conftest import INVERSION, TOKENIZER, work_here
 from .published import published_loss
+from .runs import INVERSION, TOKENIZER, work_here
 
-SHORT = replace(INVERSION, steps=2, batch_size=1, lr_scheduler="constant", lr_warmup_steps=0)
+SHORT = INVERSION.replace(steps=2, batch_size=1, lr_scheduler="constant", lr_warmup_steps=0)
 
 
 def learned(run_dir) -> torch.Tensor:
@@ -68,7 +66,7 @@ def test_only_the_new_rows_change_with_any_optimizer(make_run, standin_base, tab
             return kept.setdefault("text_encoder", super().text_encoder())
 
     monkeypatch.setattr(textual_inversion, "BaseModel", KeepingBase)
-    settings = replace(SHORT, steps=50, vectors=8, optimizer=optimizer, learning_rate=rate, weight_decay=0.01)
+    settings = SHORT.replace(steps=50, vectors=8, optimizer=optimizer, learning_rate=rate, weight_decay=0.01)
     run_dir = make_run(settings)
     work_here(run_dir)
 
@@ -94,7 +92,7 @@ def vectors_of(text_encoder) -> torch.Tensor:
 
 
 def test_weight_decay_does_not_shrink_the_word(make_run):
-    one, two = make_run(SHORT, "none"), make_run(replace(SHORT, weight_decay=0.9), "much")
+    one, two = make_run(SHORT, "none"), make_run(SHORT.replace(weight_decay=0.9), "much")
     work_here(one)
     work_here(two)
     assert torch.equal(learned(one), learned(two))
@@ -103,7 +101,7 @@ def test_weight_decay_does_not_shrink_the_word(make_run):
 @pytest.mark.parametrize(("vectors", "template_set"), [(1, "captions"), (4, "captions"), (4, "object"), (2, "style")])
 def test_the_gradient_is_that_of_the_published_loss(make_run, dataset, standin_base, step_seen, vectors, template_set):
     """As published: the words added to the tokenizer, the table made longer, the gradient of its last rows."""
-    settings = replace(SHORT, steps=1, batch_size=2, max_grad_norm=0.0, vectors=vectors, template_set=template_set)
+    settings = SHORT.replace(steps=1, batch_size=2, max_grad_norm=0.0, vectors=vectors, template_set=template_set)
     run_dir = make_run(settings)
     work_here(run_dir)
     (((_, ours, _),),) = step_seen
@@ -144,15 +142,15 @@ def test_vectors_start_from_words_or_the_class(table, tokenizer):
 
 def test_training_goes_on_from_a_given_embedding(make_run):
     given = torch.randn(3, 768, generator=torch.Generator().manual_seed(0))
-    run_dir = make_run(replace(SHORT, learning_rate=0.0, vectors=3), embedding=given)
+    run_dir = make_run(SHORT.replace(learning_rate=0.0, vectors=3), embedding=given)
     work_here(run_dir)
     assert torch.equal(learned(run_dir), given)
 
 
 def test_no_vector_outgrows_the_limit(make_run, table):
     median = float(table.norm(dim=1).median())
-    settings = replace(SHORT, learning_rate=1.0)
-    free, held = make_run(settings, "free"), make_run(replace(settings, norm_limit=1.1), "held")
+    settings = SHORT.replace(learning_rate=1.0)
+    free, held = make_run(settings, "free"), make_run(settings.replace(norm_limit=1.1), "held")
     work_here(free)
     work_here(held)
     assert float(learned(free).norm()) > 1.2 * median
@@ -160,7 +158,7 @@ def test_no_vector_outgrows_the_limit(make_run, table):
 
 
 def test_the_embedding_so_far_is_kept_at_an_interval(make_run):
-    run_dir, short = make_run(replace(SHORT, steps=4, save_every=2), "long"), make_run(SHORT, "short")
+    run_dir, short = make_run(SHORT.replace(steps=4, save_every=2), "long"), make_run(SHORT, "short")
     work_here(run_dir)
     work_here(short)
     kept = run_dir.path.parent / f"{run_dir.load_run().id}-step-000002.safetensors"
@@ -171,7 +169,7 @@ def test_the_embedding_so_far_is_kept_at_an_interval(make_run):
 def test_held_out_photos_are_measured_and_samples_drawn(make_run):
     prompts = ("mysks in the snow", "a toy")
     run_dir = make_run(
-        replace(SHORT, hold_out=1, validate_every=1, early_stopping="export_best", sample_prompts=prompts, sample_every=2)
+        SHORT.replace(hold_out=1, validate_every=1, early_stopping="export_best", sample_prompts=prompts, sample_every=2)
     )
     work_here(run_dir)
     measured = run_dir.measurements()
@@ -203,7 +201,7 @@ def test_captions_whose_token_is_missing_or_cut_off_are_named(make_run, dataset,
 
 
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(make_run):
-    settings = replace(INVERSION, steps=4, batch_size=1, vectors=2, template_set="object", ema_decay=0.9)
+    settings = INVERSION.replace(steps=4, batch_size=1, vectors=2, template_set="object", ema_decay=0.9)
     whole, broken = make_run(settings, "whole"), make_run(settings, "broken")
     work_here(whole)
     work_here(broken, stop_after=2)
@@ -215,7 +213,7 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(make_run):
 
 @pytest.mark.parametrize("vectors", [1, 4])
 def test_diffusers_reads_the_file_to_the_same_vectors(make_run, standin_base, tokenizer, vectors):
-    run_dir = make_run(replace(SHORT, vectors=vectors, initializer="brown toy"))
+    run_dir = make_run(SHORT.replace(vectors=vectors, initializer="brown toy"))
     work_here(run_dir)
     text_encoder = BaseModel(standin_base).text_encoder()
     pipeline = StableDiffusionPipeline(

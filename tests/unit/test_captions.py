@@ -1,6 +1,6 @@
 import pytest
 
-from trainer.captions import caption_with_token, class_prompt, fill_template
+from trainer.dataset.captions import caption_with_token, class_prompt, fill_template
 
 TEMPLATE = "a photo of {token} {class}"
 

@@ -1,12 +1,17 @@
-"""What the artist is shown of a folder, and what is written back."""
+"""What the page shows of a folder of photos, and what is written back."""
 
 import io
 
 import pytest
 from PIL import Image, ImageFilter
 
-from trainer.folder_view import BLURRY, MAX_CAPTION, ConflictError, blurriness, look, thumbnail, view, write_caption
-from trainer.photos import read_folder
+from tests.pack import load
+from trainer.dataset.caption_files import MAX_CAPTION, ConflictError, write_caption
+from trainer.dataset.folder import read_folder
+from trainer.dataset.photo_checks import BLURRY, blurriness, check_photo
+from trainer.run.messages import ENGLISH
+
+folder_view = load("nodes.page.folder_view")
 
 
 @pytest.fixture
@@ -16,7 +21,7 @@ def photo() -> Image.Image:
 
 
 def notes(folder, resolution=64) -> dict[str, list[str]]:
-    return {photo["name"]: photo["notes"] for photo in view(folder, resolution, "center")["photos"]}
+    return {photo["name"]: photo["notes"] for photo in folder_view.photo_list(folder, resolution, "center", ENGLISH)["photos"]}
 
 
 def test_what_is_suspicious_is_marked_on_each_photo(tmp_path, photo):
@@ -38,9 +43,9 @@ def test_what_is_suspicious_is_marked_on_each_photo(tmp_path, photo):
 
 def test_a_photo_that_changed_is_looked_at_again(tmp_path, photo):
     photo.save(tmp_path / "a.png")
-    before = look(tmp_path / "a.png")
+    before = check_photo(tmp_path / "a.png")
     photo.filter(ImageFilter.GaussianBlur(8)).save(tmp_path / "a.png")
-    assert before.blurriness < BLURRY < look(tmp_path / "a.png").blurriness
+    assert before.blurriness < BLURRY < check_photo(tmp_path / "a.png").blurriness
 
 
 def test_what_has_little_contrast_is_not_blurry_for_that(photo):
@@ -51,7 +56,7 @@ def test_what_has_little_contrast_is_not_blurry_for_that(photo):
 @pytest.mark.parametrize(("crop", "size"), [("center", (224, 224)), ("bucket", (224, 134))])
 def test_the_thumbnail_has_the_shape_that_training_sees(tmp_path, photo, crop, size):
     photo.save(tmp_path / "a.png")
-    with Image.open(io.BytesIO(thumbnail(tmp_path / "a.png", 512, crop))) as image:
+    with Image.open(io.BytesIO(folder_view.thumbnail(tmp_path / "a.png", 512, crop))) as image:
         assert image.format == "JPEG"
         assert image.size == pytest.approx(size)
 

@@ -5,7 +5,7 @@ import json
 import random
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path, PureWindowsPath
 
 import pytest
@@ -13,11 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from trainer.captions import caption_with_token, class_prompt, fill_template, has_word, split_at_word
-from trainer.config import Settings, check_name, check_token
-from trainer.events import read_event
-from trainer.photos import Dataset, Photo, decode_photo, read_captions
-from trainer.rundir import Run, read_metrics
+from trainer.dataset.caption_files import read_captions
+from trainer.dataset.captions import caption_with_token, class_prompt, fill_template, has_word, split_at_word
+from trainer.dataset.photos import Dataset, Photo, decode_photo
+from trainer.run.events import KINDS, Progress, decode
+from trainer.run.messages import Message, message
+from trainer.run.metrics_file import read_metrics
+from trainer.run.names import check_name, check_token
+from trainer.run.run_dir import Run
+from trainer.run.settings import GROUPS, Settings
 
 FUZZED = 2400
 NASTY = st.sampled_from(
@@ -103,10 +107,10 @@ def run() -> dict:
     photo = Photo(path="/a.png", sha256="ab", width=64, height=64, caption="mysks")
     made = Run(
         name="toy",
-        settings=Settings(
+        settings=Settings.of(
             method="dreambooth", token="mysks", steps=1, batch_size=1, learning_rate=1e-6, seed=0, precision="fp32"
         ),
-        dataset=Dataset(photos=(photo,), resolution=64),
+        dataset=Dataset(photos=(photo,), resolution=64, warnings=(message("the same photo as {name}", name="{b}.png"),)),
         base_fingerprint="cd",
         export_path="/toy.safetensors",
         tokenizer_path="/tokenizer",
@@ -114,25 +118,75 @@ def run() -> dict:
     return json.loads(json.dumps(made.to_json()))
 
 
-@given(JSON, st.sampled_from([*run(), *(f"settings.{name}" for name in asdict(Run.from_json(run()).settings))]))
-def test_a_foreign_run_json_is_read_or_refused(value, place):
+SETTINGS = Settings(method="dreambooth", token="mysks")
+IN_RUN_JSON = [
+    *((field,) for field in run()),
+    *(("settings", field) for field in asdict(SETTINGS)),
+    *(("settings", group, field) for group, kind in GROUPS.items() for field in asdict(kind())),
+    *(("dataset", field) for field in run()["dataset"]),
+    ("dataset", "photos", 0),
+    ("dataset", "warnings", 0),
+    *(("dataset", "warnings", 0, field) for field in ("template", "values")),
+]
+"""Where a foreign run.json may hold something else: the keys that lead there."""
+
+
+@given(JSON, st.sampled_from(IN_RUN_JSON))
+def test_a_foreign_run_json_is_read_or_refused(value, keys):
     data = run()
-    where, _, field = place.rpartition(".")
-    (data[where] if where else data)[field or place] = value
+    inner = data
+    for key in keys[:-1]:
+        inner = inner[key]
+    assert keys[-1] in inner or isinstance(inner, list)
+    inner[keys[-1]] = value
     for given_data in (data, value):
         with suppress(ValueError):
             assert isinstance(Run.from_json(given_data), Run)
 
 
-EVENTS = st.dictionaries(st.sampled_from(["event", "phase", "step", "total", "text"]), JSON)
+FIELDS = ("phase", "total", "done", "loss", "seconds_left", "memory", "step", "prompt", "file", "message")
+EVENTS = st.builds(
+    lambda kind, values: {"event": kind, **values},
+    st.sampled_from([*KINDS, "unknown"]) | JSON,
+    st.dictionaries(st.sampled_from(FIELDS), JSON | st.sampled_from(["training", 10**400, float("nan")])),
+)
 
 
 @given(st.one_of(TEXT, JSON.map(json.dumps), EVENTS.map(json.dumps)))
 def test_a_line_of_the_worker_is_an_event_or_nothing(line):
-    event = read_event(line)
-    if event and event["event"] == "step":
-        assert isinstance(event["step"], int)
-        assert isinstance(event["phase"], str)
+    event = decode(line)
+    assert event is None or is_dataclass(event)
+    if isinstance(event, Progress):
+        assert isinstance(event.done, int)
+        assert isinstance(event.phase, str)
+
+
+MESSAGES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.sampled_from([10**400, "{a}", "{0}"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.fixed_dictionaries(
+            {
+                "template": st.lists(
+                    st.sampled_from([*"{}!:.[]dfgr0a", "{a}", "{a!r}", "{b:.1f}", "{a.b}", "{}"]), max_size=6
+                ).map("".join),
+                "values": st.dictionaries(st.sampled_from(["a", "b", "", "0", "a.b", "a[0]"]), inner, max_size=3),
+            }
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=400)
+@given(MESSAGES)
+def test_a_foreign_message_is_read_or_refused(data):
+    with suppress(ValueError):
+        read = Message.from_json(data)
+        assert isinstance(str(read), str)
+        assert str(Message.from_json(json.loads(json.dumps(read.to_json())))) == str(read)
+    line = json.dumps({"event": "warning", "message": data})
+    assert decode(line) is None or str(decode(line).message) is not None
 
 
 LINES = st.lists(JSON.map(json.dumps), max_size=3).map(lambda lines: "\n".join(lines).encode())
@@ -164,12 +218,12 @@ def originals() -> list[bytes]:
         (picture.convert("RGB"), "BMP", {}),
         (picture.convert("P"), "BMP", {}),
     ]
-    found = []
+    encoded = []
     for image, kind, options in kinds:
         buffer = io.BytesIO()
         image.save(buffer, kind, **options)
-        found.append(buffer.getvalue())
-    return found
+        encoded.append(buffer.getvalue())
+    return encoded
 
 
 def damaged(raw: bytes, rng: random.Random) -> bytes:

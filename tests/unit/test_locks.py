@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from trainer.locks import held
+from trainer.run.locks import held
 
 ROOT = Path(__file__).parent.parent.parent
 HOLD = """
 import sys
 from pathlib import Path
-from trainer.locks import held
+from trainer.run.locks import held
 with held(Path(sys.argv[1]), lambda: None, lambda: None):
     print("held", flush=True)
     sys.stdin.read()

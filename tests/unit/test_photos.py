@@ -1,12 +1,16 @@
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.framing import frame_size
-from trainer.photos import check_resolution, decode_photo, fingerprint, prepare, read_folder
+from trainer.dataset.caption_files import ConflictError, write_caption
+from trainer.dataset.crop import frame_size, prepare
+from trainer.dataset.folder import fingerprint, listed, read_folder
+from trainer.dataset.photos import Dataset, check_framing, check_resolution, decode_photo, read_photo
+from trainer.run.messages import MessageError, UserError, message
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
@@ -125,7 +129,7 @@ def test_small_photos_and_odd_sizes_are_warned_of(tmp_path):
     save(tmp_path, "small.png", size=(100, 50))
     save(tmp_path, "large.png", size=(100, 90))
     dataset, _ = read_folder(tmp_path, 72)
-    small, odd = dataset.warnings
+    small, odd = map(str, dataset.warnings)
     assert "1 of 2 photos are smaller than 72 pixels" in small
     assert "small.png (100x50)" in small
     assert "multiple of 64" in odd
@@ -136,13 +140,21 @@ def test_the_same_photo_twice_is_warned_of(tmp_path):
         save(tmp_path, name)
     save(tmp_path, "b.png", colour=(1, 2, 3))
     (note,) = read_folder(tmp_path, 64)[0].warnings
-    assert "more than once: a.png and copy of a.png." in note
+    assert "more than once: a.png and copy of a.png." in str(note)
+    (tmp_path / "c.png").write_bytes((tmp_path / "a.png").read_bytes())
+    (note,) = read_folder(tmp_path, 64)[0].warnings
+    assert "more than once: a.png and c.png, a.png and copy of a.png." in str(note)
 
 
 @pytest.mark.parametrize("resolution", [500, 513, 8, 4096])
 def test_impossible_resolutions_are_refused_with_a_remedy(resolution):
-    with pytest.raises(ValueError, match=f"resolution {resolution}"):
+    with pytest.raises(UserError, match=f"resolution {resolution}"):
         check_resolution(resolution)
+
+
+def test_an_unknown_crop_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match="Unknown crop 'squash'; known are center, top, pad, bucket"):
+        check_framing(512, "squash")
 
 
 def test_any_change_of_the_folder_changes_its_fingerprint(tmp_path):
@@ -248,8 +260,8 @@ def test_of_a_large_folder_the_first_pictures_are_given_back_and_the_first_names
     assert len(dataset.photos) == 130
     assert len(views) == 100
     assert (seen[0], seen[-1]) == ((0, 130), (129, 130))
-    assert "130 of 130 photos are smaller" in dataset.warnings[0]
-    assert "019.png (8x8) and 110 more" in dataset.warnings[0]
+    assert "130 of 130 photos are smaller" in str(dataset.warnings[0])
+    assert "019.png (8x8) and 110 more" in str(dataset.warnings[0])
 
 
 def test_a_caption_of_ten_thousand_words_and_an_empty_one_are_read(tmp_path):
@@ -259,3 +271,54 @@ def test_a_caption_of_ten_thousand_words_and_an_empty_one_are_read(tmp_path):
     (tmp_path / "b.txt").touch()
     dataset, _ = read_folder(tmp_path, 64)
     assert [len(photo.caption.split()) for photo in dataset.photos] == [10_000, 0]
+
+
+def test_a_dataset_and_its_warnings_survive_json(tmp_path):
+    save(tmp_path, "{small}.png", size=(32, 16))
+    save(tmp_path, "twin.png", size=(32, 16))
+    dataset = read_folder(tmp_path, 72, flip=True)[0].with_captions(["a mysks", ""], token="mysks")
+    again = Dataset.from_json(json.loads(json.dumps(dataset.to_json())))
+    assert replace(again, warnings=()) == replace(dataset, warnings=())
+    assert [str(warning) for warning in again.warnings] == [str(warning) for warning in dataset.warnings]
+    assert len(again.warnings) == 3
+    assert "{small}.png (32x16)" in str(again.warnings[0])
+
+
+@pytest.mark.parametrize("hostile", ["a sentence", 1, None, {}, {"template": "{a}", "values": {}}, [["a"]]], ids=str)
+def test_a_dataset_with_hostile_warnings_is_refused(tmp_path, hostile):
+    save(tmp_path, "a.png")
+    data = read_folder(tmp_path, 64)[0].to_json()
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        Dataset.from_json({**data, "warnings": [hostile]})
+
+
+def test_reasons_are_messages_inside_the_message(tmp_path):
+    """What is nested stays data, so that it can be said in another language."""
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "IMG.heic").touch()
+    with pytest.raises(UserError) as error:
+        read_folder(tmp_path, 64)
+    assert error.value.message.values["images"] == [
+        message("{name} ({reason})", name="IMG.heic", reason=message("unsupported format")),
+        message("{name} ({reason})", name="empty.jpg", reason=message("empty file")),
+    ]
+
+
+def test_a_file_that_cannot_be_opened_is_refused_like_a_damaged_one(tmp_path):
+    with pytest.raises(UserError, match="No such file"):
+        read_photo(tmp_path / "gone.png")
+
+
+def test_of_many_items_the_first_are_listed():
+    assert listed(["a"] * 20) == ["a"] * 20
+    assert str(listed(["a", "b"] * 11)).endswith("a, b and 2 more")
+
+
+def test_a_conflict_is_no_mistake_of_the_user_and_has_the_caption_as_it_is(tmp_path):
+    save(tmp_path, "a.png")
+    (tmp_path / "a.txt").write_text("their {caption}")
+    with pytest.raises(ConflictError, match=r"changed elsewhere: it is now 'their \{caption\}'") as error:
+        write_caption(tmp_path, "a.png", "mine", was="old")
+    assert error.value.caption == "their {caption}"
+    assert isinstance(error.value, MessageError)
+    assert not isinstance(error.value, ValueError)

@@ -1,0 +1,8 @@
+// @ts-check
+// The pack's nodes that show something on the page, by the ids of their classes.
+
+export const DATASET = "DatasetLoader"
+export const CAPTION = "CaptionWithToken"
+export const DREAMBOOTH = "DreamBoothTrain"
+export const LOADING = "LoadFinetuned"
+export const TRAINING = [DREAMBOOTH, "TextualInversionTrain"]

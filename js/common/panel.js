@@ -1,0 +1,50 @@
+// @ts-check
+// Panels: widgets of the pack's nodes that hold HTML, and are neither saved in the workflow nor queued.
+import { findWidget } from "../logic/widgets.js"
+import { addStylesheet, element, keepEvents } from "./dom.js"
+import { after } from "./hooks.js"
+
+addStylesheet(new URL("../panel.css", import.meta.url))
+
+/** @type {WeakMap<Comfy.Widget, any>} */
+const views = new WeakMap()
+
+/**
+ * What `build` returned for the node's panel of this name; undefined while the node has no such panel.
+ * @param {Comfy.Node} node
+ * @param {string} name
+ */
+export function panelView(node, name) {
+  const widget = findWidget(node, name)
+  return widget && views.get(widget)
+}
+
+/**
+ * The same, but the panel is added when the node has none. The view's `remove`, if any, is called with the node's end.
+ * @template {object} View
+ * @param {Comfy.Node} node
+ * @param {string} name
+ * @param {number} height
+ * @param {(root: HTMLElement) => View & { remove?: () => void }} build
+ * @returns {View}
+ */
+export function panel(node, name, height, build) {
+  const existing = panelView(node, name)
+  if (existing) return existing
+  const root = element("div", { className: "st-panel" })
+  keepEvents(root, "pointerdown", "wheel")
+  const widget = node.addDOMWidget(name, name, root, { serialize: false, hideOnZoom: true, getMinHeight: () => height })
+  widget.serialize = false
+  const view = build(root)
+  views.set(widget, view)
+  after(widget, "onRemove", () => view.remove?.())
+  // Drawn as an element of the page, a node grows with its content; on the canvas, a panel gets what height the node has left.
+  if (window.LiteGraph.vueNodesMode) root.style.maxHeight = `${height}px`
+  else requestAnimationFrame(() => makeRoom(node))
+  return view
+}
+
+/** @param {Comfy.Node} node */
+function makeRoom(node) {
+  node.setSize([Math.max(node.size[0], 340), Math.max(node.size[1], node.computeSize()[1])])
+}

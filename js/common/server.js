@@ -1,0 +1,133 @@
+// @ts-check
+// The pack's own routes and events on the server, and ComfyUI's route for pictures.
+import { api } from "../../../scripts/api.js"
+import { language } from "./i18n.js"
+
+/**
+ * How a run goes that trains now: `node` and `workflow` tell where its node is, `memory` is in bytes, 0 while unknown.
+ * @typedef {{
+ *   run: string, node: string, workflow: string, text: string, memory: number, can_finish: boolean, ended?: boolean
+ * }} Progress
+ */
+/**
+ * A table of curves: the steps, and for each curve as many values; null where it has none.
+ * @typedef {Record<string, (number | null)[]> & { step: number[] }} Curves
+ */
+/**
+ * A run as the server describes it: `samples` name their prompt by its place in `prompts`, `live` is null unless it trains.
+ * @typedef {{
+ *   run: string,
+ *   steps: number,
+ *   facts: {
+ *     token: string, class: string, trigger: string, base: string, photos: number, date: string, exported_step?: number | null
+ *   },
+ *   prompts: string[],
+ *   samples: { step: number, prompt: number, file: string }[],
+ *   grid: string,
+ *   loss: Curves,
+ *   measured: Curves,
+ *   live: Progress | null,
+ * }} RunCard
+ */
+/** @typedef {{ folder: string, resolution: number, crop: string }} PhotoSettings */
+/** @typedef {{ name: string, caption: string, notes: string[] }} Photo */
+
+const ROOT = "/subject_trainer"
+const RETRY_MS = 5000
+
+/** The server refused a request; `answer` is what it sent as JSON. */
+export class RequestError extends Error {
+  /**
+   * @param {number} status
+   * @param {{ error?: string, caption?: string }} answer
+   */
+  constructor(status, answer) {
+    super(answer.error ?? `HTTP ${status}`)
+    this.status = status
+    this.answer = answer
+  }
+}
+
+/**
+ * @param {string} path
+ * @param {RequestInit} [options]
+ */
+async function request(path, options = {}) {
+  const headers = { ...options.headers, "Accept-Language": language() }
+  const response = await api.fetchApi(ROOT + path, { ...options, headers })
+  const answer = await response.json().catch(() => ({}))
+  if (!response.ok) throw new RequestError(response.status, answer)
+  return answer
+}
+
+/** @param {Record<string, any>} values */
+const query = (values) => new URLSearchParams(values).toString()
+
+/**
+ * @param {string} path
+ * @param {object} body
+ */
+const post = (path, body) =>
+  request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })
+
+/** @returns {Promise<Progress[]>} */
+export const fetchLiveRuns = () => request("/live").then((answer) => answer.runs)
+
+/** @param {string} run @returns {Promise<RunCard>} */
+export const fetchRunCard = (run) => request(`/runs/${encodeURIComponent(run)}`)
+
+/** @param {string} run */
+export const finishRun = (run) => post(`/runs/${encodeURIComponent(run)}/finish`, {})
+
+/** @param {PhotoSettings} settings @returns {Promise<{ total: number, photos: Photo[] }>} */
+export const fetchPhotos = (settings) => request(`/photos?${query(settings)}`)
+
+/** @param {PhotoSettings & { name: string }} photo */
+export const photoUrl = (photo) => api.apiURL(`${ROOT}/photo?${query(photo)}`)
+
+/**
+ * Write a photo's caption. It is refused with status 409 when the file no longer holds the text `was`.
+ * @param {{ folder: string, name: string, text: string, was: string }} caption
+ */
+export const saveCaption = (caption) => post("/caption", caption)
+
+/**
+ * @param {string} run
+ * @param {string} file
+ */
+export function sampleUrl(run, file) {
+  const subfolder = `finetune/${run}/samples`
+  return api.apiURL(`/view?${query({ type: "output", subfolder, filename: file })}`)
+}
+
+/** The server keeps it for as long as the page is connected, and sends progress only to pages whose language it knows. */
+export function sendLanguage() {
+  if (!api.clientId) return
+  const retry = () => setTimeout(sendLanguage, RETRY_MS)
+  request(`/language?${query({ client: api.clientId })}`, { method: "POST" }).catch(retry)
+}
+
+/**
+ * Call back now, once the page has its connection, and for each new connection.
+ * @param {() => void} callback
+ */
+export function onConnected(callback) {
+  /** @type {string | undefined} */
+  let known
+  api.addEventListener("status", () => {
+    if (known !== api.clientId) callback()
+    known = api.clientId
+  })
+  api.addEventListener("reconnected", callback)
+  callback()
+}
+
+/**
+ * `listener` gets the progress of all runs; `missed` is called when some of it may have been lost.
+ * @param {(progress: Progress) => void} listener
+ * @param {() => void} missed
+ */
+export function onProgress(listener, missed) {
+  api.addEventListener("subject_trainer.live", (event) => listener(event.detail))
+  api.addEventListener("reconnected", missed)
+}

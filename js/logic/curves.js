@@ -1,0 +1,31 @@
+// @ts-check
+// The curves of a run, prepared for uPlot.
+import uPlot from "../vendor/uPlot.esm.js"
+
+/** @import { RunCard } from "../common/server.js" */
+/** @typedef {{ name: string, colour: string, width: number }} Curve */
+
+/** @type {Curve[]} */
+const LOSS = [
+  { name: "mean", colour: "#8aa4c8", width: 1 },
+  { name: "smooth", colour: "#2f7ff0", width: 2 },
+]
+/** @type {Curve[]} */
+const MEASURED = [
+  { name: "held_out", colour: "#e8833a", width: 2 },
+  { name: "trained", colour: "#3aa76d", width: 1.5 },
+  { name: "class", colour: "#a66bd4", width: 1.5 },
+]
+
+/**
+ * The curves that a run has, over one axis of steps: `data` is the steps, then the values of each curve.
+ * Losses and measurements are taken at different steps, so a curve lacks a value wherever only the others have one.
+ * @param {Pick<RunCard, "loss" | "measured">} card
+ */
+export function chartData({ loss, measured }) {
+  const taken = MEASURED.filter(({ name }) => measured[name])
+  /** @type {uPlot.AlignedData[]} */
+  const tables = [[loss.step, loss.mean, loss.smooth]]
+  if (taken.length) tables.push([measured.step, ...taken.map(({ name }) => measured[name])])
+  return { curves: [...LOSS, ...taken], data: uPlot.join(tables) }
+}

@@ -1,0 +1,56 @@
+// @ts-check
+// What the page shows of a training run, taken from the server's description of the run.
+
+/** @import { Progress, RunCard } from "../common/server.js" */
+/** @typedef {(key: string, values?: Record<string, unknown>) => string} Translate */
+
+/**
+ * The sample pictures, oldest first, then the grid of all of them where there is one, each with its title.
+ * @param {Pick<RunCard, "samples" | "prompts" | "grid">} card
+ * @param {Translate} translate
+ */
+export function samplePictures({ samples, prompts, grid }, translate) {
+  const pictures = samples.map(({ step, prompt, file }) => {
+    return { file, title: translate("sample", { step, prompt: prompts[prompt] ?? prompt }) }
+  })
+  return grid ? [...pictures, { file: grid, title: translate("grid") }] : pictures
+}
+
+/**
+ * The facts that are known of a run, as pairs of a translation key and a value.
+ * @param {Pick<RunCard, "facts" | "steps">} card
+ */
+export function runFacts({ facts, steps }) {
+  const known = {
+    trigger: facts.trigger,
+    token: facts.token,
+    class_word: facts.class,
+    base: facts.base,
+    steps: facts.exported_step ?? steps,
+    photos: facts.photos,
+    date: facts.date,
+  }
+  return Object.entries(known).filter(([, value]) => value !== "")
+}
+
+/**
+ * "Training: step 120 of 800 · 7.3 GB in use"; the memory is left out before it is known.
+ * @param {Pick<Progress, "text" | "memory">} progress
+ * @param {Translate} translate
+ */
+export function progressLine({ text, memory }, translate) {
+  const used = memory ? translate("memory", { gb: (memory / 1e9).toFixed(1) }) : ""
+  return [text, used].filter(Boolean).join(" · ")
+}
+
+/**
+ * The node with this id; "12:5" is node 5 in the subgraph of node 12.
+ * @param {Comfy.Graph | undefined} graph
+ * @param {string | number} id
+ * @returns {Comfy.Node | undefined}
+ */
+export function findNode(graph, id) {
+  const [first, ...rest] = String(id).split(":")
+  const node = graph?.getNodeById(Number(first)) ?? undefined
+  return rest.length ? findNode(node?.subgraph, rest.join(":")) : node
+}

@@ -1,0 +1,32 @@
+// @ts-check
+// What the values of a node's widgets mean for the page.
+
+/**
+ * @param {Comfy.Node} node
+ * @param {string} name
+ */
+export const findWidget = (node, name) => node.widgets?.find((widget) => widget.name === name)
+
+/**
+ * Whether a combo box names something that exists: its placeholders are in parentheses.
+ * @param {string | undefined} value
+ */
+export const isChosen = (value) => Boolean(value) && !value?.startsWith("(")
+
+/**
+ * Whether an advanced widget stays hidden. One whose value was changed or comes through a link is always visible.
+ * @param {{ value: unknown, initial: unknown, linked: boolean, showAll: boolean }} widget
+ */
+export const isHidden = ({ value, initial, linked, showAll }) => value === initial && !linked && !showAll
+
+/**
+ * Give the widgets the values of a preset. What the preset does not name, and a choice that is no preset, change nothing.
+ * @param {Comfy.Node} node
+ * @param {Record<string, unknown>} [preset]
+ */
+export function applyPreset(node, preset = {}) {
+  for (const [name, value] of Object.entries(preset)) {
+    const widget = findWidget(node, name)
+    if (widget) widget.value = value
+  }
+}

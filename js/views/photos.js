@@ -1,0 +1,154 @@
+// @ts-check
+// DatasetLoader shows its photos as training sees them, what is suspicious about each, and their captions to edit in place.
+import { app } from "../../../scripts/app.js"
+import { element, keepEvents } from "../common/dom.js"
+import { after } from "../common/hooks.js"
+import { t } from "../common/i18n.js"
+import { DATASET } from "../common/node_types.js"
+import { panel, panelView } from "../common/panel.js"
+import { fetchPhotos, photoUrl, RequestError, saveCaption } from "../common/server.js"
+import { findWidget, isChosen } from "../logic/widgets.js"
+
+/** @import { Photo, PhotoSettings } from "../common/server.js" */
+
+const PANEL = "photo_view"
+const WATCHED = ["folder", "resolution", "crop"]
+const DELAY_MS = 300
+
+/** The caption of one photo: a box to edit it, and below it what became of the edit. */
+class CaptionEditor {
+  /**
+   * @param {string} folder
+   * @param {Photo} photo
+   */
+  constructor(folder, { name, caption }) {
+    this.folder = folder
+    this.name = name
+    this.saved = caption // What the file holds, as far as the page knows.
+    this.box = element("textarea", { value: caption, label: t("caption_of", { name }), spellcheck: true })
+    this.status = element("div", { className: "st-state", role: "status" })
+    this.box.addEventListener("change", () => this.save())
+    keepEvents(this.box, "keydown")
+  }
+
+  isInUse() {
+    return this.box === document.activeElement || this.box.value !== this.saved
+  }
+
+  async save() {
+    const text = this.box.value
+    if (text === this.saved) return
+    try {
+      await saveCaption({ folder: this.folder, name: this.name, text, was: this.saved })
+      this.saved = text
+      this.status.textContent = t("saved")
+    } catch (error) {
+      if (error instanceof RequestError && error.status === 409) this.offerChoice(error.answer.caption ?? "")
+      else this.status.textContent = t("not_saved", { reason: error.message })
+    }
+  }
+
+  /**
+   * The file was changed elsewhere: ask which of the two captions to keep.
+   * @param {string} theirs
+   */
+  offerChoice(theirs) {
+    /** @param {string} text */
+    const settle = (text) => {
+      this.saved = theirs
+      this.box.value = text
+      this.status.textContent = ""
+      this.save()
+    }
+    this.status.replaceChildren(
+      t("conflict", { caption: theirs }),
+      element("button", { type: "button", text: t("keep_mine"), onclick: () => settle(this.box.value) }),
+      element("button", { type: "button", text: t("take_theirs"), onclick: () => settle(theirs) })
+    )
+  }
+}
+
+class PhotoView {
+  /** What the grid shows, and the settings that it was asked for with. @type {{ settings?: string, answer?: string }} */
+  current = {}
+  /** @type {CaptionEditor[]} */
+  editors = []
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  timer
+
+  /** @param {HTMLElement} root */
+  constructor(root) {
+    this.status = element("div", { className: "st-state", role: "status" })
+    this.grid = element("div", { className: "st-photos", role: "group", label: t("photo_list") })
+    root.append(this.status, this.grid)
+  }
+
+  /**
+   * Load the photos soon. While a number is dragged this is called often, and only the last call counts.
+   * @param {PhotoSettings} settings
+   */
+  show(settings) {
+    clearTimeout(this.timer)
+    this.timer = setTimeout(() => this.load(settings), DELAY_MS)
+  }
+
+  clear() {
+    clearTimeout(this.timer)
+    this.current = {}
+    this.status.textContent = ""
+    this.grid.replaceChildren()
+    this.editors = []
+  }
+
+  /** @param {PhotoSettings} settings */
+  async load(settings) {
+    const asked = JSON.stringify(settings)
+    const sameSettings = this.current.settings === asked
+    this.current.settings = asked
+    /** @type {{ total: number, photos: Photo[], error?: string }} */
+    const found = await fetchPhotos(settings).catch((error) => ({ total: 0, photos: [], error: error.message }))
+    const answer = JSON.stringify(found)
+    if (this.current.settings !== asked || (sameSettings && this.current.answer === answer)) return
+    if (sameSettings && this.editors.some((editor) => editor.isInUse())) return // An edit must not be lost.
+    this.current.answer = answer
+    const more = found.total - found.photos.length
+    this.status.textContent = found.error ?? (more > 0 ? t("more", { count: more }) : "")
+    this.editors = found.photos.map((photo) => new CaptionEditor(settings.folder, photo))
+    this.grid.replaceChildren(...found.photos.map((photo, index) => photoCard(photo, settings, this.editors[index])))
+  }
+}
+
+/**
+ * @param {Photo} photo
+ * @param {PhotoSettings} settings
+ * @param {CaptionEditor} editor
+ */
+function photoCard({ name, notes }, settings, editor) {
+  const image = element("img", { src: photoUrl({ ...settings, name }), alt: name, loading: "lazy" })
+  const title = element("div", { className: "st-name", text: name })
+  const marks = notes.map((note) => element("div", { className: "st-note", text: note }))
+  return element("div", { className: "st-photo" }, image, title, ...marks, editor.box, editor.status)
+}
+
+/** @param {Comfy.Node} node */
+function showPhotos(node) {
+  const [folder, resolution, crop] = WATCHED.map((name) => findWidget(node, name)?.value)
+  const isLinked = node.inputs?.some((input) => input.name === "folder" && input.link)
+  if (!isChosen(folder) || isLinked) panelView(node, PANEL)?.clear()
+  else panel(node, PANEL, 260, (root) => new PhotoView(root)).show({ folder, resolution, crop })
+}
+
+app.registerExtension({
+  name: "subject_trainer.photo_view",
+  nodeCreated(node) {
+    if (node.comfyClass !== DATASET) return
+    const refresh = () => showPhotos(node)
+    for (const name of WATCHED) {
+      const widget = findWidget(node, name)
+      if (widget) after(widget, "callback", refresh)
+    }
+    after(node, "onExecuted", refresh)
+    after(node, "onConfigure", refresh)
+    requestAnimationFrame(refresh)
+  },
+})

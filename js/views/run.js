@@ -1,0 +1,219 @@
+// @ts-check
+// A training node shows its run, while it trains and afterwards; LoadFinetuned shows the run that was chosen.
+import { app } from "../../../scripts/app.js"
+import { Chart } from "../common/chart.js"
+import { element } from "../common/dom.js"
+import { after } from "../common/hooks.js"
+import { t } from "../common/i18n.js"
+import { openLightbox } from "../common/lightbox.js"
+import { LOADING, TRAINING } from "../common/node_types.js"
+import { panel } from "../common/panel.js"
+import { fetchLiveRuns, fetchRunCard, finishRun, onProgress, sampleUrl } from "../common/server.js"
+import { findNode, progressLine, runFacts, samplePictures } from "../logic/run.js"
+import { findWidget, isChosen } from "../logic/widgets.js"
+import { clearReport } from "./report.js"
+
+/** @import { Progress, RunCard } from "../common/server.js" */
+
+const PROPERTY = "subject_trainer_run" // Saved with the node, so that its last run is shown again after a reload.
+const REFRESH_MS = 2000
+
+/** @type {Set<RunView>} */
+const views = new Set()
+
+class RunView {
+  /** @type {string | undefined} */
+  run
+  /** The run that was asked to finish. @type {string | undefined} */
+  finishing
+  /** The files of the pictures that the strip shows. @type {string | undefined} */
+  files
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  timer
+  loadedAt = 0
+  isOutdated = false
+
+  /**
+   * @param {HTMLElement} root
+   * @param {boolean} withFacts
+   */
+  constructor(root, withFacts) {
+    this.withFacts = withFacts
+    this.facts = element("dl", { className: "st-facts" })
+    this.curves = element("div", { label: t("curves"), role: "img" })
+    this.strip = element("div", { className: "st-strip", role: "group", label: t("samples") })
+    this.status = element("span", { role: "status" })
+    this.button = element("button", { type: "button", text: t("finish"), hidden: true, onclick: () => this.finish() })
+    root.append(element("div", { className: "st-head" }, this.status, this.button), this.facts, this.curves, this.strip)
+    root.setAttribute("role", "group")
+    root.setAttribute("aria-label", t("run"))
+    this.chart = new Chart(this.curves)
+    this.resizing = new ResizeObserver(() => this.chart.fit())
+    this.resizing.observe(this.curves)
+    views.add(this)
+  }
+
+  remove() {
+    views.delete(this)
+    clearTimeout(this.timer)
+    this.resizing.disconnect()
+    this.chart.clear()
+  }
+
+  /** @param {string} run */
+  show(run) {
+    if (this.run !== run) {
+      this.files = undefined
+      this.chart.clear()
+      this.strip.replaceChildren()
+      this.facts.replaceChildren()
+      this.showIdle()
+    }
+    this.run = run
+    this.refresh()
+  }
+
+  /** Load the run from the server, at most once in REFRESH_MS. A hidden page loads nothing: it refreshes when it is visible. */
+  refresh() {
+    if (document.hidden || !this.run) return
+    if (this.timer) {
+      this.isOutdated = true
+      return
+    }
+    const age = Date.now() - this.loadedAt
+    this.timer = setTimeout(() => this.load(), Math.max(0, REFRESH_MS - age))
+  }
+
+  async load() {
+    const run = this.run ?? ""
+    this.loadedAt = Date.now()
+    this.isOutdated = false
+    try {
+      const card = await fetchRunCard(run)
+      if (run === this.run) this.draw(card)
+    } catch (error) {
+      if (run === this.run) this.status.textContent = t("gone", { reason: error.message })
+    } finally {
+      this.timer = undefined
+      if (this.isOutdated || run !== this.run) this.refresh()
+    }
+  }
+
+  /** @param {RunCard} card */
+  draw(card) {
+    if (card.loss.step.length) this.chart.show(card)
+    this.drawSamples(card)
+    if (card.live) this.showProgress(card.live)
+    else this.showIdle()
+    if (this.withFacts) this.drawFacts(card)
+  }
+
+  /** @param {RunCard} card */
+  drawSamples(card) {
+    const pictures = samplePictures(card, t).map(({ file, title }) => ({ file, title, url: sampleUrl(card.run, file) }))
+    const files = pictures.map(({ file }) => file).join()
+    if (files === this.files) return
+    this.files = files
+    this.strip.replaceChildren(
+      ...pictures.map(({ url, title }, index) => {
+        const image = element("img", { src: url, alt: title, loading: "lazy" })
+        const label = t("open", { name: title })
+        return element("button", { type: "button", label, title, onclick: () => openLightbox(pictures, index) }, image)
+      })
+    )
+    this.strip.scrollLeft = this.strip.scrollWidth // The newest picture is the last.
+  }
+
+  /** @param {RunCard} card */
+  drawFacts(card) {
+    const pairs = runFacts(card).map(([key, value]) => [element("dt", { text: t(key) }), element("dd", { text: String(value) })])
+    this.facts.replaceChildren(...pairs.flat())
+  }
+
+  /** @param {Progress} progress */
+  showProgress(progress) {
+    if (progress.ended) return this.showIdle()
+    const isFinishing = this.finishing === this.run
+    this.status.textContent = progressLine(progress, t)
+    this.button.hidden = false
+    this.button.disabled = !progress.can_finish || isFinishing
+    this.button.textContent = isFinishing ? t("finishing") : t("finish")
+  }
+
+  showIdle() {
+    this.status.textContent = ""
+    this.button.hidden = true
+    this.finishing = undefined
+  }
+
+  async finish() {
+    const run = (this.finishing = this.run ?? "")
+    this.button.disabled = true
+    this.button.textContent = t("finishing")
+    try {
+      await finishRun(run)
+    } catch (error) {
+      this.finishing = undefined
+      this.status.textContent = error.message
+    }
+  }
+}
+
+/** @param {Comfy.Node} node */
+function viewOf(node) {
+  const isTraining = TRAINING.includes(node.comfyClass)
+  return panel(node, "run_view", isTraining ? 330 : 420, (root) => new RunView(root, !isTraining))
+}
+
+/**
+ * Pass progress on to the node that trains, if it is in the workflow that is open.
+ * @param {Progress} progress
+ */
+function follow(progress) {
+  const node = progress.workflow === app.graph?.id ? findNode(app.graph, progress.node) : undefined
+  if (!node || !TRAINING.includes(node.comfyClass)) return
+  const view = viewOf(node)
+  if (view.run !== progress.run) {
+    view.show(progress.run)
+    clearReport(node)
+  }
+  view.showProgress(progress)
+  view.refresh()
+}
+
+/** Make up for progress that was missed. */
+function catchUp() {
+  views.forEach((view) => view.refresh())
+  fetchLiveRuns().then((runs) => runs.forEach(follow), () => {}) // Without the server there is nothing to catch up with.
+}
+
+app.registerExtension({
+  name: "subject_trainer.run_view",
+  setup() {
+    onProgress(follow, catchUp)
+    document.addEventListener("visibilitychange", () => document.hidden || catchUp())
+  },
+  afterConfigureGraph() {
+    for (const node of app.graph?.nodes ?? []) {
+      const run = node.properties?.[PROPERTY]
+      if (run && TRAINING.includes(node.comfyClass)) viewOf(node).show(run)
+    }
+    catchUp()
+  },
+  nodeCreated(node) {
+    const chooser = node.comfyClass === LOADING && findWidget(node, "run")
+    if (!chooser) return
+    const show = () => isChosen(chooser.value) && viewOf(node).show(chooser.value)
+    after(chooser, "callback", show)
+    after(node, "onConfigure", show)
+    requestAnimationFrame(show)
+  },
+  beforeRegisterNodeDef(nodeType, nodeData) {
+    if (!TRAINING.includes(nodeData.name)) return
+    after(nodeType.prototype, "onExecuted", function (output) {
+      if (!output?.run) return
+      this.properties[PROPERTY] = output.run[0]
+      viewOf(this).show(output.run[0])
+    })
+  },
+})

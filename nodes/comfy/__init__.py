@@ -1,0 +1,1 @@
+"""The bridge to ComfyUI: its folders, models, device, embeddings and progress bars."""

@@ -1,0 +1,50 @@
+"""The device that ComfyUI computes on: its name, precision, memory and speed, and how to free it."""
+
+import time
+from typing import Any
+
+import comfy.model_management
+import torch
+
+
+def name() -> str:
+    """Return the name that torch has for the device: "cuda:0"."""
+    return str(comfy.model_management.get_torch_device())
+
+
+def resolve_precision(precision: str) -> str:
+    """Return the precision; for "auto" bf16 where the device computes in it, else fp32, never fp16: that needs loss scaling."""
+    if precision != "auto":
+        return precision
+    kind = comfy.model_management.get_torch_device().type
+    has_bf16 = {
+        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+        "cpu": lambda: getattr(torch.cpu, "_is_avx512_bf16_supported", bool)(),
+    }
+    return "bf16" if kind in has_bf16 and has_bf16[kind]() else "fp32"
+
+
+def total_memory() -> int:
+    """Return how many bytes the device has in all: ComfyUI's own models leave it before the worker starts."""
+    memory: Any = comfy.model_management.get_total_memory(comfy.model_management.get_torch_device())
+    return memory
+
+
+def matmul_speed(precision: str) -> float:
+    """Measure, in well under a second, the floating point operations a second of a square matrix product on the device."""
+    device = comfy.model_management.get_torch_device()
+    side = 512 if device.type == "cpu" else 4096
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    factor = torch.ones((side, side), dtype=dtype, device=device)
+    seconds = []
+    for _ in range(2):  # the first product also loads the library
+        began = time.perf_counter()
+        float((factor @ factor)[0, 0])  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds)
+
+
+def free() -> None:
+    """Unload every model that ComfyUI holds on the device, so that the worker has all of its memory."""
+    comfy.model_management.unload_all_models()
+    comfy.model_management.soft_empty_cache()

@@ -1,0 +1,121 @@
+"""ComfyUI's folders: where photos are read from, and where runs and exported files are written."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import comfy.sd
+import folder_paths
+import torch
+from blake3 import blake3
+from PIL import Image
+
+from ...trainer.run.files import partial_file
+from ...trainer.run.messages import UserError
+
+
+def runs_root() -> Path:
+    """Return the folder that holds a folder for each run."""
+    return Path(folder_paths.get_output_directory()) / "finetune"
+
+
+def embeddings_folder() -> Path:
+    """Return the folder that embeddings are exported to."""
+    return Path(folder_paths.get_folder_paths("embeddings")[0])
+
+
+def tokenizer_path() -> str:
+    """Return the folder of CLIP-L's tokenizer files that comes with ComfyUI."""
+    return str(Path(comfy.sd.__file__).parent / "sd1_tokenizer")
+
+
+def free_disk() -> int:
+    """Return how many bytes are free where the output folder is."""
+    folder = Path(folder_paths.get_output_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return shutil.disk_usage(folder).free
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError when no file can be written to the folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            "Nothing can be written to {folder} ({reason}). Give ComfyUI the right to write there, or start it with another "
+            "--output-directory.",
+            folder=str(folder),
+            reason=error.strerror or str(error),
+        ) from None
+
+
+def write_pictures(pictures: list[torch.Tensor]) -> Path:
+    """Write the pictures of an IMAGE socket, each (H, W, 3) in [0, 1], as png files and return their folder.
+
+    The folder is named after what the pictures show, so that the same ones are written once.
+    """
+    pixels = [(picture.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy() for picture in pictures]
+    hasher = blake3()
+    for picture in pixels:
+        hasher.update(f"{picture.shape}".encode() + picture.tobytes())
+    folder = runs_root() / "pictures" / hasher.hexdigest()[:16]
+    for number, picture in enumerate(pixels):
+        path = folder / f"{number:04}.png"
+        if not path.is_file():
+            with partial_file(path) as partial:
+                Image.fromarray(picture[..., :3]).save(partial, "PNG")
+    return folder
+
+
+def photo_folders() -> dict[str, Path]:
+    """Return the folders that the loader lists, by their names there: direct subfolders of input and of each datasets folder."""
+    folders: dict[str, Path] = {}
+    for prefix, root in _photo_roots():
+        if root.is_dir():
+            for path in sorted(p for p in root.iterdir() if p.is_dir() and _is_inside(root, p) and not p.name.startswith(".")):
+                folders.setdefault(prefix + path.name, path)
+    return folders
+
+
+def photo_folder(name: str) -> Path:
+    """Return the folder of a name that the loader lists, or of one that leads deeper below input or a datasets folder.
+
+    Raises UserError when it leads out of them or does not exist.
+    """
+    paths = [(root, root / name.removeprefix(prefix)) for prefix, root in _photo_roots() if name.startswith(prefix)]
+    inside = [path for root, path in paths if _is_inside(root, path)]
+    for path in inside:
+        if path.is_dir():
+            return path
+    if inside:
+        raise UserError(
+            "The folder {folder!r} does not exist. Put the photos into a subfolder of ComfyUI's input and press R.", folder=name
+        )
+    raise UserError(
+        "The folder {folder!r} is outside ComfyUI's input and datasets folders. Copy the photos into a subfolder of input.",
+        folder=name,
+    )
+
+
+def is_child(root: Path, path: Path) -> bool:
+    """Return whether the path is a folder or file directly in the root, and no link that leads elsewhere."""
+    return path.parent == root and _is_inside(root, path) and path.resolve().parent == root.resolve()
+
+
+def _photo_roots() -> Iterator[tuple[str, Path]]:
+    """Yield each folder whose subfolders are listed, after the prefix of their names."""
+    yield "", Path(folder_paths.get_input_directory())
+    for path in folder_paths.get_folder_paths("datasets"):
+        yield "datasets/", Path(path)
+
+
+def _is_inside(root: Path, path: Path) -> bool:
+    """Return whether the path, symbolic links followed, is a true descendant of the root."""
+    try:
+        path, root = path.resolve(), root.resolve()
+    except (OSError, ValueError):  # a link to itself, a zero byte
+        return False
+    return path != root and path.is_relative_to(root)

@@ -1,0 +1,27 @@
+"""Progress of a node in ComfyUI, and the user's wish to cancel it."""
+
+import comfy.model_management
+import comfy.utils
+from server import PromptServer
+
+
+def check_interrupted() -> None:
+    """Raise ComfyUI's own exception, a BaseException, when the user cancelled."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+class NodeProgress:
+    """The progress bar of a node, and the text below it."""
+
+    def __init__(self, node_id: str):
+        self._node_id = node_id
+        self._bar = comfy.utils.ProgressBar(1, node_id=node_id)
+
+    def bar(self, done: int, total: int) -> None:
+        """Show that `done` of `total` units of work are done. Raises like `check_interrupted`: ComfyUI checks that here too."""
+        self._bar.update_absolute(done, max(total, 1))
+
+    def text(self, text: str) -> None:
+        """Show the text to whoever queued the graph, in place of the one before."""
+        server = PromptServer.instance
+        server.send_progress_text(text, self._node_id, server.client_id)

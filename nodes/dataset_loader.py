@@ -1,0 +1,154 @@
+"""The node that reads a folder of photos."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from comfy_api.latest import io
+
+from ..trainer.dataset.crop import CROPS
+from ..trainer.dataset.folder import MAX_JITTER, MAX_PREVIEWS, MAX_VARIANTS, fingerprint, read_folder
+from ..trainer.dataset.photos import MAX_RESOLUTION, MIN_RESOLUTION, RESOLUTION_STEP
+from ..trainer.dataset.photos import Dataset as PhotoDataset
+from ..trainer.run.messages import Message, UserError, message
+from .comfy.folders import photo_folder, photo_folders, write_pictures
+from .comfy.progress import NodeProgress
+from .page.language import in_all_languages, joined, translated_errors
+from .widgets import CATEGORY, Dataset, validation
+
+WIRED = "(pictures wired to images)"
+
+
+class DatasetLoader(io.ComfyNode):
+    """Reads a folder of photos, or pictures made in the graph, as a dataset."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Return the node's sockets and widgets."""
+        return io.Schema(
+            node_id="DatasetLoader",
+            display_name="Load Photos of a Subject",
+            category=CATEGORY,
+            description="Reads a folder of photos of one subject, with their captions, and shows what training will see.",
+            search_aliases=["dataset", "dreambooth", "training images", "folder"],
+            is_input_list=True,  # a list of pictures is one dataset
+            inputs=[*photo_inputs(), *augmentation_inputs()],
+            outputs=[
+                Dataset.Output("dataset", display_name="dataset", tooltip="The photos and captions."),
+                io.Image.Output(
+                    "images",
+                    display_name="IMAGE",
+                    is_output_list=True,
+                    tooltip="The prepared photos exactly as training sees them, with every variant and mirror image: the "
+                    f"first {MAX_PREVIEWS} of them.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, folder: list | str | None = None) -> bool | str:
+        """Check the folder before the graph is queued."""
+        (folder,) = folder if isinstance(folder, list) else (folder,)
+        return True if folder == WIRED else validation(photo_folder, folder)
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: list, **_) -> str | float:
+        """Return what changes with the files of the folder."""
+        if folder[0] is None:  # it comes by a link, and ComfyUI does not tell what it will be
+            return float("nan")
+        return "" if folder[0] == WIRED else fingerprint(photo_folder(folder[0]))
+
+    @classmethod
+    @translated_errors
+    def execute(cls, folder: list, images: list | None = None, **widgets: list) -> io.NodeOutput:
+        """Read and prepare the photos; each input comes as a list."""
+        pictures = [picture for batch in images or [] for picture in batch]
+        if (folder[0] == WIRED) != bool(pictures):
+            raise UserError("Choose the folder '{wired}' and wire pictures to images, or neither of the two.", wired=WIRED)
+        source = write_pictures(pictures) if pictures else photo_folder(folder[0])
+        progress = NodeProgress(cls.hidden.unique_id)
+        values = {name: value for name, (value, *_) in widgets.items()}
+        dataset, previews = read_folder(source, on_photo=progress.bar, **values)
+        prepared = [torch.from_numpy(np.asarray(view, dtype=np.float32) / 255.0)[None] for view in previews]  # (1, H, W, 3)
+        lines = [verdict(dataset), *dataset.warnings]
+        return io.NodeOutput(dataset, prepared, ui={"text": (joined(lines),), "told": (in_all_languages(lines),)})
+
+
+def photo_inputs() -> list[io.Input]:
+    """Return the widgets that choose the photos, and how they are cropped."""
+    return [
+        io.Combo.Input(
+            "folder",
+            options=[*photo_folders(), WIRED],
+            tooltip="A subfolder of ComfyUI's input or datasets folder with jpg, png, webp or bmp photos. "
+            "A caption is read from <name>.txt beside the photo, or from metadata.jsonl (file_name, text, repeats).",
+        ),
+        io.Int.Input(
+            "resolution",
+            default=512,
+            min=MIN_RESOLUTION,
+            max=MAX_RESOLUTION,
+            step=RESOLUTION_STEP,
+            tooltip="Side of the square that training sees, in pixels. SD v1.5 was made for 512.",
+        ),
+        io.Combo.Input(
+            "crop",
+            options=list(CROPS),
+            default="center",
+            tooltip="center, top: the shorter side fills the square and the rest is cut off; top keeps the upper edge (heads). "
+            "pad: the whole photo on white. bucket: each photo keeps its shape, on a grid of 64 pixels.",
+        ),
+        io.Image.Input(
+            "images",
+            optional=True,
+            tooltip=f"Pictures made in the graph, used instead of a folder when folder is '{WIRED}'; class images, for "
+            "example.",
+        ),
+    ]
+
+
+def augmentation_inputs() -> list[io.Input]:
+    """Return the widgets that make more of few photos."""
+    return [
+        io.Boolean.Input(
+            "flip",
+            optional=True,
+            default=False,
+            advanced=True,
+            tooltip="Also train on the mirror images. Not for subjects with letters on them, or whose left and right differ.",
+        ),
+        jitter_input(
+            "view_jitter",
+            "Also train on variants that are cropped and tilted a little, as if the camera had moved: by up to this share of the "
+            "side. 0: none; 0.1 is mild.",
+        ),
+        jitter_input("color_jitter", "Also train on variants with other saturation and tint. 0: none; 0.1 is mild."),
+        jitter_input("light_jitter", "Also train on variants with other brightness and contrast. 0: none; 0.1 is mild."),
+        io.Int.Input(
+            "variants",
+            optional=True,
+            default=4,
+            min=1,
+            max=MAX_VARIANTS,
+            advanced=True,
+            tooltip="Number of versions of each photo that the three jitters make, counting the photo itself.",
+        ),
+    ]
+
+
+def jitter_input(name: str, tooltip: str) -> io.Input:
+    """Return the widget of the strength of an augmentation."""
+    bounds: dict[str, Any] = {"default": 0.0, "min": 0.0, "max": MAX_JITTER, "step": 0.05, "round": 1e-6}
+    return io.Float.Input(name, optional=True, advanced=True, tooltip=tooltip, **bounds)
+
+
+def verdict(dataset: PhotoDataset) -> Message:
+    """Return how many photos and captions a dataset has."""
+    count, captioned = len(dataset.photos), sum(bool(photo.caption) for photo in dataset.photos)
+    return message(
+        "{photos}, {captions}, ready",
+        photos=message("1 photo") if count == 1 else message("{count} photos", count=count),
+        captions=message("1 caption") if captioned == 1 else message("{count} captions", count=captioned),
+    )

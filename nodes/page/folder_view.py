@@ -1,0 +1,58 @@
+"""A folder of photos as the page shows it: what is suspicious about each photo, and its thumbnail. Plain data, no torch."""
+
+import io
+from pathlib import Path
+
+from ...trainer.dataset.caption_files import read_captions
+from ...trainer.dataset.crop import is_small, prepare
+from ...trainer.dataset.folder import photo_names
+from ...trainer.dataset.photo_checks import BLURRY, PhotoCheck, check_photo
+from ...trainer.dataset.photos import decode_photo
+from ...trainer.run.messages import Catalog, Message, message
+
+MAX_PHOTOS = 200
+"""So many photos of a folder are shown."""
+THUMBNAIL_SIDE = 224
+"""Longer side of a thumbnail in pixels."""
+
+
+def photo_list(folder: Path, resolution: int, crop: str, catalog: Catalog) -> dict:
+    """Return {"total", "photos": [{"name", "caption", "notes": [sentence]}]}: the first MAX_PHOTOS of the folder.
+
+    The notes say what is suspicious about a photo, in the catalog's language.
+    """
+    names = photo_names(folder)
+    captions = read_captions(folder, names[:MAX_PHOTOS])
+    checks = {name: check_photo(folder / name) for name in names[:MAX_PHOTOS]}
+    copies: dict[str, list[str]] = {}
+    for name, check in checks.items():
+        copies.setdefault(check.sha256, []).append(name)
+    photos = []
+    for name, check in checks.items():
+        others = [other for other in copies[check.sha256] if other != name]
+        caption = captions[name].text
+        notes = _notes(check, others, caption, is_small(check.width, check.height, resolution, crop))
+        photos.append({"name": name, "caption": caption, "notes": [note.text(catalog) for note in notes]})
+    return {"total": len(names), "photos": photos}
+
+
+def _notes(check: PhotoCheck, copies: list[str], caption: str, small: bool) -> list[Message]:
+    """Return what is suspicious about a photo; `copies` are the names of photos with the same bytes."""
+    if check.problem:
+        return [message("cannot be read: {reason}", reason=check.problem)]
+    notes = (
+        message("the same photo as {name}", name=copies[0]) if copies else None,
+        message("small: {width}x{height}", width=check.width, height=check.height) if small else None,
+        message("blurry") if check.blurriness > BLURRY else None,
+        None if caption else message("no caption"),
+    )
+    return [note for note in notes if note]
+
+
+def thumbnail(path: Path, resolution: int, crop: str) -> bytes:
+    """Return a JPEG of the photo as training sees it, scaled down. Raises UserError when it cannot be read."""
+    image = prepare(decode_photo(path.read_bytes()), resolution, crop)
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=85)
+    return stream.getvalue()

@@ -1,0 +1,150 @@
+"""The routes of the page: the state of runs, the photos of a folder, a caption to write, the page's language.
+
+Every name that comes in is looked up where the nodes look it up, with the same checks.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from server import PromptServer
+
+from ...trainer.dataset.caption_files import ConflictError, write_caption
+from ...trainer.dataset.folder import photo_names
+from ...trainer.dataset.photos import check_framing
+from ...trainer.run.messages import Message, MessageError, UserError, message
+from ...trainer.run.run_dir import RunDir
+from ..comfy.folders import is_child, photo_folder, runs_root
+from . import folder_view, live_runs, run_card
+from .language import catalog, language_of, remember_language
+
+ROOT = "/subject_trainer"
+POOL = ThreadPoolExecutor(2, "subject-trainer-page")
+"""Where files are read and photos decoded, two at a time: in the server's own loop and threads it would hold up ComfyUI."""
+BAD_REQUEST = (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError)
+"""What wrong requests and damaged files raise."""
+
+
+def add_routes() -> None:
+    """Add the routes to ComfyUI's server."""
+    routes = PromptServer.instance.routes
+    routes.get(ROOT + "/live")(get_live_runs)
+    routes.get(ROOT + "/runs/{run}")(get_run)
+    routes.post(ROOT + "/runs/{run}/finish")(finish_run)
+    routes.get(ROOT + "/photos")(get_photos)
+    routes.get(ROOT + "/photo")(get_thumbnail)
+    routes.post(ROOT + "/caption")(save_caption)
+    routes.post(ROOT + "/language")(save_language)
+
+
+async def get_live_runs(request: web.Request) -> web.Response:
+    """Answer with the progress of all runs that are training."""
+    return web.json_response({"runs": live_runs.all_states(language_of(request))})
+
+
+async def get_run(request: web.Request) -> web.Response:
+    """Answer with the card of a run, and its progress while it trains."""
+    run, language = request.match_info["run"], language_of(request)
+    return await _answer(request, lambda: {**run_card.card(_run_dir(run)), "live": live_runs.state_of(run, language)})
+
+
+async def finish_run(request: web.Request) -> web.Response:
+    """Ask the worker of a run for the result of the steps done so far."""
+    if not live_runs.finish(request.match_info["run"]):
+        return _refuse(request, 409, message("This run does not train now."))
+    return web.json_response({})
+
+
+async def get_photos(request: web.Request) -> web.Response:
+    """Answer with the photos of a folder, and what is suspicious about each."""
+
+    def work() -> dict:
+        folder = photo_folder(request.query.get("folder", ""))
+        return folder_view.photo_list(folder, *_framing(request.query), catalog(language_of(request)))
+
+    return await _answer(request, work)
+
+
+async def get_thumbnail(request: web.Request) -> web.Response:
+    """Answer with a small picture of a photo as training sees it."""
+
+    def work() -> bytes:
+        path = _photo(request.query.get("folder", ""), request.query.get("name", ""))
+        return folder_view.thumbnail(path, *_framing(request.query))
+
+    try:
+        return web.Response(body=await _in_pool(work), content_type="image/jpeg")
+    except BAD_REQUEST as error:
+        return _refuse(request, 400, _reason(error))
+
+
+async def save_caption(request: web.Request) -> web.Response:
+    """Write the caption of a photo; refuse with status 409 when it is no longer what the page knows."""
+    try:
+        given = await request.json()
+        folder, name, text, was = (str(given[key]) for key in ("folder", "name", "text", "was"))
+    except BAD_REQUEST as error:
+        return _refuse(request, 400, message("The request is wrong: {reason}", reason=str(error)))
+
+    def work() -> dict:
+        path = _photo(folder, name)
+        write_caption(path.parent, name, text, was)
+        return {}
+
+    return await _answer(request, work)
+
+
+async def save_language(request: web.Request) -> web.Response:
+    """Remember the language of a page."""
+    remember_language(request.query.get("client", ""), language_of(request))
+    return web.json_response({})
+
+
+def _run_dir(run_id: str) -> RunDir:
+    """Return the directory of a run. Raises UserError when there is none."""
+    run_dir = RunDir(runs_root() / run_id)
+    if not is_child(runs_root(), run_dir.path) or not run_dir.run_json.is_file():
+        raise UserError("There is no run {run!r}.", run=run_id)
+    return run_dir
+
+
+def _photo(folder: str, name: str) -> Path:
+    """Return the path of a photo. Raises UserError when there is none."""
+    path = photo_folder(folder)
+    if name not in photo_names(path):
+        raise UserError("There is no photo {name!r} in {folder!r}.", name=name, folder=folder)
+    return path / name
+
+
+def _framing(query) -> tuple[int, str]:
+    """Return the resolution and crop that a query asks for. Raises ValueError where training could not use them."""
+    resolution, crop = int(query.get("resolution", 512)), query.get("crop", "center")
+    check_framing(resolution, crop)
+    return resolution, crop
+
+
+def _in_pool(work: Callable[[], Any]) -> asyncio.Future:
+    return asyncio.get_running_loop().run_in_executor(POOL, work)
+
+
+async def _answer(request: web.Request, work: Callable[[], dict]) -> web.Response:
+    """Answer with the result of the work as JSON, or with why it failed."""
+    try:
+        return web.json_response(await _in_pool(work))
+    except ConflictError as conflict:
+        return _refuse(request, 409, conflict.message, caption=conflict.caption)
+    except BAD_REQUEST as error:
+        return _refuse(request, 400, _reason(error))
+
+
+def _refuse(request: web.Request, status: int, reason: Message | str, **more) -> web.Response:
+    """Answer with a reason, a message in the request's language."""
+    text = reason.text(catalog(language_of(request))) if isinstance(reason, Message) else reason
+    return web.json_response({"error": text, **more}, status=status)
+
+
+def _reason(error: Exception) -> Message | str:
+    return error.message if isinstance(error, MessageError) else str(error)

@@ -1,0 +1,125 @@
+"""A run as the page shows it: its curves, its sample pictures, a few facts. Always of bounded size. Plain data, no torch."""
+
+import itertools
+import threading
+import time
+from functools import lru_cache
+from pathlib import Path
+
+from ...trainer.run.files import read_json
+from ...trainer.run.metrics_file import metrics_entry
+from ...trainer.run.run_dir import Run, RunDir
+
+MAX_POINTS = 400
+"""Points that a curve has at most: more than a node is wide."""
+MAX_SAMPLES = 48
+"""So many of the newest sample pictures are shown."""
+CACHED_RUNS = 16
+"""So many runs have their curves kept in memory."""
+SMOOTHING = 0.1
+"""Weight of a new point in the smoothed curve."""
+
+
+def card(run_dir: RunDir) -> dict:
+    """Return what the page shows of a run. Raises ValueError or OSError when it is not a run of this format."""
+    run = run_dir.load_run()
+    result = read_json(run_dir.result_json) if run_dir.finished else {}
+    return {
+        "run": run_dir.path.name,
+        "facts": facts(run, run_dir, result),
+        "steps": run.settings.training.steps,
+        "prompts": list(run.settings.samples.sample_prompts),
+        "samples": samples(run_dir),
+        "grid": run_dir.grid.name if run_dir.grid.is_file() else "",
+        **curves_of(run_dir.metrics).points(),
+    }
+
+
+def facts(run: Run, run_dir: RunDir, result: dict) -> dict:
+    """Return the run's token, class, base and so on; `result` is its result.json, empty while it is unfinished."""
+    settings = run.settings
+    when = (run_dir.result_json if result else run_dir.run_json).stat().st_mtime
+    return {
+        "token": settings.token,
+        "class": settings.class_word,
+        "trigger": settings.trigger(settings.token),
+        "base": run.base_checkpoint,
+        "photos": len(run.dataset.photos),
+        "finished": bool(result),
+        "exported_step": (result.get("exported") or {}).get("step"),
+        "date": time.strftime("%Y-%m-%d %H:%M", time.localtime(when)),
+    }
+
+
+def samples(run_dir: RunDir) -> list[dict]:
+    """Return the newest sample pictures, oldest first: {"step", "prompt", "file"}."""
+    listed = []
+    for path in run_dir.samples.glob("step-*-*.png"):
+        parts = path.stem.split("-")
+        if len(parts) == 3 and parts[1].isdecimal() and parts[2].isdecimal():
+            listed.append({"step": int(parts[1]), "prompt": int(parts[2]), "file": path.name})
+    return sorted(listed, key=lambda sample: (sample["step"], sample["prompt"]))[-MAX_SAMPLES:]
+
+
+class Curves:
+    """The curves of a metrics.jsonl. What was read of the file is kept, so that only what is new must be read."""
+
+    def __init__(self, path: Path):
+        self._path, self._lock = path, threading.Lock()
+        self._forget(None)
+
+    def points(self) -> dict:
+        """Return {"loss": {"step", "mean", "smooth"}, "measured": {"step", "held_out", ...}}: at most MAX_POINTS numbers each."""
+        with self._lock:
+            self._read_new_lines()
+            return {"loss": self._loss(), "measured": self._measured()}
+
+    def _loss(self) -> dict[str, list[int | float]]:
+        """Return the mean loss of about equal parts of the run, the last step of each part, and the smoothed means."""
+        count = len(self._losses)
+        edges = [count * i // MAX_POINTS for i in range(MAX_POINTS + 1)] if count > MAX_POINTS else list(range(count + 1))
+        parts = list(itertools.pairwise(edges))
+        means = [sum(self._losses[a:b]) / (b - a) for a, b in parts]
+        smooth: list[float] = []
+        for mean in means:
+            smooth.append(mean if not smooth else smooth[-1] + SMOOTHING * (mean - smooth[-1]))
+        return {"step": [self._steps[b - 1] for _, b in parts], "mean": means, "smooth": smooth}
+
+    def _measured(self) -> dict[str, list[int | float | None]]:
+        """Return evenly spaced measurements by name, always with the newest; None where one lacks a value."""
+        stride = -(-len(self._measurements) // MAX_POINTS) or 1
+        rows = self._measurements[::-1][::stride][::-1]
+        names = sorted({name for row in rows for name in row})
+        return {name: [row.get(name) for row in rows] for name in names}
+
+    def _forget(self, file_id: int | None) -> None:
+        self._file_id, self._offset, self._rest = file_id, 0, b""
+        self._steps: list[int | float] = []
+        self._losses: list[float] = []
+        self._measurements: list[dict] = []
+
+    def _read_new_lines(self) -> None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            self._forget(None)
+            return
+        if status.st_ino != self._file_id or status.st_size < self._offset:  # a run that goes on writes it anew
+            self._forget(status.st_ino)
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for entry in filter(None, map(metrics_entry, lines)):
+            if "loss" in entry:
+                self._losses.append(entry["loss"])
+                self._steps.append(entry["step"])
+            else:
+                self._measurements.append(entry)
+
+
+@lru_cache(maxsize=CACHED_RUNS)
+def curves_of(path: Path) -> Curves:
+    """Return the curves of a file, with what was read of it before."""
+    return Curves(path)

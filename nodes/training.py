@@ -1,0 +1,163 @@
+"""What both training nodes do once the run is known: find its result, or have a worker train it."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..trainer.run.files import partial_file, write_json
+from ..trainer.run.locks import held
+from ..trainer.run.messages import Message, UserError, message
+from ..trainer.run.resources import describe, estimate, refusal
+from ..trainer.run.run_dir import Run, RunDir, shorter_run
+from ..trainer.run.summary import summary
+from .comfy import device
+from .comfy.base_model import Base
+from .comfy.embeddings import Embedding
+from .comfy.folders import check_writable, free_disk, runs_root
+from .comfy.progress import check_interrupted
+from .comfy.results import Exported, exported, output_picture
+from .page.language import in_all_languages, joined
+from .page.live_runs import GraphNode, LiveRun, live_run
+from .worker_process import WorkerError, run_worker
+
+log = logging.getLogger("subject_trainer")
+
+TRAINING_SHARE = 0.4
+"""Share of a bare matrix product's speed that a training step is assumed to reach, for the estimate of the time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRequest:
+    """A run that a node wants the result of."""
+
+    run: Run
+    base: Base
+    node: GraphNode
+    """The node, whose progress the page shows."""
+    embedding: Embedding | None = None
+    """The vectors that the token starts from."""
+    notes: Sequence[Message] = ()
+    """What the user should know before, while and after it trains."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The result of a run as the training nodes return it."""
+
+    exported: Exported
+    loss: dict
+    """LOSS_MAP: {"loss": [one a step]}."""
+    ui: dict
+    """What the node shows: a text, and the grid of sample pictures where there is one."""
+
+
+def train(request: TrainingRequest) -> Finished:
+    """Return the run's result: at once when it is finished, else after training from its newest state.
+
+    Raises UserError when device, disk or folders cannot take the run, WorkerError when training fails, and ComfyUI's exception
+    on cancel.
+    """
+    run_dir = RunDir(runs_root() / request.run.id)
+    result = exported(run_dir) or _train(request, run_dir)
+    lines = [*request.notes, *summary(run_dir), result.file.name]
+    log.info("%s: %s", request.run.id, ", ".join(map(str, lines)))
+    ui = {"text": (joined(lines),), "told": (in_all_languages(lines),), "run": (request.run.id,)}
+    if run_dir.grid.is_file():
+        ui["grid"] = [output_picture(run_dir.grid)]
+    return Finished(result, {"loss": run_dir.losses()}, ui)
+
+
+def _train(request: TrainingRequest, run_dir: RunDir) -> Exported:
+    """Train the run, unless another ComfyUI does so meanwhile."""
+    run = request.run
+    for note in request.notes:
+        log.warning("%s: %s", run.id, note)
+    resources = check_resources(run, run_dir, request.base)
+    with live_run(run.id, request.node, request.notes) as progress:
+
+        def on_wait() -> None:
+            progress.show(message("Another ComfyUI trains this run: waiting"))
+
+        with held(run_dir.graph_lock, on_wait, check_interrupted):
+            result = exported(run_dir)
+            if result is None:
+                _prepare(request, run_dir, progress, resources)
+                result = _run_worker(request, run_dir, progress)
+        progress.show(message("Finished"))
+    return result
+
+
+def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
+    """Return what the run will need. Raises UserError when a folder, the disk or the device cannot give it."""
+    for folder in {run_dir.path.parent, *(Path(path).parent for path in (run.export_path, run.embedding_path) if path)}:
+        check_writable(folder)
+    resources = estimate(run, base.unet_weights(), base.size())
+    written = sum(path.stat().st_size for path in (run_dir.base, run_dir.checkpoint) if path.is_file())
+    reason = refusal(resources, run, device.total_memory(), free_disk() + written)
+    if reason:
+        raise UserError(reason.template, **reason.values)
+    training = run.settings.training
+    seconds = resources.flop / training.devices / (device.matmul_speed(training.precision) * TRAINING_SHARE)
+    text = describe(resources, seconds)
+    log.info("%s: %s", run.id, text)
+    return text
+
+
+def _prepare(request: TrainingRequest, run_dir: RunDir, progress: LiveRun, resources: Message) -> None:
+    """Write what the worker reads: run.json, the base, the vectors to start from, and the state of a shorter run."""
+    # In this order: a worker that outlived its ComfyUI may be finishing the run right now.
+    if run_dir.finished and exported(run_dir) is None:
+        run_dir.result_json.unlink()  # its exported file was deleted
+    write_json(run_dir.run_json, request.run.to_json())  # first of all: a page that learns of the run asks for it
+    progress.show(resources)
+    if request.embedding and not run_dir.embedding.is_file():
+        request.embedding.save(run_dir.embedding)
+    if not run_dir.checkpoint.is_file():
+        progress.show(lengthen(request.run, run_dir))
+    if not run_dir.base.is_file():
+        progress.show(message("Saving the base model"))
+        request.base.save(run_dir.base)
+    device.free()
+
+
+def lengthen(run: Run, run_dir: RunDir) -> Message:
+    """Begin with the state of the same run with fewer steps, where that equals having asked for all steps at once.
+
+    Returns what was done, for the user.
+    """
+    shorter = shorter_run(run, run_dir.path.parent)
+    if shorter is None:
+        return message("Beginning")
+    if run.settings.optimizer.lr_scheduler != "constant" or run.settings.validation.early_stopping != "off":
+        text = message(
+            "Beginning anew: {run} cannot be made longer, because its lr_scheduler or early_stopping depends on the number of "
+            "steps",
+            run=shorter.path.name,
+        )
+    else:
+        # In this order: metrics may be newer than the state, should the shorter run be training now, but not older.
+        for source, target in ((shorter.checkpoint, run_dir.checkpoint), (shorter.metrics, run_dir.metrics)):
+            with partial_file(target) as partial:
+                shutil.copyfile(source, partial)
+        text = message("Going on from the state of {run}", run=shorter.path.name)
+    log.info("%s: %s", run.id, text)
+    return text
+
+
+def _run_worker(request: TrainingRequest, run_dir: RunDir, progress: LiveRun) -> Exported:
+    """Let the worker train the run to its end, and return what it has exported."""
+    try:
+        run_worker(request.run, run_dir, progress)
+    finally:
+        if not run_dir.checkpoint.is_file():  # nothing to go on from: then the base can as well be saved again
+            run_dir.base.unlink(missing_ok=True)
+    result = exported(run_dir)
+    if result is None:
+        raise WorkerError(
+            "The exported file of {run} has disappeared. Queue the graph once more; details are in {log}.",
+            run=request.run.id,
+            log=str(run_dir.log),
+        )
+    return result

@@ -1,0 +1,192 @@
+"""Start the worker process of a run, show its progress, and stop it."""
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..trainer.run.events import FINISH, PHASES, TRAINING, Failed, Phase, Progress, Saved, Warned, decode
+from ..trainer.run.messages import Message, MessageError, message
+from ..trainer.run.resources import duration, remedies
+from ..trainer.run.run_dir import Run, RunDir
+from .comfy import device
+from .comfy.progress import check_interrupted
+from .page.live_runs import LiveRun
+
+log = logging.getLogger("subject_trainer")
+
+WORKER = Path(__file__).parent.parent / "trainer" / "__main__.py"
+POLL_SECONDS = 0.1
+STOP_SECONDS = 300
+"""How long a worker that was asked to stop may take to save its state."""
+DRAIN_SECONDS = 1
+"""How long to wait for a worker's last events: where several devices train, one of their processes may hold the pipe open."""
+LOG_SECONDS = 10
+"""How often progress is logged at most."""
+
+
+class WorkerError(MessageError, RuntimeError):
+    """The worker failed; the message says why."""
+
+
+def run_worker(run: Run, run_dir: RunDir, live_run: LiveRun) -> None:
+    """Let a worker train the run to its end, and show its progress.
+
+    Raises WorkerError when it fails, and ComfyUI's exception on cancel, once the worker has saved its state and ended.
+    """
+    command = worker_command(run_dir, device.name(), run.settings.training.devices)
+    with run_dir.log.open("ab") as log_file, _start(command, log_file) as process:
+        worker = Worker(process, run.id, live_run)
+        try:
+            worker.relay()
+        except BaseException:
+            worker.stop()
+            raise
+    if worker.failure:
+        raise WorkerError(worker.failure.template, **worker.failure.values)
+    if process.returncode:
+        raise _unexpected_end(process.returncode, run, run_dir)
+
+
+def worker_command(run_dir: RunDir, device_name: str, devices: int) -> list[str]:
+    """Return the worker's command line.
+
+    Several devices have a process each, started by the launcher that accelerate uses too; each takes the device of its number.
+    """
+    launcher = []
+    if devices > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(devices)]
+        device_name = device_name.split(":")[0]
+    return [sys.executable, *launcher, str(WORKER), str(run_dir.path), "--device", device_name, "--attached"]
+
+
+def _start(command: list[str], log_file: BinaryIO) -> subprocess.Popen[str]:
+    # Away from ComfyUI's terminal: that it is closed, or gets Ctrl-C, must reach the worker as the end of its stdin,
+    # after which it saves its state, and not as a signal.
+    group: dict[str, Any] = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {"start_new_session": True}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log_file, encoding="utf-8", errors="replace", **group)
+
+
+class Worker:
+    """A worker process that is running, and what it has reported."""
+
+    def __init__(self, process: subprocess.Popen[str], run_id: str, live_run: LiveRun):
+        self.failure: Message | None = None
+        """Why it failed, once it has said so."""
+        self._process, self._run_id, self._live_run = process, run_id, live_run
+        assert process.stdin is not None and process.stdout is not None  # both are pipes
+        self._stdin, self._stdout = process.stdin, process.stdout
+        self._phase = ""
+        self._logged_at = 0.0
+        self._lines: queue.Queue[str | None] = queue.Queue()  # of its stdout; None is the end
+        threading.Thread(target=self._read_lines, daemon=True).start()
+
+    def relay(self) -> None:
+        """Show the worker's progress until its output ends. Raises ComfyUI's exception on cancel."""
+        while True:
+            check_interrupted()
+            try:
+                line = self._lines.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                continue
+            if line is None:
+                return
+            event = decode(line)
+            if event is None:
+                log.warning("%s: %s", self._run_id, line.rstrip()[:500])
+            elif isinstance(event, Failed):
+                self.failure = event.message
+            elif isinstance(event, Warned):
+                log.warning("%s: %s", self._run_id, event.message)
+            elif isinstance(event, Phase | Progress) and event.phase in PHASES:
+                self._show(event)
+
+    def stop(self) -> None:
+        """Ask the worker to save its state and end; kill it when it does not, or at once while there is no new state to save.
+
+        Files are written whole or not at all, so that killing it can cost no more than that. What it exports on the way is named.
+        """
+        saves = self._phase == TRAINING
+        self._live_run.show(message("Stopping: saving the state") if saves else message("Stopping"))
+        with contextlib.suppress(OSError):  # it has ended already
+            self._stdin.close()
+        try:
+            self._process.wait(STOP_SECONDS if saves else POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            if sys.platform == "win32":
+                self._process.kill()
+            else:
+                os.killpg(self._process.pid, signal.SIGKILL)  # with the processes of all devices
+        self._live_run.show(message("Stopped. Queue the graph again to go on."), *self._last_exports())
+
+    def finish(self) -> None:
+        """Ask the worker for the result of the steps done so far. The page may call this while it trains."""
+        with contextlib.suppress(OSError, ValueError):  # it has ended already
+            self._stdin.write(FINISH + "\n")
+            self._stdin.flush()
+
+    def _read_lines(self) -> None:
+        for line in self._stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _show(self, event: Phase | Progress) -> None:
+        self._phase = event.phase
+        self._live_run.finish = self.finish if event.phase == TRAINING else None
+        if isinstance(event, Progress) and event.memory is not None:
+            self._live_run.memory = event.memory
+        text = progress_message(event)
+        if isinstance(event, Phase) or time.monotonic() - self._logged_at > LOG_SECONDS:
+            log.info("%s: %s", self._run_id, text)
+            self._logged_at = time.monotonic()
+        self._live_run.show(text)
+        self._live_run.show_bar(event.done if isinstance(event, Progress) else 0, event.total)
+
+    def _last_exports(self) -> list[Message]:
+        """Return which files a worker that was stopped has exported, by the events that are left."""
+        events = []
+        with contextlib.suppress(queue.Empty):
+            events = [decode(line) for line in iter(lambda: self._lines.get(timeout=DRAIN_SECONDS), None)]
+        return [message("Exported: {file}", file=event.file) for event in events if isinstance(event, Saved)]
+
+
+def progress_message(event: Phase | Progress) -> Message:
+    """Return an event as the user reads it: "Training: step 120 of 800, loss 0.1234 · 3 min left"."""
+    phase = PHASES[event.phase]
+    if isinstance(event, Phase):
+        return phase
+    counts = {"phase": phase, "done": event.done, "total": event.total}
+    if event.loss is None:
+        text = message("{phase}: {done} of {total}", **counts)
+    else:
+        text = message("{phase}: step {done} of {total}, loss {loss:.4f}", loss=event.loss, **counts)
+    if event.seconds_left is None:
+        return text
+    return message("{progress} · {duration} left", progress=text, duration=duration(event.seconds_left))
+
+
+def _unexpected_end(code: int, run: Run, run_dir: RunDir) -> WorkerError:
+    """Return the error for a worker that ended without a word: below 0 by a signal, from 0xC0000000 on by a status of Windows."""
+    if 0 <= code < 0xC0000000:
+        return WorkerError(
+            "The training process ended unexpectedly (exit code {code}). Queue the graph again to go on from the last saved "
+            "state; details are in {log}.",
+            code=code,
+            log=str(run_dir.log),
+        )
+    killed = message("it was killed, most often for want of memory")
+    return WorkerError(
+        "The training process ended unexpectedly ({reason}). Queue the graph again to go on from the last saved state; if it "
+        "ends so again, make the run need less memory with: {remedies}. Details are in {log}.",
+        reason=killed if code == -9 else message("it crashed with code {code}", code=code),
+        remedies=remedies(run),
+        log=str(run_dir.log),
+    )

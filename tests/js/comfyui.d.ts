@@ -1,0 +1,75 @@
+// What js/ uses of ComfyUI's page (frontend 1.47) and of LiteGraph, which it draws the graph with.
+
+declare namespace Comfy {
+  interface Widget {
+    name: string
+    value: any
+    label?: string
+    hidden?: boolean
+    serialize?: boolean
+    options?: { advanced?: boolean }
+  }
+
+  interface Node {
+    comfyClass: string
+    size: [number, number]
+    properties: Record<string, any>
+    showAdvanced?: boolean
+    widgets?: Widget[]
+    inputs?: { name: string; link: number | null }[]
+    graph?: Graph | null
+    subgraph?: Graph
+    addWidget(type: string, name: string, value: unknown, callback: () => void, options: object): Widget
+    addDOMWidget(name: string, type: string, element: HTMLElement, options: object): Widget
+    computeSize(): [number, number]
+    setSize(size: [number, number]): void
+    setDirtyCanvas(foreground: boolean, background?: boolean): void
+    getSlotFromWidget(widget: Widget): { link: number | null } | undefined
+  }
+
+  interface Graph {
+    id: string
+    nodes: Node[]
+    getNodeById(id: number): Node | null | undefined
+    beforeChange(): void
+    afterChange(): void
+  }
+
+  interface Extension {
+    name: string
+    settings?: object[]
+    setup?(): void
+    nodeCreated?(node: Node): void
+    beforeRegisterNodeDef?(nodeType: { prototype: object }, nodeData: { name: string }): void
+    afterConfigureGraph?(): void
+  }
+
+  interface App {
+    /** The graph that is open; undefined until the page has one. */
+    graph?: Graph
+    /** Undefined until the page has set it up. */
+    extensionManager?: { setting?: { get(id: string): any } }
+    registerExtension(extension: Extension): void
+  }
+
+  interface Api {
+    /** Undefined until the page has its connection. */
+    clientId?: string
+    fetchApi(route: string, options?: RequestInit): Promise<Response>
+    apiURL(route: string): string
+    addEventListener(type: string, listener: (event: CustomEvent) => void): void
+  }
+}
+
+interface Window {
+  /** `vueNodesMode`: nodes are drawn as elements of the page, not on the canvas. */
+  LiteGraph: { vueNodesMode?: boolean }
+}
+
+declare module "*/scripts/app.js" {
+  export const app: Comfy.App
+}
+
+declare module "*/scripts/api.js" {
+  export const api: Comfy.Api
+}

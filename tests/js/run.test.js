@@ -1,0 +1,96 @@
+import assert from "node:assert/strict"
+import { test } from "node:test"
+import { findNode, progressLine, runFacts, samplePictures } from "../../js/logic/run.js"
+
+/** In place of a translation, its key and what is filled in. */
+const translate = (key, values) => (values ? `${key} ${JSON.stringify(values)}` : key)
+
+test("each sample is called by its step and prompt, the grid comes last", () => {
+  const card = {
+    prompts: ["a toy", "a toy in the snow"],
+    samples: [
+      { step: 0, prompt: 1, file: "step-0-1.png" },
+      { step: 20, prompt: 0, file: "step-20-0.png" },
+    ],
+    grid: "grid.png",
+  }
+  assert.deepEqual(samplePictures(card, translate), [
+    { file: "step-0-1.png", title: 'sample {"step":0,"prompt":"a toy in the snow"}' },
+    { file: "step-20-0.png", title: 'sample {"step":20,"prompt":"a toy"}' },
+    { file: "grid.png", title: "grid" },
+  ])
+})
+
+test("a sample whose prompt is not known is called by the number of its prompt", () => {
+  const card = { prompts: [], samples: [{ step: 5, prompt: 3, file: "step-5-3.png" }], grid: "" }
+  assert.deepEqual(samplePictures(card, translate), [{ file: "step-5-3.png", title: 'sample {"step":5,"prompt":3}' }])
+})
+
+test("an empty prompt stays empty, and without samples there are no pictures", () => {
+  const samples = [{ step: 5, prompt: 0, file: "a.png" }]
+  assert.equal(samplePictures({ prompts: [""], samples, grid: "" }, translate)[0].title, 'sample {"step":5,"prompt":""}')
+  assert.deepEqual(samplePictures({ prompts: [], samples: [], grid: "" }, translate), [])
+})
+
+const FACTS = { trigger: "mysks toy", token: "mysks", class: "toy", base: "v1.safetensors", photos: 4, date: "2025-11-26 17:44" }
+
+test("the facts of a run, the step of the exported weights among them", () => {
+  assert.deepEqual(runFacts({ facts: { ...FACTS, finished: true, exported_step: 600 }, steps: 800 }), [
+    ["trigger", "mysks toy"],
+    ["token", "mysks"],
+    ["class_word", "toy"],
+    ["base", "v1.safetensors"],
+    ["steps", 600],
+    ["photos", 4],
+    ["date", "2025-11-26 17:44"],
+  ])
+})
+
+test("a run that exported nothing has the steps that it was given", () => {
+  for (const exported_step of [null, undefined]) {
+    assert.deepEqual(runFacts({ facts: { ...FACTS, exported_step }, steps: 800 })[4], ["steps", 800])
+  }
+})
+
+test("empty facts are left out, zero is none of them", () => {
+  const facts = { ...FACTS, class: "", photos: 0, exported_step: 0 }
+  const keys = runFacts({ facts, steps: 800 }).map(([key]) => key)
+  assert.deepEqual(keys, ["trigger", "token", "base", "steps", "photos", "date"])
+  assert.deepEqual(Object.fromEntries(runFacts({ facts, steps: 800 })).steps, 0)
+})
+
+test("the line of progress ends with the memory in decimal gigabytes", () => {
+  const text = "Training: step 1 of 2"
+  assert.equal(progressLine({ text, memory: 7_340_032_000 }, translate), `${text} · memory {"gb":"7.3"}`)
+  assert.equal(progressLine({ text, memory: 12_960_000_000 }, translate), `${text} · memory {"gb":"13.0"}`)
+  assert.equal(progressLine({ text, memory: 1 }, translate), `${text} · memory {"gb":"0.0"}`)
+})
+
+test("what is not known yet is left out of the line", () => {
+  assert.equal(progressLine({ text: "Preparing", memory: 0 }, translate), "Preparing")
+  assert.equal(progressLine({ text: "", memory: 2e9 }, translate), 'memory {"gb":"2.0"}')
+  assert.equal(progressLine({ text: "", memory: 0 }, translate), "")
+})
+
+/** A graph that has these nodes by their numbers. */
+const graphOf = (nodes) => ({ getNodeById: (id) => (Number.isInteger(id) ? (nodes[id] ?? null) : null) })
+
+test("a node is found by its id, in subgraphs too", () => {
+  const inner = { title: "inner" }
+  const middle = { title: "middle", subgraph: graphOf({ 5: inner }) }
+  const outer = { title: "outer", subgraph: graphOf({ 7: middle }) }
+  const graph = graphOf({ 5: { title: "another" }, 12: outer })
+  assert.equal(findNode(graph, "12"), outer)
+  assert.equal(findNode(graph, 12), outer)
+  assert.equal(findNode(graph, "12:7"), middle)
+  assert.equal(findNode(graph, "12:7:5"), inner)
+})
+
+test("no node is found where the graph, the node or the subgraph is missing", () => {
+  const graph = graphOf({ 12: { title: "plain" } })
+  assert.equal(findNode(undefined, "12"), undefined)
+  assert.equal(findNode(graph, "13"), undefined)
+  assert.equal(findNode(graph, "12:5"), undefined)
+  assert.equal(findNode(graph, "13:5"), undefined)
+  assert.equal(findNode(graph, ""), undefined)
+})

@@ -1,0 +1,143 @@
+"""The documentation against the code: what is made from it, what it names, and where its links lead."""
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from demo.settings_docs import NODES, WORDS, page_with_tables, pages, tables
+from trainer.run.events import KINDS, PHASES
+from trainer.run.run_dir import FORMAT, RunDir
+from trainer.run.settings import method_settings
+
+ROOT = Path(__file__).parent.parent.parent
+HELP = ROOT / "js" / "docs"
+DOCS = ROOT / "docs"
+MARKDOWN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+MARKDOWN += sorted(HELP.rglob("*.md"))
+LANGUAGES = {path.parent.name for path in (ROOT / "locales").glob("*/nodeDefs.json")}
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def links(path: Path) -> list[tuple[str, str]]:
+    """File and anchor of each relative link and picture of a page, either of them empty where there is none."""
+    targets = re.findall(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)", read(path))
+    return [(file, anchor) for file, anchor in targets if not file.startswith(("https:", "http:"))]
+
+
+def anchors(path: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", read(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(("path", "language", "node_ids"), list(pages()), ids=[name(path) for path, *_ in pages()])
+def test_the_tables_of_settings_are_what_the_code_says(path, language, node_ids):
+    text = read(path)
+    assert text == page_with_tables(text, language, node_ids), "run python -m demo.settings_docs"
+
+
+def test_there_is_a_page_with_tables_in_every_language():
+    wanted = {HELP / node_id / f"{language}.md" for node_id in NODES for language in LANGUAGES - {"en"}}
+    assert wanted <= {path for path, *_ in pages()}
+    assert WORDS.keys() == LANGUAGES
+
+
+def test_a_table_has_each_setting_with_its_default_and_bounds():
+    assert "| `steps` | 2000 | 1 to 200000 |" in tables("TextualInversionTrain", "en")
+    table = tables("DreamBoothTrain", "en")
+    assert all(f"\n| `{setting}` |" in table for setting in method_settings("dreambooth"))
+    for row in (
+        "| `learning_rate` | 2e-6 | 0 to 1 |",
+        "| `seed` | 0 | 0 to 2^64 - 1 |",
+        "| `precision` | auto | auto, bf16, fp16, fp32 |",
+        "| `keep_state` | off | on, off |",
+        "| `sample_prompts` | empty | up to 16 lines |",
+    ):
+        assert row in table
+    shown, advanced = table.split("### Advanced settings")
+    assert "`train`" in shown
+    assert "`ema_decay`" in advanced
+    assert r"\<run>-step-000120" in advanced  # otherwise the browser takes it for an element
+
+
+def test_a_page_without_a_place_for_its_table_is_an_error():
+    with pytest.raises(ValueError, match="<!-- settings: DreamBoothTrain -->"):
+        page_with_tables("# A page", "en", ["DreamBoothTrain"])
+
+
+def test_the_readme_can_be_read_in_one_go():
+    assert len(read(ROOT / "README.md").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("path", MARKDOWN, ids=name)
+def test_lines_are_short(path):
+    """Rows of tables cannot be broken."""
+    assert [line for line in read(path).splitlines() if len(line) > 130 and not line.startswith("|")] == []
+
+
+@pytest.mark.parametrize("path", MARKDOWN, ids=name)
+def test_links_lead_somewhere(path):
+    # ComfyUI's page looks the pictures of all help pages up from their own folder, whatever the language.
+    folder = HELP if HELP in path.parents else path.parent
+    for file, anchor in links(path):
+        target = folder / file if file else path
+        assert target.exists(), file
+        assert not anchor or anchor in anchors(target), (file, anchor)
+
+
+def test_every_page_can_be_found_from_the_readme():
+    linked = {(ROOT / file).resolve() for file, _ in links(ROOT / "README.md")}
+    assert linked >= {*DOCS.glob("*.md"), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"}
+
+
+def test_the_architecture_names_every_folder():
+    text = read(DOCS / "architecture.md")
+    for root in ("trainer", "nodes"):
+        folders = {path.parent for path in (ROOT / root).rglob("*.py")} - {ROOT / root}
+        assert folders
+        for folder in folders:
+            assert f"`{name(folder)}/`" in text
+
+
+def test_the_architecture_names_every_file_of_a_run():
+    text = read(DOCS / "architecture.md")
+    run_dir = RunDir(Path("run"))
+    paths = [getattr(run_dir, attribute) for attribute, kind in vars(RunDir).items() if isinstance(kind, property)]
+    files = [path.relative_to("run").name for path in paths if isinstance(path, Path)]
+    assert len(files) > 10
+    assert [file for file in files if f"`{file}`" not in text and f"`{file}/`" not in text] == []
+    assert f"`format` is {FORMAT}" in text
+
+
+def test_the_architecture_names_every_event_with_its_fields():
+    text = read(DOCS / "architecture.md")
+    for kind, event in KINDS.items():
+        (row,) = re.findall(rf"^\| `{kind}` \|(.*)\|.*\|$", text, re.MULTILINE)
+        assert set(re.findall(r"`(\w+)`", row)) == {field.name for field in fields(event)}, kind
+    assert [phase for phase in PHASES if f"`{phase}`" not in text] == []
+
+
+def test_what_is_not_in_the_key_is_told():
+    text = read(DOCS / "files.md")
+    (sentence,) = re.findall(r"Not in the key are settings(.*?)\.", text, re.DOTALL)
+    settings = {setting: f for method in NODES.values() for setting, f in method_settings(method).items()}
+    assert set(re.findall("`([a-z_]+)`", sentence)) == {n for n, f in settings.items() if not f.metadata["setting"].decides}
+
+
+def test_the_table_of_troubles_quotes_what_is_said():
+    templates = json.loads(read(ROOT / "locales" / "uk" / "messages.json"))
+    quotes = re.findall(r'^\| "([^"]+)" \|', read(DOCS / "troubleshooting.md"), re.MULTILINE)
+    assert len(quotes) > 5
+    for quote in quotes:  # what varies is left out, or an example
+        words = [word for word in re.findall(r"[A-Za-z_]{4,}", quote) if not word.isupper()]
+        assert any(all(word in template for word in words) for template in templates), quote

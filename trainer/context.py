@@ -1,0 +1,57 @@
+"""What every piece of a run needs to know of it."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+from .run.events import Reporter
+from .run.messages import MessageError
+from .run.run_dir import Run, RunDir
+from .run.settings import Settings
+from .run.stop_request import StopRequest
+
+
+class TrainingError(MessageError):
+    """A run that cannot go on."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """A run, where its files are, what it computes on, and who is told of it."""
+
+    run: Run
+    run_dir: RunDir
+    accelerator: Accelerator
+    reporter: Reporter
+    stop: StopRequest
+
+    @property
+    def settings(self) -> Settings:
+        """Return the run's settings."""
+        return self.run.settings
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of this process."""
+        return self.accelerator.device
+
+    @property
+    def is_main(self) -> bool:
+        """Return whether this process is the one, of those that train together, that writes files."""
+        return self.accelerator.is_main_process
+
+
+def make_accelerator(device: str, precision: str) -> Accelerator:
+    """Return an Accelerator for `device` ("cpu", "cuda:0", "mps") whose autocast is of `precision` (one of PRECISIONS).
+
+    Under accelerate's launcher each process gets the device that the launcher gives it. Raises TrainingError for fp16 on a CPU.
+    """
+    if device.startswith("cuda"):
+        torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in fp32
+        if ":" in device and "LOCAL_RANK" not in os.environ:
+            torch.cuda.set_device(torch.device(device))
+    if precision == "fp16" and device == "cpu":
+        raise TrainingError("fp16 training needs a GPU. Choose precision auto or fp32.")
+    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device == "cpu")

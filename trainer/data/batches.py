@@ -1,0 +1,106 @@
+"""Which photos, noise and timesteps a batch has: a pure function of (seed, index), so resuming needs no sampler state."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """One batch of B samples, on the CPU."""
+
+    photos: Tensor
+    """(B,) int64: which photos; all of one bucket."""
+    views: Tensor
+    """(B,) int64: which view of each."""
+    posterior_noise: Tensor
+    """(B, 4, h, w) fp32: the draw from the VAE's posterior."""
+    noise: Tensor
+    """(B, 4, h, w) fp32: what is added and shall be predicted."""
+    timesteps: Tensor
+    """(B,) int64 in [0, 1000)."""
+    keeps_caption: Tensor
+    """(B,) bool: False where the caption is left empty."""
+    caption_choice: Tensor
+    """(B,) fp32 in [0, 1): which of its captions, where a photo has several."""
+
+    def shard(self, rank: int, world_size: int) -> "BatchPlan":
+        """Return the part of one of several processes: B / world_size samples."""
+        return BatchPlan(**{f.name: getattr(self, f.name).chunk(world_size)[rank] for f in fields(self)})
+
+    def to(self, device: torch.device) -> "BatchPlan":
+        """Return the same plan on the device."""
+        return BatchPlan(**{name: to_device(tensor, device) for name, tensor in vars(self).items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSource:
+    """What batches are drawn from."""
+
+    concept: str
+    """ "instance" or "class": each has random numbers of its own."""
+    buckets: tuple[tuple[int, ...], ...]
+    """Photos of each bucket, a photo as often as it is repeated."""
+    latent_shapes: tuple[tuple[int, int, int], ...]
+    """(4, h, w) of each bucket."""
+    views: int = 1
+    caption_dropout: float = 0.0
+    noise_offset: float = 0.0
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the CPU tensor on the device, without waiting for it where possible: CUDA copies from pinned memory on its own."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def generator(*parts: int | str) -> torch.Generator:
+    """Return random numbers that belong to this sequence of parts alone."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+
+
+def _shuffled(items: Sequence, *parts: int | str) -> list:
+    return [items[i] for i in torch.randperm(len(items), generator=generator(*parts)).tolist()]
+
+
+def batch_photos(seed: int, index: int, batch_size: int, source: BatchSource) -> tuple[int, list[int]]:
+    """Return bucket and photos of a batch: epoch after epoch, each a fresh permutation.
+
+    With one bucket, batches run across the seams of epochs. With several, a batch is of one bucket; the last of a bucket is
+    filled up with its first photos, and the order of the batches is shuffled too.
+    """
+    if len(source.buckets) == 1:
+        (photos,) = source.buckets
+        positions = range(index * batch_size, (index + 1) * batch_size)
+        epochs = {p // len(photos) for p in positions}
+        orders = {epoch: _shuffled(photos, seed, "order", source.concept, epoch) for epoch in epochs}
+        return 0, [orders[p // len(photos)][p % len(photos)] for p in positions]
+    batches = [-(-len(photos) // batch_size) for photos in source.buckets]
+    epoch, position = divmod(index, sum(batches))
+    slots = [(bucket, start) for bucket, count in enumerate(batches) for start in range(count)]
+    bucket, start = _shuffled(slots, seed, "batches", source.concept, epoch)[position]
+    order = _shuffled(source.buckets[bucket], seed, "order", source.concept, epoch, bucket)
+    return bucket, [order[i % len(order)] for i in range(start * batch_size, (start + 1) * batch_size)]
+
+
+def plan_batch(seed: int, index: int, batch_size: int, source: BatchSource) -> tuple[int, BatchPlan]:
+    """Return bucket and plan of batch `index` (0, 1, ...), drawn on the CPU, so that every device trains on the same numbers."""
+    bucket, photos = batch_photos(seed, index, batch_size, source)
+    numbers = generator(seed, "step", source.concept, index)
+    shape = (batch_size, *source.latent_shapes[bucket])
+    plan = BatchPlan(
+        photos=torch.tensor(photos),
+        posterior_noise=torch.randn(shape, generator=numbers),
+        noise=torch.randn(shape, generator=numbers),
+        timesteps=torch.randint(0, 1000, (batch_size,), generator=numbers),
+        views=torch.randint(0, source.views, (batch_size,), generator=numbers),
+        keeps_caption=torch.rand((batch_size,), generator=numbers) >= source.caption_dropout,
+        caption_choice=torch.rand((batch_size,), generator=generator(seed, "wording", source.concept, index)),
+    )
+    if source.noise_offset:
+        # Guttenberg 2023, "Diffusion with offset noise": a constant per channel added to the noise.
+        plan.noise.add_(torch.randn((batch_size, 4, 1, 1), generator=numbers), alpha=source.noise_offset)
+    return bucket, plan

@@ -1,0 +1,84 @@
+"""The text states of the captions: those that training cannot change are computed once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ..context import Context
+from ..dataset.photos import Dataset
+from ..models.token_embedding import tokenize_captions
+from ..run.stop_request import StopRequest
+from .batches import to_device
+from .disk_cache import DiskCache
+
+EMPTY = 0
+"""Index of the empty caption in every `Captions`."""
+
+
+@dataclass(frozen=True)
+class Captions:
+    """All C distinct captions of a run and their text states."""
+
+    texts: tuple[str, ...]
+    """The empty one first."""
+    ids: Tensor
+    """(C, 77) int64, on the device."""
+    changing: tuple[bool, ...]
+    """Which captions' states depend on what is trained."""
+    frozen: Tensor
+    """(C, 77, 768) fp32, on the CPU: the states before training."""
+    text_encoder: CLIPTextModel | None
+    """None when nothing of it is trained."""
+
+    def states(self, captions: Sequence[int]) -> Tensor:
+        """Return (B, 77, 768) fp32: the text states of the captions of a batch, each distinct one encoded once."""
+        distinct = sorted(set(captions), key=lambda c: (self.changing[c], c))
+        changing = [c for c in distinct if self.changing[c]]
+        frozen = [c for c in distinct if not self.changing[c]]
+        device = self.ids.device
+        states = [to_device(self.frozen[frozen], device)] if frozen else []
+        if changing:
+            assert self.text_encoder is not None
+            states.append(self.text_encoder(self.ids[to_device(torch.tensor(changing), device)]).last_hidden_state)
+        rows = torch.tensor([distinct.index(c) for c in captions])
+        return torch.cat([s.float() for s in states])[to_device(rows, device)]
+
+
+def has_any(ids: Tensor, wanted: Sequence[int]) -> list[bool]:
+    """Return for each caption of token ids (C, 77) whether it holds any of the wanted ids."""
+    return torch.isin(ids, torch.tensor(wanted, device=ids.device)).any(dim=1).tolist()
+
+
+def encode_captions(
+    context: Context, captions: Sequence[str], text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, text_parts: Sequence[Any]
+) -> Captions:
+    """Encode the captions and the sample prompts; the states that the trained parts of the text side cannot change, for good."""
+    settings = context.settings
+    texts = [*captions, *(prompt for prompt in settings.samples.sample_prompts if prompt not in captions)]
+    ids = tokenize_captions(tokenizer, texts, settings.token, text_parts).to(context.device)
+    changes = [part.changes(ids) for part in text_parts]
+    changing = [any(of_caption) for of_caption in zip([False] * len(ids), *changes, strict=True)]
+    return cache_captions(texts, ids, text_encoder, changing, context.run_dir.path, context.stop)
+
+
+@torch.no_grad()
+def cache_captions(
+    texts: Sequence[str], ids: Tensor, text_encoder: CLIPTextModel, changing: Sequence[bool], folder: Path, stop: StopRequest
+) -> Captions:
+    """Encode all captions, token ids (C, 77) on the text encoder's device; the states go to a file below `folder`."""
+    cache = DiskCache(folder)
+    for some in ids.split(16):
+        stop.check()
+        for states in text_encoder(some).last_hidden_state:
+            cache.append(states)
+    return Captions(tuple(texts), ids, tuple(changing), cache.stack(), text_encoder if any(changing) else None)
+
+
+def distinct_captions(datasets: Sequence[Dataset]) -> list[str]:
+    """Return the empty caption, then all others of the datasets in order."""
+    return ["", *sorted({photo.caption for dataset in datasets for photo in dataset.photos} - {""})]

@@ -1,0 +1,78 @@
+"""Class images for prior preservation (Ruiz et al. 2022), drawn from the base model and kept for later runs."""
+
+import hashlib
+import json
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ..context import Context
+from ..dataset.photos import Dataset, Photo
+from ..models.image_sampler import SAMPLER, ImageSampler, save_image
+from ..models.sd15 import BaseModel, encode_prompts, move
+from ..run.events import CLASS_IMAGES, WAITING_FOR_CLASS_IMAGES
+from ..run.locks import held
+from .batches import generator
+
+
+def make_class_images(context: Context, base: BaseModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> Dataset:
+    """Return the run's class images, those that are not there yet drawn from the base; processes share the work.
+
+    Each picture has a seed of its own, so a longer run of the same base and prompt only draws what is new. Another run that
+    wants the same ones waits, and finds them.
+    """
+    settings, reporter = context.settings.dreambooth, context.reporter
+    folder = class_image_folder(
+        context.run_dir.path.parent, context.run.base_fingerprint, settings.class_prompt, context.run.dataset.resolution
+    )
+    paths = [folder / f"{number:04}.png" for number in range(settings.class_images)]
+
+    def report_waiting() -> None:
+        reporter.phase(WAITING_FOR_CLASS_IMAGES)
+
+    # Of several processes the others would wait for the first at a barrier, for minutes: they do without.
+    alone = context.accelerator.num_processes == 1
+    with held(folder / "lock", report_waiting, context.stop.check) if alone else nullcontext():
+        reporter.phase(CLASS_IMAGES, len(paths))
+        _draw_missing(context, base, text_encoder, tokenizer, paths)
+        context.accelerator.wait_for_everyone()
+    return class_dataset(paths, settings.class_prompt, context.run.dataset)
+
+
+def class_image_folder(root: Path, base_fingerprint: str, prompt: str, resolution: int) -> Path:
+    """Return where the class images of this base, prompt, size and sampler lie: others are never mistaken for them."""
+    deciding = json.dumps([base_fingerprint, prompt, resolution, SAMPLER])
+    return root / "class-images" / hashlib.sha256(deciding.encode()).hexdigest()[:16]
+
+
+def _draw_missing(
+    context: Context, base: BaseModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, paths: list[Path]
+) -> None:
+    """Draw the pictures of this process' share of the paths that do not exist."""
+    missing = [(number, path) for number, path in enumerate(paths) if not path.is_file()]
+    if not missing:
+        return
+    accelerator, resolution = context.accelerator, context.run.dataset.resolution
+    states, empty = encode_prompts(text_encoder, tokenizer, [context.settings.dreambooth.class_prompt, ""])
+    sampler = ImageSampler(move(base.unet(), context.device), base.vae(), accelerator)
+    for done, (number, path) in enumerate(missing[accelerator.process_index :: accelerator.num_processes], 1):
+        context.stop.check()
+        save_image(sampler.draw(states, empty, resolution, generator("class image", number), context.stop), path)
+        context.reporter.progress(len(paths) - len(missing) + done * accelerator.num_processes, len(paths))
+
+
+def class_dataset(paths: list[Path], prompt: str, dataset: Dataset) -> Dataset:
+    """Return the pictures as photos under the class prompt, prepared as those of `dataset` but without augmentation."""
+    photos = tuple(
+        Photo(
+            path=str(path),
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            width=dataset.resolution,
+            height=dataset.resolution,
+            caption=prompt,
+        )
+        for path in paths
+    )
+    return replace(dataset.without_augmentation(), photos=photos, crop="center", token="", warnings=())

@@ -1,0 +1,92 @@
+"""The photos as the VAE sees them, encoded once: mean and deviation, so that every step can draw its own sample."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from torch import Tensor
+
+from ..dataset.photos import Dataset, decode_photo
+from ..models.sd15 import LATENT_FACTOR
+from ..run.events import Reporter
+from ..run.messages import UserError
+from ..run.stop_request import StopRequest
+from .batches import to_device
+from .disk_cache import DiskCache
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """The posterior of every view of each photo, by bucket: photos of one size are in one tensor."""
+
+    posteriors: tuple[Tensor, ...]
+    """Per bucket (photos of the bucket, views, 2, 4, h, w) fp32, on the CPU: mean and standard deviation."""
+    photos: tuple[tuple[int, ...], ...]
+    """Per bucket the photos in it, in the dataset's order."""
+    rows: Tensor
+    """(N,) int64, on the CPU: where in its bucket each photo of the dataset is."""
+    device: torch.device
+    """Where the samples are wanted."""
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Return (4, h, w) of each bucket."""
+        return tuple((c, h, w) for *_, c, h, w in (posterior.shape for posterior in self.posteriors))
+
+    def sample(self, bucket: int, photos: Tensor, views: Tensor, posterior_noise: Tensor) -> Tensor:
+        """Return latents (B, 4, h, w) of these views (B,) of these photos (B,) of the bucket, scaled for the U-Net.
+
+        `photos` and `views` on the CPU, `posterior_noise` (B, 4, h, w) on the device.
+        """
+        mean, std = to_device(self.posteriors[bucket][self.rows[photos], views], self.device).unbind(1)
+        return (mean + std * posterior_noise) * LATENT_FACTOR
+
+
+def to_tensor(photo: Image.Image) -> Tensor:
+    """Return an RGB photo of W x H pixels as fp32 (3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.array(photo)).permute(2, 0, 1).float().div(127.5).sub(1.0)
+
+
+@torch.no_grad()
+def encode_photos(vae: AutoencoderKL, dataset: Dataset, folder: Path, reporter: Reporter, stop: StopRequest) -> LatentCache:
+    """Encode every view in fp32 (fp16 overflows in SD v1.5's VAE), to files below `folder`.
+
+    Raises UserError for a photo that changed or a NaN.
+    """
+    sizes = [dataset.frame_size(photo) for photo in dataset.photos]
+    buckets = sorted(set(sizes))
+    caches = {size: DiskCache(folder) for size in buckets}
+    counts, rows = dict.fromkeys(buckets, 0), []
+    for done, (photo, size) in enumerate(zip(dataset.photos, sizes, strict=True), 1):
+        path = Path(photo.path)
+        try:
+            raw = path.read_bytes()
+        except OSError:
+            raw = b""
+        if hashlib.sha256(raw).hexdigest() != photo.sha256:
+            raise UserError("{name} was changed or removed after the dataset was loaded. Queue the graph again.", name=path.name)
+        image = decode_photo(raw)
+        encoded = []
+        for number in range(dataset.views):
+            stop.check()
+            pixels = to_tensor(dataset.view(image, photo, number))
+            output: Any = vae.encode(pixels[None].to(vae.device))
+            posterior = output.latent_dist
+            if not (posterior.mean.isfinite().all() and posterior.std.isfinite().all()):
+                raise UserError("The VAE gives no usable latents for {name} (NaN). Use another VAE.", name=path.name)
+            encoded.append(torch.stack((posterior.mean[0], posterior.std[0])))
+        rows.append(counts[size])
+        counts[size] += 1
+        caches[size].append(torch.stack(encoded))
+        reporter.progress(done, len(dataset.photos))
+    return LatentCache(
+        posteriors=tuple(caches[size].stack() for size in buckets),
+        photos=tuple(tuple(i for i, s in enumerate(sizes) if s == size) for size in buckets),
+        rows=torch.tensor(rows),
+        device=vae.device,
+    )

@@ -1,0 +1,189 @@
+"""The photos of one subject as data, how they are decoded, and which sizes and crops are allowed. Plain data, no torch."""
+
+import hashlib
+import io
+import random
+import warnings
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..run.messages import Message, UserError
+from .crop import CROPS, GRID, augment, frame_size, prepare
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+"""Nothing else, whatever a file is called: some of Pillow's readers start other programs."""
+MAX_PIXELS = 100_000_000
+MIN_RESOLUTION, MAX_RESOLUTION, RESOLUTION_STEP = 64, 2048, 8
+"""Which resolutions there are, in pixels: the VAE makes one latent of 8 x 8 of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photo:
+    """One photo and its caption."""
+
+    path: str
+    """Absolute path of the file."""
+    sha256: str
+    """Of the file's bytes, as hex: the worker refuses a photo that changed after it was read."""
+    width: int
+    """Pixels, upright."""
+    height: int
+    caption: str
+    """Empty when there is none."""
+    repeats: int = 1
+    """How often it is seen for each time that a photo with one repeat is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """The photos of one subject, and how they are cropped, augmented and captioned."""
+
+    photos: tuple[Photo, ...]
+    resolution: int
+    """Side of the square that training sees, in pixels; a bucket has about as many pixels."""
+    crop: str = "center"
+    """One of CROPS."""
+    flip: bool = False
+    """Also train on the mirrored photos."""
+    view_jitter: float = 0.0
+    """Strength of the augmentation of crop and viewpoint, in [0, 0.5]; see `crop.augment`."""
+    color_jitter: float = 0.0
+    light_jitter: float = 0.0
+    variants: int = 1
+    """How many versions of each photo are cached when there is an augmentation: the photo itself and variants - 1 others."""
+    token: str = ""
+    """Empty until CaptionWithToken has named the subject."""
+    class_word: str = ""
+    class_prompt: str = ""
+    """What a photo of any member of the class is called: the caption of class images that have none."""
+    warnings: tuple[Message, ...] = ()
+    """What the user should know about the folder."""
+
+    @property
+    def views(self) -> int:
+        """How many pictures training sees of each photo: its variants, and the mirror image of each."""
+        augmented = self.view_jitter or self.color_jitter or self.light_jitter
+        return (self.variants if augmented else 1) * (2 if self.flip else 1)
+
+    def deciding(self) -> dict:
+        """Return what decides the training result, by name; where the files lie does not."""
+        framing = ("resolution", "crop", "flip", "view_jitter", "color_jitter", "light_jitter")
+        return {
+            "photos": [(photo.sha256, photo.caption, photo.repeats) for photo in self.photos],
+            "views": self.views,
+            **{name: getattr(self, name) for name in framing},
+        }
+
+    def view(self, image: Image.Image, photo: Photo, number: int) -> Image.Image:
+        """Return view `number` (0 ... views - 1) of the decoded photo, always the same; 0 is the photo itself."""
+        variant, mirrored = divmod(number, 2) if self.flip else (number, 0)
+        if variant:
+            strengths = {"view": self.view_jitter, "color": self.color_jitter, "light": self.light_jitter}
+            rng = random.Random(f"{photo.sha256} {variant}")
+            framed = augment(image, self.resolution, self.crop, **strengths, rng=rng)
+        else:
+            framed = prepare(image, self.resolution, self.crop)
+        return ImageOps.mirror(framed) if mirrored else framed
+
+    def frame_size(self, photo: Photo) -> tuple[int, int]:
+        """Return width and height in pixels of what training sees of the photo."""
+        return frame_size(photo.width, photo.height, self.resolution, self.crop)
+
+    def subset(self, indices: list[int]) -> "Dataset":
+        """Return the dataset with these of its photos alone."""
+        return replace(self, photos=tuple(self.photos[i] for i in indices))
+
+    def without_augmentation(self) -> "Dataset":
+        """Return the same photos, each with one view."""
+        return replace(self, flip=False, view_jitter=0.0, color_jitter=0.0, light_jitter=0.0)
+
+    def with_captions(self, captions: list[str], **names: str) -> "Dataset":
+        """Return the photos with other captions, one a photo; `names` may set token, class_word and class_prompt."""
+        photos = tuple(replace(photo, caption=c) for photo, c in zip(self.photos, captions, strict=True))
+        return replace(self, photos=photos, **names)
+
+    def to_json(self) -> dict:
+        """Return the dataset as JSON has it; `from_json` reads it."""
+        return {**asdict(replace(self, warnings=())), "warnings": [warning.to_json() for warning in self.warnings]}
+
+    @classmethod
+    def from_json(cls, data: dict) -> "Dataset":
+        """Read what `to_json` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+        photos = tuple(Photo(**photo) for photo in data["photos"])
+        notes = tuple(Message.from_json(warning) for warning in data["warnings"])
+        return cls(**{**data, "photos": photos, "warnings": notes})
+
+
+def check_resolution(resolution: int) -> None:
+    """Raise UserError unless photos can be prepared, and encoded by the VAE, at so many pixels a side."""
+    if resolution % RESOLUTION_STEP:
+        raise UserError(
+            "The resolution {resolution} is not a multiple of {step}. Use {nearest}: multiples of 64 suit SD v1.5 best.",
+            resolution=resolution,
+            step=RESOLUTION_STEP,
+            nearest=round(resolution / 64) * 64 or 64,
+        )
+    if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
+        raise UserError(
+            "The resolution {resolution} is outside {low} to {high}. SD v1.5 was made for 512.",
+            resolution=resolution,
+            low=MIN_RESOLUTION,
+            high=MAX_RESOLUTION,
+        )
+
+
+def check_framing(resolution: int, crop: str) -> None:
+    """Raise UserError unless photos can be prepared at this resolution with this crop."""
+    check_resolution(resolution)
+    if crop not in CROPS:
+        raise UserError("Unknown {name} {value!r}; known are {options}.", name="crop", value=crop, options=CROPS)
+    if crop == "bucket" and resolution % GRID:
+        raise UserError(
+            "Buckets need a resolution that is a multiple of {grid}, not {resolution}.", grid=GRID, resolution=resolution
+        )
+
+
+def read_photo(path: Path) -> tuple[Image.Image, str]:
+    """Return the decoded photo of a file, and the sha256 of its bytes. Raises UserError, with the reason alone."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError("file system error: {reason}", reason=error.strerror or str(error)) from None
+    return decode_photo(raw), hashlib.sha256(raw).hexdigest()
+
+
+def decode_photo(raw: bytes) -> Image.Image:
+    """Return the photo in a file's bytes: upright (EXIF), as RGB, transparency over white, 16 bits scaled to 8.
+
+    Raises UserError, with the reason alone, when it cannot be read.
+    """
+    if not raw:
+        raise UserError("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own, named limit follows
+            image = Image.open(io.BytesIO(raw), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        image.load()
+        return _as_rgb(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError:
+        raise UserError("more than {most} megapixels", most=MAX_PIXELS // 10**6) from None
+    except Image.UnidentifiedImageError:
+        raise UserError("damaged or not an image") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError("damaged: {reason}", reason=str(error)) from None
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):  # 16 bits a pixel, greyscale
+        pixels = np.asarray(image, dtype=np.float32)
+        image = Image.fromarray((np.clip(pixels / 257.0, 0, 255) + 0.5).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")

@@ -1,0 +1,49 @@
+"""What a run trains: a part a file. Plain data until a part is made: torch and the libraries are loaded then, not before.
+
+A part of the U-Net (`UNet`, `LoRA`, `FrozenUNet`) is made from the base model and has the U-Net as `model`; a part of the text
+side (`TextEncoder`, `TokenRows`, `TokenVectors`) is made from the text encoder, which it changes in place. Each has
+
+    memory(settings, base)   what it keeps on the device, without making it
+    param_groups()           what the optimizer gets
+    export(files)            puts what was trained into the files of the result
+
+and one of the text side also
+
+    new_ids                  token ids that stand for the token in place of CLIP's own; most have none
+    changes(ids)             which captions' text states depend on what it trains
+
+A new part is a new file, and its name in `TRAIN`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from .frozen_unet import FrozenUNet
+from .lora import LoRA
+from .text_encoder import TextEncoder
+from .token_rows import TokenRows
+from .token_vectors import TokenVectors
+from .unet import UNet
+
+if TYPE_CHECKING:
+    from ..run.run_dir import Run
+
+TRAIN: dict[str, tuple[Any, ...]] = {
+    "unet": (UNet,),
+    "unet_and_token": (UNet, TokenRows),
+    "unet_and_text_encoder": (UNet, TextEncoder),
+    "lora": (LoRA,),
+}
+"""The parts of each value of DreamBooth's `train`."""
+
+
+def part_types(run: "Run") -> tuple[Any, ...]:
+    """Return the classes of the run's parts, that of the U-Net first.
+
+    In a DreamBooth run that was given an embedding, the token has vectors of its own in place of rows of CLIP's table.
+    """
+    if run.settings.method == "textual_inversion":
+        return FrozenUNet, TokenVectors
+    parts = TRAIN[run.settings.dreambooth.train]
+    if not run.embedding:
+        return parts
+    return (*(part for part in parts if part is not TokenRows), TokenVectors)

@@ -1,0 +1,39 @@
+"""The U-Net stays as it is: gradients flow through it to the token's vectors, none are kept for it."""
+
+from typing import TYPE_CHECKING
+
+from .memory import BaseSize, PartMemory, frozen_bytes
+
+if TYPE_CHECKING:
+    from ..context import Context
+    from ..models.sd15 import BaseModel
+    from ..run.settings import Settings
+    from ..training.export import ResultFiles
+    from ..training.optimizers import ParamGroup
+
+
+class FrozenUNet:
+    """The U-Net, no weight of which is trained."""
+
+    result_kind = "embedding"
+
+    @staticmethod
+    def memory(settings: "Settings", base: BaseSize) -> PartMemory:
+        """Return what the part keeps on the device."""
+        return PartMemory(frozen={"unet": frozen_bytes(base.unet_weights, settings.training.precision)})
+
+    def __init__(self, context: "Context", base: "BaseModel"):
+        from ..models.sd15 import DTYPES, freeze_as, move
+
+        self.model = base.unet()
+        freeze_as(self.model, DTYPES[context.settings.training.precision])
+        if context.settings.training.gradient_checkpointing:
+            self.model.train().enable_gradient_checkpointing()
+        move(self.model, context.device)
+
+    def param_groups(self) -> "list[ParamGroup]":
+        """Return nothing: none of it is trained."""
+        return []
+
+    def export(self, files: "ResultFiles") -> None:
+        """Export nothing: it is the base's."""

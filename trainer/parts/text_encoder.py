@@ -1,0 +1,53 @@
+"""The whole text encoder is trained."""
+
+from typing import TYPE_CHECKING
+
+from .memory import TEXT_ENCODER, BaseSize, PartMemory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    from ..context import Context
+    from ..run.settings import Settings
+    from ..training.export import ResultFiles
+    from ..training.optimizers import ParamGroup
+
+PREFIX = "text_encoder."
+"""Before transformers' names, so that no other part has the same."""
+
+
+class TextEncoder:
+    """CLIP's text encoder, every weight of which is trained, in fp32."""
+
+    new_ids = ()
+
+    @staticmethod
+    def memory(settings: "Settings", base: BaseSize) -> PartMemory:
+        """Return what the part keeps on the device."""
+        return PartMemory(trained={"text encoder": TEXT_ENCODER})
+
+    def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
+        self.settings = context.settings
+        text_encoder.requires_grad_(True).train()
+        if self.settings.training.gradient_checkpointing:
+            text_encoder.gradient_checkpointing_enable()
+        self.params = {PREFIX + name: p for name, p in text_encoder.named_parameters()}
+
+    def changes(self, ids: "Tensor") -> list[bool]:
+        """Return for each caption of token ids (C, 77) that its states depend on what is trained."""
+        return [True] * len(ids)
+
+    def param_groups(self) -> "list[ParamGroup]":
+        """Return the text encoder's parameters with their learning rate and decay."""
+        from ..training.optimizers import ParamGroup
+
+        rate = self.settings.dreambooth.text_learning_rate or self.settings.optimizer.learning_rate
+        return [ParamGroup(self.params, rate, self.settings.optimizer.weight_decay)]
+
+    def export(self, files: "ResultFiles") -> None:
+        """Put the text encoder's weights in place of the base's."""
+        from ..models.key_mapping import ldm_text_name
+
+        for name, param in self.params.items():
+            files.replace_base_tensor(ldm_text_name(name.removeprefix(PREFIX)), param.detach())

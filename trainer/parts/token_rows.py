@@ -1,0 +1,49 @@
+"""The rows of CLIP's embedding table that make up the token are trained: the study's recipe, beside the U-Net."""
+
+from typing import TYPE_CHECKING
+
+from .memory import TEXT_ENCODER, BaseSize, PartMemory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    from ..context import Context
+    from ..run.settings import Settings
+    from ..training.export import ResultFiles
+    from ..training.optimizers import ParamGroup
+
+
+class TokenRows:
+    """The rows of the token's CLIP tokens ("mysks": those of "my" and "sks"), in fp32."""
+
+    new_ids = ()
+
+    @staticmethod
+    def memory(settings: "Settings", base: BaseSize) -> PartMemory:
+        """Return what the part keeps on the device: the frozen text encoder, beside which the rows weigh nothing."""
+        return PartMemory(frozen={"text encoder": 4 * TEXT_ENCODER})
+
+    def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
+        from ..models.token_embedding import token_ids, train_rows
+
+        self.settings = context.settings
+        self.ids = token_ids(tokenizer, self.settings.token)
+        self.vectors = train_rows(text_encoder, self.ids).to(context.device).vectors
+
+    def changes(self, ids: "Tensor") -> list[bool]:
+        """Return for each caption of token ids (C, 77) whether it holds one of the rows."""
+        from ..data.caption_cache import has_any
+
+        return has_any(ids, self.ids)
+
+    def param_groups(self) -> "list[ParamGroup]":
+        """Return the rows with their learning rate; without decay, which would only make the token weaker."""
+        from ..training.optimizers import ParamGroup
+
+        rate = self.settings.dreambooth.text_learning_rate or self.settings.optimizer.learning_rate
+        return [ParamGroup({"token_vectors": self.vectors}, rate, weight_decay=0.0)]
+
+    def export(self, files: "ResultFiles") -> None:
+        """Put the rows into the base's embedding table."""
+        files.replace_token_rows(self.ids, self.vectors.detach())

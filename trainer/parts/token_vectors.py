@@ -1,0 +1,66 @@
+"""The token has embedding vectors of its own, as in Textual Inversion (Gal et al. 2022)."""
+
+from typing import TYPE_CHECKING
+
+from .memory import EMBEDDING_WIDTH, TEXT_ENCODER, BaseSize, PartMemory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    from ..context import Context
+    from ..run.settings import Settings
+    from ..training.export import ResultFiles
+    from ..training.optimizers import ParamGroup
+
+
+class TokenVectors:
+    """Vectors (V, 768), fp32, that stand for the token; DreamBooth that trains the U-Net alone leaves them as they were given."""
+
+    @staticmethod
+    def are_trained(settings: "Settings") -> bool:
+        """Return whether the vectors learn on, or only mean what they were given as."""
+        return settings.dreambooth.train != "unet"
+
+    @staticmethod
+    def memory(settings: "Settings", base: BaseSize) -> PartMemory:
+        """Return what the part keeps on the device: with trained vectors the frozen text encoder, too."""
+        if not TokenVectors.are_trained(settings):
+            return PartMemory()
+        weights = EMBEDDING_WIDTH * settings.inversion.vectors
+        return PartMemory(trained={"token vectors": weights}, frozen={"text encoder": 4 * TEXT_ENCODER}, exported=2 * weights)
+
+    def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
+        from ..models.token_embedding import embedding_table, initial_vectors, load_vectors, new_ids, train_rows
+
+        self.settings, inversion = context.settings, context.settings.inversion
+        table = embedding_table(text_encoder)
+        if context.run.embedding:
+            start = load_vectors(context.run_dir.embedding)
+        else:
+            start = initial_vectors(table, tokenizer, inversion.initializer, self.settings.class_word, inversion.vectors)
+        self.new_ids = new_ids(table, len(start))
+        self.vectors = train_rows(text_encoder, self.new_ids, start).to(context.device).vectors
+        self.vectors.requires_grad_(self.are_trained(self.settings))
+        self.max_norm = None
+        if inversion.norm_limit:
+            self.max_norm = inversion.norm_limit * table.float().norm(dim=1).median().to(context.device)
+
+    def changes(self, ids: "Tensor") -> list[bool]:
+        """Return for each caption of token ids (C, 77) whether it holds the token while the token is trained."""
+        from ..data.caption_cache import has_any
+
+        return has_any(ids, self.new_ids) if self.vectors.requires_grad else [False] * len(ids)
+
+    def param_groups(self) -> "list[ParamGroup]":
+        """Return the vectors with their learning rate; without decay, which would only make the token weaker."""
+        from ..training.optimizers import ParamGroup
+
+        if not self.vectors.requires_grad:
+            return []
+        rate = self.settings.dreambooth.text_learning_rate or self.settings.optimizer.learning_rate
+        return [ParamGroup({"token_vectors": self.vectors}, rate, weight_decay=0.0, max_row_norm=self.max_norm)]
+
+    def export(self, files: "ResultFiles") -> None:
+        """Give the result's embedding file its vectors."""
+        files.embedding = self.vectors.detach()

@@ -1,0 +1,47 @@
+"""The whole U-Net is trained, in fp32."""
+
+from typing import TYPE_CHECKING
+
+from .memory import BaseSize, PartMemory
+
+if TYPE_CHECKING:
+    from ..context import Context
+    from ..models.sd15 import BaseModel
+    from ..run.settings import Settings
+    from ..training.export import ResultFiles
+    from ..training.optimizers import ParamGroup
+
+
+class UNet:
+    """The U-Net, every weight of which is trained."""
+
+    result_kind = "checkpoint"
+
+    @staticmethod
+    def memory(settings: "Settings", base: BaseSize) -> PartMemory:
+        """Return what the part keeps on the device."""
+        weights = base.unet_weights
+        return PartMemory(trained={"unet": weights}, cast=weights, exported=base.file_bytes)
+
+    def __init__(self, context: "Context", base: "BaseModel"):
+        from ..models.sd15 import move
+
+        self.settings, self.base = context.settings, base
+        self.model = base.unet().requires_grad_(True).train()
+        if context.settings.training.gradient_checkpointing:
+            self.model.enable_gradient_checkpointing()
+        self.params = dict(self.model.named_parameters())
+        move(self.model, context.device)  # in place: the parameters stay the same objects
+
+    def param_groups(self) -> "list[ParamGroup]":
+        """Return the U-Net's parameters with their learning rate and decay."""
+        from ..training.optimizers import ParamGroup
+
+        optimizer = self.settings.optimizer
+        return [ParamGroup(self.params, optimizer.learning_rate, optimizer.weight_decay)]
+
+    def export(self, files: "ResultFiles") -> None:
+        """Put the U-Net's weights in place of the base's."""
+        weights = self.model.state_dict()
+        for name, ldm_name in self.base.unet_table.items():
+            files.replace_base_tensor(ldm_name, weights[name])

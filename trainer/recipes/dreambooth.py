@@ -1,0 +1,78 @@
+"""DreamBooth (Ruiz et al. 2022): the model learns the subject under its instance prompts.
+
+It keeps what it knows of the class by training on class images beside it (prior preservation). With a trained embedding to
+start from it is "pivotal tuning" (Roich et al. 2021): first the token, then the model around it.
+"""
+
+from ..context import Context
+from ..data.caption_cache import distinct_captions, encode_captions
+from ..data.class_images import make_class_images
+from ..data.concepts import CLASS, HELD_OUT, INSTANCE, encode_concepts
+from ..models.sd15 import BaseModel, load_tokenizer, move
+from ..parts import part_types
+from ..run.events import LOADING
+from ..run.stop_request import StoppedError
+from ..training.export import export, export_now
+from ..training.loss import DiffusionLoss
+from ..training.sample_images import SampleImages
+from ..training.trainer import Exported, Trainer
+from ..training.validation import Validation, split_held_out
+
+
+def train(context: Context) -> Exported:
+    """Train what the settings name and write it: a checkpoint with the base's names and types, or a LoRA, and an embedding."""
+    run, settings = context.run, context.settings
+
+    # The photos: those of the subject, those held out to measure overfitting, and those of the class.
+    context.reporter.phase(LOADING)
+    base, tokenizer = BaseModel(context.run_dir.base), load_tokenizer(run.tokenizer_path)
+    text_encoder = move(base.text_encoder(), context.device)
+    photos, held_out = split_held_out(run.dataset, settings.validation.hold_out, settings.training.seed)
+    class_photos = run.class_dataset
+    if settings.dreambooth.class_images and not class_photos:
+        class_photos = make_class_images(context, base, text_encoder, tokenizer)
+    given = {INSTANCE: photos, CLASS: class_photos, HELD_OUT: held_out}
+    datasets = {name: dataset for name, dataset in given.items() if dataset}
+
+    # What is trained of the text side, and the captions' states: those that it cannot change are computed once.
+    unet_type, *text_types = part_types(run)
+    text_parts = [part(context, text_encoder, tokenizer) for part in text_types]
+    captions = encode_captions(context, distinct_captions(list(datasets.values())), text_encoder, tokenizer, text_parts)
+    del text_encoder  # `captions` keeps it where it is trained; otherwise its memory is wanted
+
+    # The photos' latents, computed once. After that the VAE is only needed for sample images.
+    vae = move(base.vae(), context.device)
+    concepts = encode_concepts(context, vae, captions.texts, datasets)
+    vae = move(vae, "cpu") if settings.samples.sample_prompts else None
+
+    # The U-Net, whole or with adapters, and the loss: instance loss + prior_loss_weight x class loss.
+    context.stop.check()
+    unet = unet_type(context, base)
+    parts = [unet, *text_parts]
+    loss = DiffusionLoss(context, unet.model, captions, concepts, {INSTANCE: 1.0, CLASS: settings.dreambooth.prior_loss_weight})
+    validation = Validation(context, loss, concepts)
+    samples = SampleImages(context, captions, unet.model, vae)
+    trainer = Trainer([group for part in parts for group in part.param_groups()], context)
+
+    # The loop: look at the weights where it is time for it, save them, take one more step.
+    while True:
+        if validation.is_due(trainer):
+            with trainer.exported_weights():
+                trainer.add_measurement(validation.measure())
+        if samples.is_due(trainer):
+            with trainer.exported_weights():
+                samples.draw(trainer.step)
+        trainer.save_state()
+        if trainer.must_stop:
+            if settings.training.export_on_cancel:
+                export_now(trainer, base, parts)
+            raise StoppedError
+        if trainer.is_finished:
+            break
+        trainer.train_step(loss)
+
+    # The result.
+    exported = trainer.use_exported_weights()
+    samples.save_grid()
+    export(context, base, parts, exported)
+    return exported

@@ -1,0 +1,70 @@
+"""Reading and writing JSON and other files, whole or not at all. Plain data, no torch."""
+
+import errno
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from .messages import message
+
+DISK_FULL = message("The disk is full. Free some space and queue the graph again")
+
+
+def read_json(path: Path) -> Any:
+    """Return what a UTF-8 JSON file holds. Raises OSError or ValueError."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write data as indented UTF-8 JSON, whole or not at all."""
+    with partial_file(path) as partial:
+        partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def partial_file(path: Path) -> Iterator[Path]:
+    """Give the block a temporary name to write to, which becomes `path` when all is written and on the disk.
+
+    Neither a crash nor a power loss leaves half a file there; when the block fails, nothing stays. Raises OSError(ENOSPC) when
+    the disk is full, whatever library found that out.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.touch()
+        mode = partial.stat().st_mode
+        yield partial
+        partial.chmod(mode)  # safetensors makes its files private
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        _replace(partial, path)
+    except Exception as error:
+        if re.search(r"\(os error (28|112)\)", str(error)):  # safetensors' own error, on Linux and on Windows
+            raise OSError(errno.ENOSPC, str(DISK_FULL), str(path)) from error
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _replace(partial: Path, path: Path) -> None:
+    """Rename the partial file to `path`, and have the new name on the disk before anything that follows."""
+    for left in reversed(range(20)):
+        try:
+            os.replace(partial, path)
+            break
+        except PermissionError:  # Windows refuses while someone reads the old one, as the page does
+            if os.name != "nt" or not left:
+                raise
+            time.sleep(0.1)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # some network drives cannot
+                os.fsync(folder)
+        finally:
+            os.close(folder)

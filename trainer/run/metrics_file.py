@@ -1,0 +1,31 @@
+"""metrics.jsonl: one line a step (step, loss, learning_rate), one a measurement (step, held_out, trained, class).
+
+Plain data, no torch.
+"""
+
+import json
+import math
+from contextlib import suppress
+from pathlib import Path
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """Return the entries of metrics.jsonl, {"step": n, name: number, ...}.
+
+    Other lines, as a power loss may leave, are passed over; without a file there are none.
+    """
+    entries = map(metrics_entry, path.read_bytes().split(b"\n") if path.is_file() else ())
+    return [entry for entry in entries if entry]
+
+
+def metrics_entry(line: bytes) -> dict[str, int | float] | None:
+    """Return what a line of metrics.jsonl says; None where that is not numbers by name, the step among them."""
+    with suppress(ValueError, RecursionError, OverflowError):
+        entry = json.loads(line)
+        if isinstance(entry, dict) and "step" in entry and all(_is_number(value) for value in entry.values()):
+            return entry
+    return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,168 @@
+"""The run directory: the contract between ComfyUI and the worker. Plain data, no torch.
+
+<root>/<name>-<key>/
+    run.json           settings, dataset, base, where to export; by the host, before each start of the worker
+    base.safetensors   the base model; only while the run is unfinished
+    embedding.safetensors   the vectors that the token starts from, if an embedding was given
+    metrics.jsonl      the losses of the steps and of the measurements; see metrics_file.py
+    checkpoint.safetensors   newest complete state; only while the run is unfinished, unless keep_state is set
+    best.safetensors   the weights with the lowest held-out loss, if wanted; only while the run is unfinished
+    samples/           step-000500-0.png: picture of prompt 0 after 500 steps; grid.jpg: all of them
+    log.txt            what the worker and its libraries printed
+    lock               held by the process that trains
+    graph.lock         held by the ComfyUI that prepares the run and waits for it
+    result.json        written last: its presence means the run is finished
+"""
+
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from ..dataset.photos import Dataset
+from ..parts import part_types
+from .files import read_json
+from .messages import UserError
+from .metrics_file import read_metrics
+from .settings import Settings
+
+FORMAT = 3
+EMBEDDING_KEY = "emb_params"
+"""The one tensor of an embedding file, (vectors, 768): ComfyUI, A1111-style programs and diffusers read it under this name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What run.json holds."""
+
+    name: str
+    settings: Settings
+    dataset: Dataset
+    class_dataset: Dataset | None = None
+    """Class images for prior preservation."""
+    embedding: str = ""
+    """sha256 of the vectors, (V, 768) fp32, that the token starts from; empty without a given embedding."""
+    embedding_path: str = ""
+    """DreamBooth with an embedding: where the worker writes the token's vectors, absolute; `export_path` is the model's."""
+    base_fingerprint: str
+    """Of the base model's weights, as hex."""
+    export_path: str
+    """Where the worker writes the result, absolute. Later it is looked up by its file name: folders may move."""
+    tokenizer_path: str
+    """Folder of CLIP-L's tokenizer files, absolute."""
+    base_checkpoint: str = ""
+    """File name of the base among ComfyUI's checkpoints, where known: an embedding is of use only with its base."""
+
+    @property
+    def key(self) -> str:
+        """Return 12 hex digits of everything that decides the result."""
+        class_images = self.class_dataset.deciding() if self.class_dataset else None
+        deciding = [FORMAT, self.settings.deciding(), self.dataset.deciding(), class_images, self.base_fingerprint]
+        if self.embedding:
+            deciding.append(self.embedding)
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def id(self) -> str:
+        """Return <name>-<key>: the name of the run's folder, and the stem of its exported file."""
+        return f"{self.name}-{self.key}"
+
+    @property
+    def result_kind(self) -> str:
+        """Return what the exported file is: "checkpoint", "lora" or "embedding"."""
+        return part_types(self)[0].result_kind
+
+    def to_json(self) -> dict:
+        """Return what run.json holds."""
+        datasets = {"dataset": self.dataset.to_json(), "class_dataset": self.class_dataset and self.class_dataset.to_json()}
+        return {"format": FORMAT, "key": self.key, **asdict(self), **datasets}
+
+    @classmethod
+    def from_json(cls, data: dict) -> "Run":
+        """Read what `to_json` gave. Raises UserError when `data` is not a run of this format."""
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise UserError("run.json is not of this version's format.")
+        try:
+            texts = {field.name: data[field.name] for field in fields(cls) if field.type is str and field.name in data}
+            if not all(isinstance(text, str) for text in texts.values()):
+                raise TypeError("a name or path is not text")
+            return cls(
+                settings=Settings.from_json(data["settings"]),
+                dataset=Dataset.from_json(data["dataset"]),
+                class_dataset=Dataset.from_json(data["class_dataset"]) if data["class_dataset"] else None,
+                **texts,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError("run.json is damaged: {reason}", reason=str(error)) from None
+
+
+def at_step(path: str | Path, step: int) -> Path:
+    """Return where an export of the weights after `step` steps goes, beside that of the finished run."""
+    return Path(path).with_name(f"{Path(path).stem}-step-{step:06}.safetensors")
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The paths of a run's files, and what they hold."""
+
+    path: Path
+
+    run_json = property(lambda self: self.path / "run.json")
+    base = property(lambda self: self.path / "base.safetensors")
+    embedding = property(lambda self: self.path / "embedding.safetensors")
+    checkpoint = property(lambda self: self.path / "checkpoint.safetensors")
+    best = property(lambda self: self.path / "best.safetensors")
+    samples = property(lambda self: self.path / "samples")
+    grid = property(lambda self: self.samples / "grid.jpg")
+    metrics = property(lambda self: self.path / "metrics.jsonl")
+    log = property(lambda self: self.path / "log.txt")
+    lock = property(lambda self: self.path / "lock")
+    graph_lock = property(lambda self: self.path / "graph.lock")
+    result_json = property(lambda self: self.path / "result.json")
+
+    def load_run(self) -> Run:
+        """Read run.json. Raises OSError or ValueError."""
+        return Run.from_json(read_json(self.run_json))
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the run has its result."""
+        return self.result_json.is_file()
+
+    def remove_partial_files(self) -> None:
+        """Remove what a process that was killed left half written: our files, and the temporary ones of safetensors."""
+        for pattern in ("*.partial", ".tmp*"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
+
+    def losses(self) -> list[float]:
+        """Return the loss of every step so far."""
+        return [entry["loss"] for entry in read_metrics(self.metrics) if "loss" in entry]
+
+    def measurements(self) -> list[dict]:
+        """Return the losses under fixed noise, {"step": n, "trained", "held_out" and "class" where there are any}."""
+        return [entry for entry in read_metrics(self.metrics) if "loss" not in entry]
+
+
+def shorter_run(run: Run, root: Path) -> RunDir | None:
+    """Return the newest run under `root` that has a saved state and asks for the same as `run`, but for fewer steps."""
+    shorter = []
+    for other in map(RunDir, root.iterdir()):
+        if not other.checkpoint.is_file():
+            continue
+        with suppress(OSError, ValueError):
+            theirs = other.load_run()
+            given = theirs.settings.flat()
+            # What is measured and drawn on the way changes no weight.
+            lengths = {name: given[name] for name in ("steps", "validate_every", "sample_every")}
+            alike = replace(run, settings=run.settings.replace(**lengths))
+            if given["steps"] < run.settings.training.steps and alike.key == theirs.key:
+                shorter.append(other)
+    return max(shorter, key=lambda other: other.checkpoint.stat().st_mtime, default=None)
+
+
+def finished_runs(root: Path) -> list[RunDir]:
+    """Return the finished runs under `root`, newest first."""
+    results = sorted(root.glob("*/result.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+    return [RunDir(p.parent) for p in results]

@@ -1,0 +1,379 @@
+"""The groups of settings: each setting is said once, here, and everything else is made from it.
+
+A field holds a setting's type, default, bounds and tooltip, and whether it decides the result. From it come the widget of the
+node, the check on the server, the key of the run, the rows of the help pages and of docs/settings.md. Plain data, no torch.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..parts import TRAIN
+
+DREAMBOOTH, TEXTUAL_INVERSION = "dreambooth", "textual_inversion"
+METHODS = (DREAMBOOTH, TEXTUAL_INVERSION)
+PRECISIONS = ("bf16", "fp16", "fp32")
+MAX_STEPS, MAX_SAMPLE_PROMPTS, MAX_VECTORS = 200_000, 16, 64
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is said of a setting beside its name, type and default."""
+
+    tooltip: str
+    """What happens, then when one would change it, with a usual value."""
+    low: float | None = None
+    high: float | None = None
+    """Bounds of a number, themselves allowed."""
+    step: float | None = None
+    """How far the widget's arrows move a number."""
+    options: tuple[str, ...] = ()
+    """All values of a choice."""
+    decides: bool = True
+    """Whether it decides the result. False for how fast it is reached and what is kept beside it: those are not in the key."""
+    advanced: bool = True
+    """Whether the node hides it at first."""
+    methods: tuple[str, ...] = METHODS
+    """Whose nodes have it as a widget."""
+    inversion_default: float | None = None
+    inversion_step: float | None = None
+    """Default and step of the widget in the node of Textual Inversion, where they are others.
+
+    Only the widget has this default. Where the setting is not named at all, the field's own holds, in that method too.
+    """
+    offers_auto: bool = False
+    """Whether the widget also has "auto", its default then, which the node resolves.
+
+    Only the widget has this default. The field's own is one of `options`: a run never has "auto".
+    """
+    multiline: bool = False
+    placeholder: str = ""
+
+
+def setting(default: Any, tooltip: str, *, low: float | None = None, high: float | None = None, **more: Any) -> Any:
+    """Return a dataclass field that carries a `Setting`. Raises TypeError for words that `Setting` does not have."""
+    return field(default=default, metadata={"setting": Setting(tooltip, low, high, **more)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamBoothSettings:
+    """What DreamBooth trains, and how it keeps what the model knows of the class (Ruiz et al. 2022)."""
+
+    train: str = setting(
+        "unet_and_token",
+        "What is trained. unet_and_token: the model and your token (the study's recipe). unet: the model alone. "
+        "unet_and_text_encoder: the model and the whole text encoder; the closest likeness, and it forgets most. lora: a small "
+        "file beside the model, for cards with 8 GB; give it a learning rate near 1e-4.",
+        options=tuple(TRAIN),
+        advanced=False,
+        methods=(DREAMBOOTH,),
+    )
+    class_images: int = setting(
+        0,
+        "Number of pictures of the class ('a photo of a plush toy') that are made with the base model and trained on beside "
+        "your photos, so that the model does not forget what other plush toys look like (prior preservation). 0: none; 100 to "
+        "200 do well. They are kept for later runs.",
+        low=0,
+        high=2000,
+        step=10,
+        advanced=False,
+        methods=(DREAMBOOTH,),
+    )
+    prior_loss_weight: float = setting(
+        1.0,
+        "How much the class images count beside your photos. It has no effect without class images.",
+        low=0.0,
+        high=100.0,
+        step=0.1,
+        methods=(DREAMBOOTH,),
+    )
+    text_learning_rate: float = setting(
+        0.0,
+        "Learning rate of the token, of the vectors of an embedding that is trained on, or of the text encoder. 0: the same as "
+        "learning_rate.",
+        low=0.0,
+        high=1.0,
+        step=1e-7,
+        methods=(DREAMBOOTH,),
+    )
+    lora_rank: int = setting(
+        16,
+        "LoRA: how much it can learn, and how large its file becomes.",
+        low=1,
+        high=320,
+        step=1,
+        methods=(DREAMBOOTH,),
+    )
+    # The adapter's output is scaled by alpha / rank (Hu et al. 2021, section 4.1).
+    lora_alpha: float = setting(
+        16.0,
+        "LoRA: its strength is alpha / rank. Keep it equal to the rank, or half of it.",
+        low=0.001,
+        high=10_000.0,
+        step=1.0,
+        methods=(DREAMBOOTH,),
+    )
+    lora_layers: str = setting(
+        "attention",
+        "LoRA: the attention layers alone, or the convolutions too, which learn textures better and make a larger file.",
+        options=("attention", "attention_and_convolution"),
+        methods=(DREAMBOOTH,),
+    )
+    class_prompt: str = ""
+    """The prompt that class images are made with; from the dataset, no widget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextualInversionSettings:
+    """Which embedding vectors are learned, and under which prompts (Gal et al. 2022)."""
+
+    initializer: str = setting(
+        "",
+        "Where training starts: one or more words close to the subject ('brown toy'), or an embedding, as 'embedding:name', with "
+        "as many vectors as it has. Empty: the mean of the class word.",
+        placeholder="toy",
+        advanced=False,
+        methods=(TEXTUAL_INVERSION,),
+    )
+    vectors: int = setting(
+        1,
+        "Number of embedding vectors of the token. More hold more of the subject, and take as many of the 75 places that a "
+        "prompt has; 1 to 8 are usual.",
+        low=1,
+        high=MAX_VECTORS,
+        step=1,
+        advanced=False,
+        methods=(TEXTUAL_INVERSION,),
+    )
+    template_set: str = setting(
+        "captions",
+        "The prompts that the photos are trained under. captions: their own, with the token put in. object or style: those that "
+        "were published with the method ('a photo of a mysks', 'a painting in the style of mysks').",
+        options=("captions", "object", "style"),
+        advanced=False,
+        methods=(TEXTUAL_INVERSION,),
+    )
+    norm_limit: float = setting(
+        0.0,
+        "Limits the length of each vector to so many times the median of CLIP's vocabulary, so that your token does not outshout "
+        "the rest of the prompt. 0: no limit; 1 to 3 is strict.",
+        low=0.0,
+        high=1000.0,
+        step=0.1,
+        methods=(TEXTUAL_INVERSION,),
+    )
+    save_every: int = setting(
+        0,
+        "Steps between two files of the embedding as it is then, named embedding:<run>-step-000500, so that you can go back to "
+        "an earlier one. 0: only the last is kept.",
+        low=0,
+        high=MAX_STEPS,
+        step=100,
+        methods=(TEXTUAL_INVERSION,),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How long the run is, and how a step is computed."""
+
+    steps: int = setting(
+        800,
+        "Optimizer steps of the run. The study used 1600 for 15 photos; an embedding takes about 2000.",
+        low=1,
+        high=MAX_STEPS,
+        step=1,
+        advanced=False,
+        inversion_default=2000,
+    )
+    batch_size: int = setting(
+        1,
+        "Photos per step; in DreamBooth as many class images again, where there are any. The study used 8, on a 24 GB card.",
+        low=1,
+        high=64,
+        step=1,
+        advanced=False,
+    )
+    gradient_accumulation_steps: int = setting(
+        1,
+        "Number of batches whose gradients are averaged into one step: like a larger batch_size, with the memory of a small one.",
+        low=1,
+        high=1000,
+        step=1,
+    )
+    seed: int = setting(
+        0,
+        "Decides noise, timesteps and the order of the photos. The same seed gives the same result.",
+        low=0,
+        high=2**64 - 1,
+        step=1,
+        advanced=False,
+    )
+    # What is trained, and the optimizer, are always fp32.
+    precision: str = setting(
+        "fp32",
+        "Type of the forward pass. auto: bf16 where the device has it, else fp32. The trained weights themselves are always "
+        "kept as fp32.",
+        options=PRECISIONS,
+        offers_auto=True,
+    )
+    gradient_checkpointing: bool = setting(
+        False,
+        "Needs less memory and more time: parts of the forward pass are computed twice. The result is the same.",
+        decides=False,
+    )
+    checkpoint_every: int = setting(
+        500,
+        "Steps between two saved states, from which a run that was stopped goes on.",
+        low=1,
+        high=MAX_STEPS,
+        step=1,
+        decides=False,
+    )
+    devices: int = setting(
+        1, "Number of GPUs of this computer that share the batch. The result is the same.", low=1, high=64, step=1, decides=False
+    )
+    keep_state: bool = setting(
+        False,
+        "Keeps the saved state of the finished run (with AdamW three times the size of what is trained), so that the same run "
+        "with more steps goes on from there. A run that was stopped goes on in any case.",
+        decides=False,
+    )
+    export_on_cancel: bool = setting(
+        False,
+        "When you cancel, also exports the weights trained so far, as <run>-step-000120. The state is saved in any case.",
+        decides=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """The optimizer, its learning rate over the run, and the average of the weights."""
+
+    learning_rate: float = setting(
+        2e-6,
+        "How far a step goes. The study used 2e-6 for the model, where too high a rate overfits and forgets the class; a LoRA "
+        "takes about 1e-4, an embedding 5e-3.",
+        low=0.0,
+        high=1.0,
+        step=1e-7,
+        advanced=False,
+        inversion_default=5e-3,
+        inversion_step=1e-4,
+    )
+    lr_scheduler: str = setting(
+        "constant",
+        "How the learning rate changes over the run, after the warm-up.",
+        options=("constant", "linear", "cosine", "cosine_with_restarts", "polynomial"),
+    )
+    lr_warmup_steps: int = setting(
+        0, "Steps over which the learning rate rises from 0. Not more than steps.", low=0, high=MAX_STEPS, step=1
+    )
+    optimizer: str = setting(
+        "adamw",
+        "adamw: the usual one. adamw_8bit: the same with a quarter of its memory, as in the study. adafactor: needs the least "
+        "memory. prodigy: finds the learning rate by itself; set learning_rate to 1.",
+        options=("adamw", "adamw_8bit", "adafactor", "prodigy"),
+    )
+    weight_decay: float = setting(
+        1e-2,
+        "Pulls the trained weights towards zero a little. The token is never pulled.",
+        low=0.0,
+        high=1.0,
+        step=0.001,
+        methods=(DREAMBOOTH,),
+    )
+    max_grad_norm: float = setting(
+        1.0,
+        "Scales larger gradients down to this norm, so that one odd photo cannot throw training off. 0: never.",
+        low=0.0,
+        high=1000.0,
+        step=0.1,
+    )
+    ema_decay: float = setting(
+        0.0,
+        "Exports an exponential moving average of the weights, which is smoother. 0: the weights themselves; 0.99 suits some "
+        "hundred steps, 0.9999 many thousands. Needs 4 bytes more for each trained weight.",
+        low=0.0,
+        high=0.99999,
+        step=0.0001,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """What the loss counts, and under which noise and captions it is computed."""
+
+    # min(SNR, gamma) / SNR of a timestep (Hang et al. 2023).
+    min_snr_gamma: float = setting(
+        0.0,
+        "Lets nearly clean pictures count less in the loss, for steadier training (min-SNR). 0: off, as in the study. 5 is "
+        "usual.",
+        low=0.0,
+        high=1000.0,
+        step=0.5,
+    )
+    # Guttenberg 2023, "Diffusion with offset noise".
+    noise_offset: float = setting(
+        0.0,
+        "Adds noise that is constant over the picture, so that very dark and very bright pictures can be learned. 0: off; 0.05 "
+        "to 0.1 is usual.",
+        low=0.0,
+        high=1.0,
+        step=0.01,
+    )
+    # For classifier-free guidance (Ho and Salimans 2022).
+    caption_dropout: float = setting(
+        0.0,
+        "Share of the captions that are left empty, which makes the sampler's cfg work better on your subject. 0.1 is usual.",
+        low=0.0,
+        high=1.0,
+        step=0.05,
+        methods=(DREAMBOOTH,),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationSettings:
+    """How overfitting is measured, and what follows from it."""
+
+    hold_out: int = setting(
+        0,
+        "Number of photos kept out of training, to measure overfitting: when the loss on them rises, the model has begun to "
+        "memorise your photos. 2 of 15 is a good share.",
+        low=0,
+        high=10_000,
+        step=1,
+        advanced=False,
+    )
+    early_stopping: str = setting(
+        "off",
+        "What the loss on the held-out photos decides. export_best exports the step at which it was lowest; "
+        "stop_and_export_best also ends the run when it no longer falls.",
+        options=("off", "export_best", "stop_and_export_best"),
+        advanced=False,
+    )
+    validate_every: int = setting(
+        0,
+        "Steps between two measurements of the loss on held-out photos, on trained photos and, where there are any, on class "
+        "images, always under the same noise. 0: twenty over the run when photos are held out, else none.",
+        low=0,
+        high=MAX_STEPS,
+        step=10,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings:
+    """The pictures that are drawn while the run trains."""
+
+    sample_prompts: tuple[str, ...] = setting(
+        (),
+        "Prompts, one a line. Pictures of them are drawn during training, always from the same noise, and laid side by side at "
+        "the end.",
+        multiline=True,
+        placeholder="a photo of mysks plush toy near books",
+        advanced=False,
+    )
+    sample_every: int = setting(
+        0, "Steps between two rounds of sample pictures. 0: eight rounds over the run.", low=0, high=MAX_STEPS, step=50
+    )

@@ -1,0 +1,194 @@
+"""The settings of a run, checked when they are made. Plain data, no torch. Each one is said in setting_groups.py."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, get_origin
+
+from .messages import UserError
+from .names import check_token
+from .setting_groups import (
+    MAX_SAMPLE_PROMPTS,
+    METHODS,
+    TEXTUAL_INVERSION,
+    DreamBoothSettings,
+    LossSettings,
+    OptimizerSettings,
+    SampleSettings,
+    Setting,
+    TextualInversionSettings,
+    TrainingSettings,
+    ValidationSettings,
+)
+
+AUTO = "auto"
+"""What a widget also offers where the node can resolve it (`Setting.offers_auto`); no setting of a run has this value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that a run is asked to do. Raises UserError for a value that is out of bounds or contradicts another."""
+
+    method: str
+    """One of METHODS."""
+    token: str
+    """The rare word that stands for the subject; in Textual Inversion the placeholder token."""
+    class_word: str = ""
+    """What the subject is ("plush toy"); may be empty."""
+    dreambooth: DreamBoothSettings = field(default_factory=DreamBoothSettings)
+    inversion: TextualInversionSettings = field(default_factory=TextualInversionSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
+    samples: SampleSettings = field(default_factory=SampleSettings)
+
+    @classmethod
+    def of(cls, **values: Any) -> "Settings":
+        """Return the settings of values by name, each put into its group; a setting that is not named has its default.
+
+        Raises TypeError for a name that no setting has.
+        """
+        own = {name: values.pop(name) for name in ("method", "token", "class_word") if name in values}
+        groups = {
+            group: kind(**{f.name: values.pop(f.name) for f in fields(kind) if f.name in values})
+            for group, kind in GROUPS.items()
+        }
+        if values:
+            raise TypeError(f"There are no settings {', '.join(values)}.")
+        return cls(**own, **groups)
+
+    def replace(self, **values: Any) -> "Settings":
+        """Return the same settings with other values, given by name whatever their group."""
+        return Settings.of(**{**self.flat(), **values})
+
+    def flat(self) -> dict[str, Any]:
+        """Return the value of each setting by its name."""
+        own = {"method": self.method, "token": self.token, "class_word": self.class_word}
+        return own | {f.name: value for f, value in self._each()}
+
+    @classmethod
+    def from_json(cls, data: dict) -> "Settings":
+        """Read what `dataclasses.asdict` gave to JSON. Raises KeyError, TypeError or ValueError for anything else."""
+        groups = {group: kind(**data[group]) for group, kind in GROUPS.items()}
+        prompts = groups["samples"].sample_prompts
+        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+            raise TypeError("sample_prompts is not a list of texts")
+        groups["samples"] = dataclasses.replace(groups["samples"], sample_prompts=tuple(prompts))
+        return cls(method=data["method"], token=data["token"], class_word=data["class_word"], **groups)
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the settings that decide the result, by name: what a run's key is made of.
+
+        Those at their defaults are left out, so that a new setting leaves the keys of older runs as they are. A default that
+        changes is a new format of runs.
+        """
+        named = {f.name: value for f, value in self._each() if value != f.default and _decides(f)}
+        return {"method": self.method, "token": self.token, "class_word": self.class_word} | named
+
+    def trigger(self, token: str) -> str:
+        """Return what means the subject in a prompt, `token` spelled as given: with the class, if training saw it there."""
+        return f"{token} {self.class_word if self.inversion.template_set == 'captions' else ''}".strip()
+
+    def _each(self) -> Iterator[tuple[dataclasses.Field, Any]]:
+        for group in GROUPS:
+            for f in fields(getattr(self, group)):
+                yield f, getattr(getattr(self, group), f.name)
+
+    def __post_init__(self) -> None:
+        check_token(self.token)
+        _check_option("method", self.method, METHODS)
+        for f, value in self._each():
+            _check_type(f, value)
+            if "setting" in f.metadata:
+                _check_bounds(f.name, value, f.metadata["setting"])
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raise UserError for settings that contradict each other."""
+        training, optimizer, validation = self.training, self.optimizer, self.validation
+        check_batch_split(training.batch_size, training.devices)
+        if optimizer.lr_warmup_steps > training.steps:
+            raise UserError(
+                "{name} is {value}; it must be between {low} and {high}.",
+                name="lr_warmup_steps",
+                value=optimizer.lr_warmup_steps,
+                low=0,
+                high=training.steps,
+            )
+        if validation.early_stopping != "off" and not (validation.hold_out and validation.validate_every):
+            raise UserError(
+                "early_stopping {choice!r} goes by the loss on held-out photos, measured every validate_every steps: set "
+                "hold_out to 1 or more.",
+                choice=validation.early_stopping,
+            )
+        if optimizer.optimizer == "prodigy" and (optimizer.learning_rate < 0.1 or self.dreambooth.text_learning_rate):
+            raise UserError(
+                "Prodigy finds the learning rates itself: set learning_rate to 1 and text_learning_rate to 0, not {rate:g} and "
+                "{text_rate:g}.",
+                rate=optimizer.learning_rate,
+                text_rate=self.dreambooth.text_learning_rate,
+            )
+        if self.dreambooth.class_images and not (self.dreambooth.class_prompt.strip() and self.dreambooth.prior_loss_weight):
+            raise UserError("Class images need a class prompt and a prior_loss_weight above 0.")
+        if len(self.samples.sample_prompts) > MAX_SAMPLE_PROMPTS:
+            raise UserError(
+                "There are {count} sample prompts; at most {most} are drawn.",
+                count=len(self.samples.sample_prompts),
+                most=MAX_SAMPLE_PROMPTS,
+            )
+
+
+GROUPS: dict[str, Any] = {f.name: f.type for f in fields(Settings) if dataclasses.is_dataclass(f.type)}
+"""The groups of settings by their names in `Settings`, in the order of the nodes' widgets."""
+
+
+def method_settings(method: str) -> dict[str, dataclasses.Field]:
+    """Return the settings that the node of a method (one of METHODS) has as widgets, by name, in their order."""
+    each = (f for kind in GROUPS.values() for f in fields(kind) if "setting" in f.metadata)
+    return {f.name: f for f in each if method in f.metadata["setting"].methods}
+
+
+def widget_default(f: dataclasses.Field, method: str) -> Any:
+    """Return the default of a setting's widget in the node of a method: that of prompts is a text."""
+    of: Setting = f.metadata["setting"]
+    if method == TEXTUAL_INVERSION and of.inversion_default is not None:
+        return of.inversion_default
+    if of.offers_auto:
+        return AUTO
+    return "\n".join(f.default) if isinstance(f.default, tuple) else f.default
+
+
+def check_batch_split(batch_size: int, devices: int) -> None:
+    """Raise UserError unless the devices can share a batch evenly."""
+    if batch_size % devices:
+        raise UserError(
+            "batch_size is {batch_size}; {devices} devices cannot share it evenly. Use a multiple of {devices}.",
+            batch_size=batch_size,
+            devices=devices,
+        )
+
+
+def _decides(f: dataclasses.Field) -> bool:
+    return f.metadata["setting"].decides if "setting" in f.metadata else True
+
+
+def _check_type(f: dataclasses.Field, value: Any) -> None:
+    kind: Any = get_origin(f.type) or f.type
+    fits = isinstance(value, int | float if kind is float else kind) and (kind is bool or not isinstance(value, bool))
+    if not fits:
+        raise UserError("{name} is {value!r}; it must be a {kind}.", name=f.name, value=value, kind=kind.__name__)
+
+
+def _check_bounds(name: str, value: Any, of: Setting) -> None:
+    if of.options:
+        _check_option(name, value, of.options)
+    elif of.low is not None and of.high is not None and not of.low <= value <= of.high:
+        raise UserError(
+            "{name} is {value}; it must be between {low} and {high}.", name=name, value=value, low=of.low, high=of.high
+        )
+
+
+def _check_option(name: str, value: Any, options: tuple[str, ...]) -> None:
+    if value not in options:
+        raise UserError("Unknown {name} {value!r}; known are {options}.", name=name, value=value, options=options)

@@ -1,0 +1,64 @@
+"""How a run is asked to end early: by its stdin, or by a signal. Plain data, no torch."""
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from typing import TextIO
+
+from .events import FINISH
+
+
+class StoppedError(Exception):
+    """The run was asked to stop, or its host died. What was done so far has been saved."""
+
+
+class StopRequest:
+    """True once the run shall stop: by Ctrl-C or SIGTERM, or, with `attached_to`, by a line or the end of that pipe.
+
+    The line FINISH asks for something else: `finishing`, no further step but the result of those that are done.
+    """
+
+    finishing = False
+
+    def __init__(self, attached_to: TextIO | None = None):
+        self._event = threading.Event()
+        if attached_to is not None:
+            threading.Thread(target=self._listen, args=(attached_to,), daemon=True, name="stop-request").start()
+        else:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: self._event.set())
+
+    def _listen(self, stream: TextIO) -> None:
+        while True:
+            if sys.platform == "win32":
+                _wait_for_windows_pipe(stream)
+            if stream.readline().strip() != FINISH:
+                break
+            self.finishing = True
+        self._event.set()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise StoppedError when a stop was requested; for the phases that have nothing to save."""
+        if self:
+            raise StoppedError
+
+
+def _wait_for_windows_pipe(stream: TextIO) -> None:
+    """Return when the pipe has something to read or ends.
+
+    It is polled, because a pending read of stdin blocks every DLL that looks at it while it loads: numpy's OpenBLAS does
+    (numpy/numpy#24290).
+    """
+    assert sys.platform == "win32"
+    import _winapi
+    import msvcrt
+
+    handle = msvcrt.get_osfhandle(stream.fileno())
+    with contextlib.suppress(OSError):  # the other end is closed
+        while not _winapi.PeekNamedPipe(handle, 0)[0]:
+            time.sleep(0.2)

@@ -1,0 +1,134 @@
+"""The newest complete state of a run: trained weights, their average, optimizer, step. Replaced atomically, never edited."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ..run.files import partial_file
+from ..run.messages import UserError
+from ..run.resources import out_of_memory
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, whole or not at all."""
+    with partial_file(path) as partial:
+        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata)
+
+
+def _numbers(values: Mapping) -> dict:
+    return {k: v for k, v in values.items() if isinstance(v, int | float)}
+
+
+def _tensors(values: Mapping, prefix: str) -> dict[str, torch.Tensor]:
+    """Return all tensors, those of dicts within too: bitsandbytes puts its quantized moments into one."""
+    tensors = {f"{prefix}/{k}": v for k, v in values.items() if torch.is_tensor(v)}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            tensors |= _tensors(value, f"{prefix}/{key}")
+    return tensors
+
+
+def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return copies where tensors share memory, which a file cannot: 8-bit AdamW has one table of values for all parameters."""
+    unshared, seen = {}, set()
+    for name, tensor in tensors.items():
+        address = tensor.untyped_storage().data_ptr()
+        unshared[name] = tensor.clone() if address in seen else tensor
+        seen.add(address)
+    return unshared
+
+
+def save_state(
+    path: Path,
+    step: int,
+    params: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    ema: EMAModel | None,
+    accelerator: Accelerator,
+) -> None:
+    """Write the complete state after `step` steps; `params` are what is trained, in the optimizer's and the average's order."""
+    tensors = {f"param/{name}": p for name, p in params.items()}
+    held = optimizer.state_dict()
+    for index, state in held["state"].items():
+        tensors |= _tensors(state, f"optimizer/{index}")
+    if ema:
+        tensors |= {f"ema/{name}": p for name, p in zip(params, ema.shadow_params, strict=True)}
+    metadata = {
+        "step": step,
+        "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
+        "optimizer": {index: _numbers(state) for index, state in held["state"].items()},
+        "groups": [_numbers(group) for group in held["param_groups"]],  # Prodigy keeps its estimates there
+    }
+    save_tensors(path, _unshared(tensors), {key: json.dumps(value) for key, value in metadata.items()})
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raise UserError, with what to do, when the block finds that the file is not what `save_state` wrote."""
+    try:
+        yield
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+        if out_of_memory(error):  # the file is as good as it was
+            raise
+        raise UserError(
+            "The saved state {path} cannot be read ({error}). Delete this file and queue the graph again: the run then begins "
+            "anew.",
+            path=str(path),
+            error=f"{type(error).__name__}: {error}",
+        ) from error
+
+
+def load_state(
+    path: Path,
+    params: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    ema: EMAModel | None,
+    accelerator: Accelerator,
+) -> int:
+    """Return the number of steps done; 0, and nothing touched, without a saved state. Raises UserError when it cannot be read."""
+    if not path.is_file():
+        return 0
+    with _readable(path), safe_open(path, "pt") as file:
+        metadata = {key: json.loads(value) for key, value in file.metadata().items()}
+        state = {int(index): numbers for index, numbers in metadata["optimizer"].items()}
+        shadows = dict(zip(params, ema.shadow_params, strict=True)) if ema else {}
+        for key in file.keys():  # noqa: SIM118 - not a dict
+            kind, name = key.split("/", 1)
+            if kind == "optimizer":
+                index, *folders, name = name.split("/")
+                values = state.setdefault(int(index), {})
+                for folder in folders:
+                    values = values.setdefault(folder, {})
+                # A copy: the tensor itself is a view of the file, which the next state shall replace.
+                values[name] = file.get_tensor(key).clone()
+            else:
+                with torch.no_grad():
+                    (params if kind == "param" else shadows)[name].copy_(file.get_tensor(key))
+        groups = [held | kept for held, kept in zip(optimizer.state_dict()["param_groups"], metadata["groups"], strict=True)]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        if ema:
+            ema.optimization_step = metadata["step"]
+        if accelerator.scaler:
+            accelerator.scaler.load_state_dict(metadata["scaler"])
+        return metadata["step"]
+
+
+def save_best(path: Path, step: int, params: Mapping[str, nn.Parameter]) -> None:
+    """Write the weights of the best step so far."""
+    save_tensors(path, params, {"step": str(step)})
+
+
+def load_best(path: Path, params: Mapping[str, nn.Parameter]) -> int:
+    """Fill `params` with the best step's weights and return which step that was."""
+    with safe_open(path, "pt") as file, torch.no_grad():
+        for name, param in params.items():
+            param.copy_(file.get_tensor(name))
+        return int(file.metadata()["step"])

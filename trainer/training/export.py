@@ -1,0 +1,125 @@
+"""What is written at the end: the files of the result, and what each says of itself."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..context import Context
+from ..models.key_mapping import TEXT_PREFIX
+from ..models.sd15 import BaseModel
+from ..run.events import EXPORTING, Saved
+from ..run.run_dir import EMBEDDING_KEY, Run, at_step
+from .checkpoint import save_tensors
+from .trainer import Exported, Trainer
+
+TOKEN_TABLE = f"{TEXT_PREFIX}embeddings.token_embedding.weight"
+
+
+class ResultFiles:
+    """The tensors of the result's files, which the trained parts put in."""
+
+    def __init__(self, base: BaseModel):
+        self._base = base.weights
+        self.checkpoint: dict[str, Tensor] = {}
+        """What replaces the base's tensors, by LDM names."""
+        self.lora: dict[str, Tensor] = {}
+        self.embedding: Tensor | None = None
+        """(V, 768)."""
+
+    def replace_base_tensor(self, name: str, tensor: Tensor) -> None:
+        """Put a trained tensor in place of the base's of this LDM name, as the base's type."""
+        self.checkpoint[name] = tensor.to("cpu", _file_dtype(self._base[name]))
+
+    def replace_token_rows(self, rows: Sequence[int], vectors: Tensor) -> None:
+        """Put vectors (V, 768) in place of these rows of the base's embedding table (49408, 768)."""
+        table = self._base[TOKEN_TABLE]
+        replaced = table.to(_file_dtype(table), copy=True)
+        for row, vector in zip(rows, vectors, strict=True):
+            replaced[row] = vector.to("cpu", replaced.dtype)
+        self.checkpoint[TOKEN_TABLE] = replaced
+
+    def all_checkpoint_tensors(self) -> dict[str, Tensor]:
+        """Return the base's tensors, names and order with the trained ones in their place."""
+        return {**self._base, **self.checkpoint}
+
+
+def _file_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the base's own type; fp16 where that is bf16 or fp8, too coarse for what fine-tuning changes."""
+    return tensor.dtype if tensor.dtype in (torch.float16, torch.float32) else torch.float16
+
+
+def export(context: Context, base: BaseModel, parts: Sequence[Any], exported: Exported) -> None:
+    """Write the files of the result where the run wants them; one process does so for all."""
+    if not context.is_main:
+        return
+    context.reporter.phase(EXPORTING)
+    run, files = context.run, _result_files(base, parts)
+    if files.embedding is not None:
+        _save_embedding(Path(run.embedding_path or run.export_path), files.embedding, run, exported)
+    _save_model(Path(run.export_path), files, run, exported)
+
+
+def export_now(trainer: Trainer, base: BaseModel, parts: Sequence[Any]) -> None:
+    """Write the files of the weights as they are now beside those of the result, named after the run and the step."""
+    context, run = trainer.context, trainer.context.run
+    if not context.is_main:
+        return
+    with trainer.exported_weights():
+        exported, files = trainer.exported(), _result_files(base, parts)
+        path = at_step(Path(run.export_path).with_name(f"{run.id}.safetensors"), exported.step)
+        if files.embedding is not None:
+            own = at_step(run.embedding_path, exported.step) if run.embedding_path else path
+            _save_embedding(own, files.embedding, run, exported)
+        _save_model(path, files, run, exported)
+    context.reporter.emit(Saved(path.name))
+
+
+def _result_files(base: BaseModel, parts: Sequence[Any]) -> ResultFiles:
+    files = ResultFiles(base)
+    for part in parts:
+        part.export(files)
+    return files
+
+
+def _save_embedding(path: Path, vectors: Tensor, run: Run, exported: Exported) -> None:
+    """Write the token's vectors (V, 768) as the one fp32 tensor of a file."""
+    save_tensors(path, {EMBEDDING_KEY: vectors.float().cpu()}, metadata(run, exported, "textual-inversion"))
+
+
+def _save_model(path: Path, files: ResultFiles, run: Run, exported: Exported) -> None:
+    """Write the LoRA or the checkpoint; nothing where the model was not trained."""
+    if files.lora:
+        save_tensors(path, files.lora, metadata(run, exported, "lora"))
+    elif files.checkpoint:
+        save_tensors(path, files.all_checkpoint_tensors(), metadata(run, exported, "dreambooth"))
+
+
+def metadata(run: Run, exported: Exported, kind: str) -> dict[str, str]:
+    """Return safetensors metadata: the modelspec fields that file browsers show, and where the weights come from.
+
+    `kind`: "dreambooth" (a whole checkpoint), "lora" or "textual-inversion".
+    """
+    settings = run.settings
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": "stable-diffusion-v1" + ("" if kind == "dreambooth" else f"/{kind}"),
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": run.id,
+        "modelspec.trigger_phrase": settings.trigger(settings.token),
+        "modelspec.resolution": f"{run.dataset.resolution}x{run.dataset.resolution}",
+        "modelspec.prediction_type": "epsilon",
+        "subject_trainer.method": kind,
+        "subject_trainer.run": run.id,
+        "subject_trainer.base": run.base_fingerprint,
+        "subject_trainer.token": settings.token,
+        "subject_trainer.class_word": settings.class_word,
+        "subject_trainer.trained": "embedding" if kind == "textual-inversion" else settings.dreambooth.train,
+        "subject_trainer.steps": str(exported.step),
+        "subject_trainer.weights": exported.to_json()["weights"],
+        "subject_trainer.learning_rate": str(settings.optimizer.learning_rate),
+        "subject_trainer.batch_size": str(settings.training.batch_size),
+        "subject_trainer.seed": str(settings.training.seed),
+    }

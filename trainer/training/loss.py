@@ -1,0 +1,83 @@
+"""The loss of a diffusion model: how well it predicts the noise, and which timesteps count how much."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from diffusers import DDPMScheduler
+from diffusers.training_utils import compute_snr
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..context import Context
+from ..data.caption_cache import Captions
+from ..data.concepts import Batch, Concept
+from ..models.sd15 import noise_schedule
+
+PredictNoise = Callable[[Tensor, Tensor, Sequence[int]], Tensor]
+"""(noisy latents (B, 4, h, w), timesteps (B,), captions) -> predicted noise (B, 4, h, w)."""
+
+
+class DiffusionLoss:
+    """The loss of a batch: that of each concept times its weight, under the run's noise, timesteps and captions."""
+
+    def __init__(
+        self,
+        context: Context,
+        unet: nn.Module,
+        captions: Captions,
+        concepts: Mapping[str, Concept],
+        concept_weights: Mapping[str, float],
+    ):
+        """Take what the loss is computed from. `concept_weights`: what counts how much; concepts not named are only measured."""
+        self.context, self.unet, self.captions = context, unet, captions
+        self.trained = {name: concepts[name] for name in concept_weights if name in concepts}
+        self.concept_weights = [concept_weights[name] for name in self.trained]
+        self.schedule = noise_schedule()
+        self.timestep_weights = timestep_weights(self.schedule, context.settings.loss.min_snr_gamma, context.device)
+
+    def __call__(self, batch_index: int) -> Tensor:
+        """Return the scalar loss of a batch (0, 1, ...), or of the part of it that this process has."""
+        training, accelerator = self.context.settings.training, self.context.accelerator
+        rank, world_size = accelerator.process_index, accelerator.num_processes
+        batches = [
+            concept.training_batch(training.seed, batch_index, training.batch_size, self.schedule, rank, world_size)
+            for concept in self.trained.values()
+        ]
+        return concepts_loss(batches, self.concept_weights, self.timestep_weights, self.predict_noise)
+
+    def predict_noise(self, noisy: Tensor, timesteps: Tensor, captions: Sequence[int]) -> Tensor:
+        """Return the U-Net's prediction (B, 4, h, w) for noisy latents (B, 4, h, w) at timesteps (B,) under these captions."""
+        return self.unet(noisy, timesteps, self.captions.states(captions)).sample
+
+
+def timestep_weights(schedule: DDPMScheduler, min_snr_gamma: float, device: torch.device) -> Tensor:
+    """Return (1000,) fp32: min(SNR, gamma) / SNR of each timestep (Hang et al. 2023, section 3.4, for noise prediction).
+
+    All are 1 for gamma 0.
+    """
+    if not min_snr_gamma:
+        return torch.ones(1000, device=device)
+    snr = compute_snr(schedule, torch.arange(1000)).float()
+    return (snr.clamp(max=min_snr_gamma) / snr).to(device)
+
+
+def sample_losses(predicted: Tensor, batch: Batch, weights: Tensor) -> Tensor:
+    """Return (B,) fp32: the mean square error of each sample times the weight of its timestep."""
+    squares = F.mse_loss(predicted.float(), batch.noise, reduction="none").mean(dim=(1, 2, 3))
+    return squares * weights[batch.timesteps]
+
+
+def concepts_loss(batches: Sequence[Batch], concept_weights: Sequence[float], weights: Tensor, predict: PredictNoise) -> Tensor:
+    """Return instance loss + prior_loss_weight x class loss, each a mean over its batch (Ruiz et al. 2022, equation 2).
+
+    `weights` (1000,) are those of the timesteps. One forward pass serves both where their latents have one shape, as without
+    buckets.
+    """
+    if len({batch.noisy.shape[2:] for batch in batches}) == 1:
+        noisy, timesteps = torch.cat([b.noisy for b in batches]), torch.cat([b.timesteps for b in batches])
+        together = predict(noisy, timesteps, [c for b in batches for c in b.captions])
+        predictions = together.split([len(b.captions) for b in batches])
+    else:
+        predictions = tuple(predict(b.noisy, b.timesteps, b.captions) for b in batches)
+    losses = [sample_losses(p, b, weights).mean() for p, b in zip(predictions, batches, strict=True)]
+    return torch.stack([weight * loss for weight, loss in zip(concept_weights, losses, strict=True)]).sum()

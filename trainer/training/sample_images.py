@@ -1,0 +1,77 @@
+"""The pictures that a run draws of its sample prompts while it trains."""
+
+import contextlib
+
+import torch
+from PIL import Image, ImageDraw, ImageOps
+
+from ..context import Context
+from ..data.batches import generator
+from ..data.caption_cache import EMPTY, Captions
+from ..run.events import Sample
+from ..run.run_dir import RunDir
+from ..run.stop_request import StoppedError
+from .trainer import Trainer
+
+CELL = 256
+"""Side of a picture in the grid, pixels."""
+
+
+class SampleImages:
+    """Draws a picture of each sample prompt, always from the same noise. The prompts are among the captions."""
+
+    def __init__(self, context: Context, captions: Captions, unet, vae):
+        self.context, self.captions = context, captions
+        self.prompts = [captions.texts.index(prompt) for prompt in context.settings.samples.sample_prompts]
+        self.every = context.settings.samples.sample_every if self.prompts else 0
+        if self.prompts:
+            from ..models.image_sampler import ImageSampler  # diffusers' pipeline takes seconds to load
+
+            self.sampler = ImageSampler(unet, vae, context.accelerator)
+
+    def is_due(self, trainer: Trainer) -> bool:
+        """Return whether pictures are drawn now; one process draws them all."""
+        return self.context.is_main and trainer.is_due(self.every)
+
+    def draw(self, step: int) -> None:
+        """Draw the pictures after `step` steps; a stop request ends it, and the loop sees that too and saves the state."""
+        with contextlib.suppress(StoppedError):
+            self._draw(step)
+
+    def _draw(self, step: int) -> None:
+        from ..models.image_sampler import save_image
+
+        run, context = self.context.run, self.context
+        with context.accelerator.autocast(), torch.no_grad():
+            *prompts, empty = self.captions.states([*self.prompts, EMPTY])
+        for number, states in enumerate(prompts):
+            path = context.run_dir.samples / f"step-{step:06}-{number}.png"
+            if path.is_file():  # drawn before the run was stopped
+                continue
+            noise = generator(run.settings.training.seed, "sample", number)
+            save_image(self.sampler.draw(states, empty, run.dataset.resolution, noise, context.stop), path)
+            context.reporter.emit(Sample(step, number, path.name))
+
+    def save_grid(self) -> None:
+        """Write all pictures as one; nothing when none were drawn, or by another process."""
+        if self.every and self.context.is_main:
+            save_grid(self.context.run_dir)
+
+
+def save_grid(run_dir: RunDir) -> None:
+    """Write all sample pictures as one: a row a prompt, a column a step, the first being the base."""
+    from ..models.image_sampler import save_image
+
+    files = sorted(run_dir.samples.glob("step-*-*.png"))
+    steps = sorted({int(p.stem.split("-")[1]) for p in files})
+    rows = 1 + max(int(p.stem.split("-")[2]) for p in files)
+    grid = Image.new("RGB", (CELL * len(steps), 20 + CELL * rows), "white")
+    write = ImageDraw.Draw(grid)
+    for column, step in enumerate(steps):
+        write.text((CELL * column + 6, 4), f"step {step}", fill="black")
+    for path in files:
+        _, step, row = path.stem.split("-")
+        with Image.open(path) as image:
+            cell = ImageOps.fit(image.convert("RGB"), (CELL, CELL), Image.Resampling.LANCZOS)
+        grid.paste(cell, (CELL * steps.index(int(step)), 20 + CELL * int(row)))
+    save_image(grid, run_dir.grid)

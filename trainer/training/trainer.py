@@ -1,0 +1,208 @@
+"""The training state of a run: optimizer, schedule, average of the weights, and how one step is taken."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from ..context import Context, TrainingError
+from ..run.events import TRAINING
+from .checkpoint import load_best, load_state, save_best, save_state
+from .early_stopping import best_step, should_stop
+from .metrics import Metrics, memory_in_use
+from .optimizers import ParamGroup, learning_rate_schedule, make_optimizer
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Which weights are exported."""
+
+    step: int
+    averaged: bool
+    """Whether they are the moving average."""
+    finished_early: bool = False
+    """The user asked for the result before the last step."""
+
+    def to_json(self) -> dict:
+        """Return what result.json says of them."""
+        early = {"finished_early": True} if self.finished_early else {}
+        return {"step": self.step, "weights": "ema" if self.averaged else "last", **early}
+
+
+class Trainer:
+    """Takes the steps of a run, from its newest saved state on.
+
+    `step` is the number of optimizer steps done; a step averages `gradient_accumulation_steps` batches. The parameters are those
+    of the groups; the recipe looks at them between two steps.
+    """
+
+    def __init__(self, groups: Sequence[ParamGroup], context: Context):
+        self.context, self.groups = context, list(groups)
+        settings = context.settings
+        self.settings, self.accelerator = settings, context.accelerator
+        self.params = {name: p for group in self.groups for name, p in group.params.items()}
+        optimizer = make_optimizer(self.groups, settings.optimizer, context.device, context.reporter)
+        self.optimizer = self.accelerator.prepare(optimizer)
+        self.ema = None
+        if settings.optimizer.ema_decay:  # warm-up: 1 - (1 + step)^-3/4, so that short runs are not held near the base
+            self.ema = EMAModel(
+                self.params.values(), decay=settings.optimizer.ema_decay, use_ema_warmup=True, power=3 / 4, foreach=True
+            )
+        self.rate_factor = learning_rate_schedule(settings.optimizer, settings.training.steps)
+        self.step = self._start = load_state(context.run_dir.checkpoint, self.params, self.optimizer, self.ema, self.accelerator)
+        if self._start:
+            print(f"resuming after step {self._start}", file=sys.stderr, flush=True)
+        self.metrics = Metrics(context.run_dir, self._start, writes=context.is_main)
+        self.stopping = self.finishing = False
+        self._began, self._looking = time.monotonic(), 0.0
+        context.reporter.phase(TRAINING, settings.training.steps)
+
+    def train_step(self, loss_of_batch: Callable[[int], Tensor]) -> None:
+        """Take one step on the mean of the losses of its batches.
+
+        `loss_of_batch` gives the scalar loss of a batch by its index (0, 1, ... over the whole run), a pure function of it and of
+        the parameters. Raises TrainingError when a loss is not finite.
+        """
+        factor = self.rate_factor(self.step)
+        for group, options in zip(self.groups, self.optimizer.param_groups, strict=True):
+            options["lr"] = group.learning_rate * factor
+        loss = self._accumulate_gradients(loss_of_batch)
+        if self.settings.optimizer.max_grad_norm:
+            self.accelerator.clip_grad_norm_(self.params.values(), self.settings.optimizer.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        for group in self.groups:
+            group.limit_norms()
+        if self.ema:
+            self.ema.step(self.params.values())
+        self.step += 1
+        self.metrics.add(self.step, loss, self.settings.optimizer.learning_rate * factor)
+        self.stopping = self._any_process(bool(self.context.stop))
+        self.finishing = self._any_process(self.context.stop.finishing)
+        if self.metrics.is_due or self.finishing or self.step == self.settings.training.steps:
+            self._report()
+
+    def _accumulate_gradients(self, loss_of_batch: Callable[[int], Tensor]) -> Tensor:
+        """Backpropagate the batches of the step; return the mean of their losses over all processes."""
+        batches = self.settings.training.gradient_accumulation_steps
+        total = torch.zeros((), device=self.context.device)
+        for index in range(self.step * batches, (self.step + 1) * batches):
+            with self.accelerator.autocast():
+                loss = loss_of_batch(index) / batches
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        if self.accelerator.num_processes > 1:
+            for p in self.params.values():
+                p.grad = self._reduce(torch.zeros_like(p) if p.grad is None else p.grad, "mean")
+            total = self._reduce(total, "mean")
+        return total
+
+    def _report(self) -> None:
+        steps, loss = self.settings.training.steps, self.metrics.flush()
+        per_step = (time.monotonic() - self._began - self._looking) / (self.step - self._start)
+        self.context.reporter.progress(
+            self.step,
+            steps,
+            loss=loss,
+            seconds_left=per_step * (steps - self.step),
+            memory=memory_in_use(self.context.device),
+        )
+
+    @contextlib.contextmanager
+    def exported_weights(self) -> Iterator[None]:
+        """For the block, the parameters are the weights that would be exported: their average, if there is one."""
+        began = time.monotonic()
+        if self.ema:
+            self.ema.store(self.params.values())
+            self.ema.copy_to(self.params.values())
+        yield
+        if self.ema:
+            self.ema.restore(self.params.values())
+        self._looking += time.monotonic() - began
+
+    def is_due(self, every: int, *, first: bool = True, last: bool = True) -> bool:
+        """Return whether something that happens every `every` steps (0: never) happens now.
+
+        `first`, `last`: whether it also happens before the first step, and after the last one whatever its number.
+        """
+        at_end = self.step == self.settings.training.steps or (self.finishing and not self.stopping)
+        if not every or (self.step == 0 and not first) or (at_end and not last):
+            return False
+        return at_end or self.step % every == 0
+
+    def add_measurement(self, losses: dict[str, float]) -> None:
+        """Note the losses of a measurement, and keep the weights when they are the best of a run that exports these."""
+        self.metrics.add_measurement(self.step, self._agreed(losses))
+        best = best_step(self.metrics.measured) == self.step
+        if best and self.settings.validation.early_stopping != "off" and self.context.is_main:
+            save_best(self.context.run_dir.best, self.step, self.params)
+
+    @property
+    def is_finished(self) -> bool:
+        """Return whether the last step is done, the result was asked for, or early stopping ends the run."""
+        over = should_stop(self.metrics.measured, self.settings.validation.early_stopping)
+        return self.finishing or self.step == self.settings.training.steps or over
+
+    def save_state(self) -> None:
+        """Save the complete state where it is due: on a stop, at the end, at the interval. Raises TrainingError for NaN weights.
+
+        After the last step too: the export may fail for want of disk space.
+        """
+        due = self.stopping or self.is_finished or self.step % self.settings.training.checkpoint_every == 0
+        if self.step == self._start or not due:
+            return
+        self.metrics.sync()
+        check_finite(self.params)
+        if self.context.is_main:
+            save_state(self.context.run_dir.checkpoint, self.step, self.params, self.optimizer, self.ema, self.accelerator)
+
+    @property
+    def must_stop(self) -> bool:
+        """Return whether the run was asked to stop before its last step."""
+        return self.stopping and self.step < self.settings.training.steps
+
+    def exported(self) -> Exported:
+        """Return which weights those of `exported_weights` are."""
+        early = self.finishing and self.step < self.settings.training.steps
+        return Exported(self.step, averaged=self.ema is not None, finished_early=early)
+
+    def use_exported_weights(self) -> Exported:
+        """Put the weights that are exported into the parameters for good: the best ones, the average, or the last ones."""
+        exported, best = self.exported(), self.context.run_dir.best
+        if not self.context.is_main:  # it does not export
+            return exported
+        if self.settings.validation.early_stopping != "off" and best.is_file():
+            return Exported(load_best(best, self.params), exported.averaged, exported.finished_early)
+        if self.ema:
+            self.ema.copy_to(self.params.values())
+        return exported
+
+    def _any_process(self, flag: bool) -> bool:
+        """Return whether the flag is up in any process: all of them must leave the loop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        return bool(self._reduce(torch.tensor(float(flag), device=self.context.device), "sum") > 0)
+
+    def _agreed(self, losses: dict[str, float]) -> dict[str, float]:
+        """Return the same numbers in every process, where devices round differently: all must stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return losses
+        means = self._reduce(torch.tensor(list(losses.values()), device=self.context.device), "mean")
+        return dict(zip(losses, means.tolist(), strict=True))
+
+    def _reduce(self, tensor: Tensor, how: str) -> Tensor:
+        """Return the "sum" or "mean" of the tensor over all processes."""
+        reduced = self.accelerator.reduce(tensor, how)
+        assert isinstance(reduced, Tensor)
+        return reduced
+
+
+def check_finite(params: dict[str, nn.Parameter]) -> None:
+    """Raise TrainingError when a weight is NaN or infinite: such a state is neither saved nor exported."""
+    if not torch.stack([p.detach().isfinite().all() for p in params.values()]).all():
+        raise TrainingError("The trained weights are no longer numbers: training diverged. Lower the learning rate.")

@@ -4,8 +4,8 @@
 PYTHON ?= python3
 PORT ?= 8188
 VENV_PYTHON = $(if $(filter Windows_NT,$(OS)),.venv/Scripts/python,.venv/bin/python)
-# Two processes, each with one thread, use two cores better than one process with two; a file's tests share a server.
-PARALLEL = -n 2 --dist loadfile
+# Two processes, each with one thread, use two cores better than one process with two.
+PARALLEL = -n 2 --dist loadgroup
 export PORT
 
 .PHONY: setup demo test test-unit test-training test-host test-nightly check

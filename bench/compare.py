@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from demo.setup import comfyui_path
-from trainer.run.settings import METHODS
+from trainer.run.names import METHODS
 
 from . import inputs
 

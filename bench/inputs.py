@@ -20,6 +20,10 @@ INSTANCE_PROMPT = f"a photo of {TOKEN} {CLASS_WORD}"
 CLASS_PROMPT = f"a photo of a {CLASS_WORD}"
 INITIALIZER = "toy"
 LEARNING_RATE = {"dreambooth": 2e-6, "textual_inversion": 5e-4}
+METHOD_SETTINGS = {
+    "dreambooth": {"train": "unet"},
+    "textual_inversion": {"initializer": INITIALIZER, "template_set": "object"},  # the script's own
+}
 CLASS_COLOURS = ((90, 20, 120), (20, 120, 90), (120, 90, 20), (30, 60, 150))
 
 
@@ -101,17 +105,15 @@ def write_run(args: argparse.Namespace, prepared: Inputs, folder: Path) -> Path:
         shutil.copy(prepared.checkpoint, run_dir.base)
     settings = Settings.of(
         method=args.method,
-        initializer=INITIALIZER,
-        template_set="object" if args.method == "textual_inversion" else "captions",  # the script's own
         token=TOKEN,
         class_word=CLASS_WORD,
-        train="unet",
         steps=args.steps,
         batch_size=args.batch_size,
         learning_rate=LEARNING_RATE[args.method],
         seed=args.seed,
         precision=args.precision,
         checkpoint_every=args.steps,  # after the last step, so outside of what is measured
+        **METHOD_SETTINGS[args.method],
     )
     class_dataset = dataset(prepared.class_photos, args.resolution, CLASS_PROMPT) if prepared.class_photos else None
     run = Run(

@@ -66,7 +66,7 @@ def set_widgets(driver: webdriver.Chrome, values: dict[str, dict]) -> None:
 
 
 def choose(driver: webdriver.Chrome, node_type: str, name: str, value: str) -> None:
-    """What the artist does in a combo box of the first node of the type."""
+    """Choose an option in a combo box of the first node of the type."""
     driver.execute_script(
         """
         const [type, name, value] = arguments

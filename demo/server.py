@@ -41,7 +41,7 @@ class Refused(Exception):
 
 
 class Failed(Exception):
-    """A node failed; the text is what the artist sees."""
+    """A node failed; the text is what the user sees."""
 
 
 @dataclass(frozen=True)

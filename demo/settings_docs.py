@@ -14,7 +14,8 @@ from dataclasses import Field, dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.run.setting_groups import DREAMBOOTH, MAX_SAMPLE_PROMPTS, TEXTUAL_INVERSION, Setting
+from trainer.run.names import DREAMBOOTH, TEXTUAL_INVERSION
+from trainer.run.setting_groups import MAX_SAMPLE_PROMPTS, Setting
 from trainer.run.settings import AUTO, method_settings, widget_default
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -103,8 +103,7 @@ def photo_inputs() -> list[io.Input]:
         io.Image.Input(
             "images",
             optional=True,
-            tooltip=f"Pictures made in the graph, used instead of a folder when folder is '{WIRED}'; class images, for "
-            "example.",
+            tooltip=f"Pictures made in the graph, used instead of a folder when folder is '{WIRED}'; class images, for example.",
         ),
     ]
 

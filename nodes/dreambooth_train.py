@@ -5,8 +5,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..trainer.dataset.photos import Dataset as PhotoDataset
 from ..trainer.run.messages import UserError, message
-from ..trainer.run.names import check_name
-from ..trainer.run.setting_groups import DREAMBOOTH
+from ..trainer.run.names import DREAMBOOTH, check_name
 from ..trainer.run.settings import Settings
 from .comfy import device, results
 from .comfy.base_model import Base
@@ -43,7 +42,6 @@ class DreamBoothTrain(io.ComfyNode):
                     "images that are made. Each step sees as many of them as of the subject's.",
                 ),
                 preset_input(),
-                *setting_inputs(DREAMBOOTH),
                 io.String.Input(
                     "embedding",
                     optional=True,
@@ -53,6 +51,7 @@ class DreamBoothTrain(io.ComfyNode):
                     "the name of a file in models/embeddings. Your token then means it, and train says whether it learns on (all "
                     "but unet). Empty: that of the CLIP, where it comes from a node of this pack.",
                 ),
+                *setting_inputs(DREAMBOOTH),
             ],
             outputs=[
                 io.Model.Output("trained_model", display_name="MODEL", tooltip="The trained model."),

@@ -5,9 +5,8 @@ from comfy_api.latest import io
 from ..trainer.dataset.captions import caption_with_token
 from ..trainer.dataset.photos import Dataset as PhotoDataset
 from ..trainer.run.messages import Message, UserError, message
-from ..trainer.run.names import check_token
+from ..trainer.run.names import TEXTUAL_INVERSION, check_token
 from ..trainer.run.run_dir import Run
-from ..trainer.run.setting_groups import TEXTUAL_INVERSION
 from .comfy import device, results
 from .comfy.base_model import Base
 from .comfy.clip_tokens import known_token_note

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..trainer.run.files import partial_file, write_json
 from ..trainer.run.locks import held
 from ..trainer.run.messages import Message, UserError, message
-from ..trainer.run.resources import describe, estimate, refusal
+from ..trainer.run.resources import describe_resources, estimate, refusal
 from ..trainer.run.run_dir import Run, RunDir, shorter_run
 from ..trainer.run.summary import summary
 from .comfy import device
@@ -100,7 +100,7 @@ def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
         raise UserError(reason.template, **reason.values)
     training = run.settings.training
     seconds = resources.flop / training.devices / (device.matmul_speed(training.precision) * TRAINING_SHARE)
-    text = describe(resources, seconds)
+    text = describe_resources(resources, seconds)
     log.info("%s: %s", run.id, text)
     return text
 

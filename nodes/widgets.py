@@ -11,7 +11,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..trainer.run.messages import UserError
-from ..trainer.run.setting_groups import TEXTUAL_INVERSION, Setting
+from ..trainer.run.names import TEXTUAL_INVERSION
+from ..trainer.run.setting_groups import Setting
 from ..trainer.run.settings import AUTO, Settings, method_settings, widget_default
 from .page.language import text_for_checked_page
 

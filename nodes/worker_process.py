@@ -70,7 +70,9 @@ def worker_command(run_dir: RunDir, device_name: str, devices: int) -> list[str]
 def _start(command: list[str], log_file: BinaryIO) -> subprocess.Popen[str]:
     # Away from ComfyUI's terminal: that it is closed, or gets Ctrl-C, must reach the worker as the end of its stdin,
     # after which it saves its state, and not as a signal.
-    group: dict[str, Any] = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {"start_new_session": True}
+    group: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        group = {"creationflags": subprocess.CREATE_NO_WINDOW}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log_file, encoding="utf-8", errors="replace", **group)
 
@@ -82,7 +84,8 @@ class Worker:
         self.failure: Message | None = None
         """Why it failed, once it has said so."""
         self._process, self._run_id, self._live_run = process, run_id, live_run
-        assert process.stdin is not None and process.stdout is not None  # both are pipes
+        assert process.stdin is not None  # it and stdout are pipes
+        assert process.stdout is not None
         self._stdin, self._stdout = process.stdin, process.stdout
         self._phase = ""
         self._logged_at = 0.0

@@ -5,8 +5,8 @@
 
 Under the launcher, or accelerate launch, N processes share each batch.
 
-Events go to stdout, one JSON object a line. Ctrl-C or SIGTERM stops the run with its state saved; so does, when it is
-attached, a line on stdin or its end.
+Events go to stdout, one JSON object a line. A stop request ends the run with its state saved: Ctrl-C or SIGTERM, or, when it is
+attached, a line on stdin or its end instead.
 Exit code: 0 finished or stopped, 1 failed (an `error` event says why), 2 called wrongly.
 """
 
@@ -89,9 +89,9 @@ def describe(error: Exception, run_dir: Path) -> "Message":
         return message(
             "The device failed ({reason}). Queue the graph again to go on from the last saved state; if it fails again, restart "
             "the computer, and look for a newer driver.",
-            reason=str(error).splitlines()[0],
+            reason=str(error).splitlines()[0][:500],
         )
-    return message("{kind}: {error}", kind=kind, error=str(error))
+    return message("{kind}: {error}", kind=kind, error=str(error)[:2000])
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from .context import Context, make_accelerator
 from .run.events import WAITING, Done, Reporter
 from .run.files import write_json
 from .run.locks import held
+from .run.names import DREAMBOOTH
 from .run.run_dir import Run, RunDir
-from .run.setting_groups import DREAMBOOTH
 from .run.settings import check_batch_split
 from .run.stop_request import StopRequest
 from .training.trainer import Exported

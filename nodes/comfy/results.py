@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...trainer.dataset.photos import Dataset
 from ...trainer.run.files import read_json
-from ...trainer.run.messages import UserError, message
+from ...trainer.run.messages import MessageError, UserError, message
 from ...trainer.run.run_dir import Run, RunDir, finished_runs
 from ...trainer.run.settings import Settings
 from .base_model import Base
@@ -124,7 +124,8 @@ def finished_run(run_id: str) -> tuple[Run, Exported]:
     try:
         return run_dir.load_run(), files
     except (OSError, ValueError) as error:
-        raise UserError("The run {run!r} cannot be read: {reason}", run=run_id, reason=str(error)) from None
+        reason = error.message if isinstance(error, MessageError) else str(error)
+        raise UserError("The run {run!r} cannot be read: {reason}", run=run_id, reason=reason) from None
 
 
 def load_result(run: Run, files: Exported) -> tuple:

@@ -157,14 +157,14 @@ def test_class_photos_train_beside_the_subject(server, quick_graph, base_directo
     quick_graph[train]["inputs"] |= {"class_dataset": ["class", 0], "name": "prior"}
     texts = []
     server.run(quick_graph, on_text=lambda _, text: texts.append(text))
-    assert "Encoding class photos: 3 of 3" in texts
+    assert "Encoding class images: 3 of 3" in texts
     (run_dir,) = (base_directory / "output" / "finetune").glob("prior-*")
     run = RunDir(run_dir).load_run()
     assert {photo.caption for photo in run.class_dataset.photos} == {"a photo of a plush toy"}
-    assert run.settings.prior_loss_weight == 1.0
+    assert run.settings.dreambooth.prior_loss_weight == 1.0
 
     inputs["resolution"] = 128
-    with pytest.raises(Failed, match="class photos are prepared at 128 pixels, the subject's at 64"):
+    with pytest.raises(Failed, match="class images are prepared at 128 pixels, the subject's at 64"):
         server.run(quick_graph)
 
 

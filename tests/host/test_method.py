@@ -145,8 +145,8 @@ def test_one_widget_turns_prior_preservation_on_and_samples_are_shown(server, qu
     assert "Making class images: 1 of 1" in texts
     (path,) = (base_directory / "output" / "finetune").glob("class-images-*")
     settings = RunDir(path).load_run().settings
-    assert (settings.prior_loss_weight, settings.class_prompt) == (1.0, "a photo of a plush toy")
-    assert settings.sample_prompts == ("a photo of mysks", "a toy")
+    assert (settings.dreambooth.prior_loss_weight, settings.dreambooth.class_prompt) == (1.0, "a photo of a plush toy")
+    assert settings.samples.sample_prompts == ("a photo of mysks", "a toy")
     assert RunDir(path).measurements()[0].keys() == {"step", "trained", "held_out", "class"}
     shows = result.outputs[node(quick_graph, "DreamBoothTrain")]
     assert "Loss on held-out photos" in shows["text"][0]

@@ -54,7 +54,7 @@ def test_rarely_used_widgets_are_advanced(info):
         assert advanced == both | own
 
 
-def test_every_widget_has_its_line_in_the_readme(info):
+def test_every_widget_has_its_line_in_the_docs(info):
     """Or in the page of docs/ that the README refers to for its node."""
     root = Path(__file__).parents[2]
     for name, node in info.items():

@@ -163,9 +163,9 @@ def test_an_inversion_is_drawn_beside_the_base(server, base_directory):
     graph = small("textual_inversion")
     result = server.run(graph)
     assert (base_directory / "models" / "embeddings" / exported(graph, result, "TextualInversionTrain")).is_file()
-    without, with_word = (shown(server, result, node(graph, "SaveImage", f"{which} the word")) for which in ("without", "with"))
-    assert without.size == with_word.size == (64, 64)
-    assert not same(without, with_word)
+    without, with_token = (shown(server, result, node(graph, "SaveImage", f"{which} the token")) for which in ("without", "with"))
+    assert without.size == with_token.size == (64, 64)
+    assert not same(without, with_token)
 
 
 def test_a_finished_run_is_loaded_and_its_trigger_goes_into_the_prompt(server, pivotal):
@@ -206,5 +206,5 @@ def test_class_pictures_made_in_the_graph_are_trained_beside(server, base_direct
     run = RunDir(path).load_run()
     assert len({Path(photo.path).read_bytes() for photo in run.class_dataset.photos}) == 3
     assert {photo.caption for photo in run.class_dataset.photos} == {"a photo of a plush toy"}
-    assert run.settings.prior_loss_weight == 1
+    assert run.settings.dreambooth.prior_loss_weight == 1
     assert all(shown(server, result, i).size == (64, 64) for i, n in graph.items() if n["class_type"] == "SaveImage")

@@ -31,7 +31,7 @@ DREAMBOOTH = Settings.of(
     precision="fp32",
     train="unet",
 )
-INVERSION = DREAMBOOTH.replace(method="textual_inversion", initializer="toy", learning_rate=5e-3)
+INVERSION = DREAMBOOTH.replace(method="textual_inversion", train="unet_and_token", initializer="toy", learning_rate=5e-3)
 
 
 @functools.cache

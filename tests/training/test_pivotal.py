@@ -11,7 +11,7 @@ from trainer.training.export import TOKEN_TABLE
 from .published import published_loss
 from .runs import DREAMBOOTH, TOKENIZER, work_here
 
-GIVEN = torch.randn(2, 768, generator=torch.Generator().manual_seed(3)) * 0.5
+GIVEN = torch.randn(2, 768, generator=torch.Generator().manual_seed(3)) * 2.0
 SHORT = DREAMBOOTH.replace(steps=2, batch_size=1, lr_scheduler="constant", lr_warmup_steps=0, learning_rate=1e-3)
 
 

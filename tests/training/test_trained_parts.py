@@ -15,7 +15,7 @@ from trainer.models.sd15 import BaseModel, load_tokenizer
 from trainer.training.export import TOKEN_TABLE, ResultFiles
 
 from .conftest import TEXT_LAYERS
-from .runs import DREAMBOOTH, ROOT, TOKENIZER, work, work_here
+from .runs import DREAMBOOTH, ROOT, TOKENIZER, sentence, work, work_here
 
 QUICK = DREAMBOOTH.replace(steps=2, batch_size=1, lr_warmup_steps=0, learning_rate=1e-3)
 
@@ -191,7 +191,8 @@ def test_processes_that_cannot_share_a_batch_say_so(make_run):
     launched = os.environ | {"WORLD_SIZE": "2", "RANK": "0"}  # as a launcher does
     done = subprocess.run(command, env=launched, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "batch_size is 1; 2 devices cannot share it evenly. Use a multiple of 2." in done.stdout
+    told = sentence(json.loads(done.stdout.splitlines()[-1]))
+    assert told == "batch_size is 1; 2 devices cannot share it evenly. Use a multiple of 2."
 
 
 def test_an_8bit_optimizer_needs_a_quarter_of_the_state(make_run):

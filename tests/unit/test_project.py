@@ -16,7 +16,7 @@ MODULES = [path for room in ("nodes", "trainer") for path in sorted((ROOT / room
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "execution", "nodes"}
 HEAVY = {"diffusers", "bitsandbytes", "peft", "accelerate", "transformers"}
 LONGEST_FUNCTION, MOST_PARAMETERS, LONGEST_FILE = 60, 7, 400
-SHIPPED = {"__init__.py", "nodes", "trainer", "js", "locales", "workflows", "pyproject.toml", "requirements.txt"}
+SHIPPED = {"__init__.py", "nodes", "trainer", "js", "docs", "locales", "workflows", "pyproject.toml", "requirements.txt"}
 SHIPPED |= {"README.md", "CHANGELOG.md", "LICENSE", "icon.png"}
 
 

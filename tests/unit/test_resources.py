@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from trainer.dataset.photos import Dataset
-from trainer.run.resources import GB, Resources, describe, estimate, refusal
+from trainer.run.resources import GB, Resources, describe_resources, estimate, refusal
 from trainer.run.run_dir import Run
 from trainer.run.settings import Settings
 
@@ -78,8 +78,8 @@ def test_a_refusal_has_the_numbers_and_the_remedies():
         assert part in sentence
     assert "30.0 GB of disk" in str(refusal(found, run_of(plain), 24 * GB, 10 * GB))
     assert refusal(found, run_of(plain), 24 * GB, 100 * GB) is None
-    assert str(describe(found, 3000.0)).endswith("30.0 GB of disk, and very roughly 50 min")
-    assert str(describe(found, 4.0)).endswith("20.0 GB of memory on the device, and 30.0 GB of disk")
+    assert str(describe_resources(found, 3000.0)).endswith("30.0 GB of disk, and very roughly 50 min")
+    assert str(describe_resources(found, 4.0)).endswith("20.0 GB of memory on the device, and 30.0 GB of disk")
 
 
 @pytest.mark.parametrize(

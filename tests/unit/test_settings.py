@@ -4,8 +4,7 @@ from dataclasses import asdict
 import pytest
 
 from trainer.run.messages import UserError
-from trainer.run.names import check_name, check_token
-from trainer.run.setting_groups import METHODS
+from trainer.run.names import METHODS, check_name, check_token
 from trainer.run.settings import Settings, method_settings
 
 GOOD = {

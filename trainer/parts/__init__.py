@@ -7,6 +7,10 @@ side (`TextEncoder`, `TokenRows`, `TokenVectors`) is made from the text encoder,
     param_groups()           what the optimizer gets
     export(files)            puts what was trained into the files of the result
 
+one of the U-Net also
+
+    result_kind              what the exported file is: "checkpoint", "lora" or "embedding"
+
 and one of the text side also
 
     new_ids                  token ids that stand for the token in place of CLIP's own; most have none
@@ -17,6 +21,7 @@ A new part is a new file, and its name in `TRAIN`.
 
 from typing import TYPE_CHECKING, Any
 
+from ..run.names import TEXTUAL_INVERSION
 from .frozen_unet import FrozenUNet
 from .lora import LoRA
 from .text_encoder import TextEncoder
@@ -41,7 +46,7 @@ def part_types(run: "Run") -> tuple[Any, ...]:
 
     In a DreamBooth run that was given an embedding, the token has vectors of its own in place of rows of CLIP's table.
     """
-    if run.settings.method == "textual_inversion":
+    if run.settings.method == TEXTUAL_INVERSION:
         return FrozenUNet, TokenVectors
     parts = TRAIN[run.settings.dreambooth.train]
     if not run.embedding:

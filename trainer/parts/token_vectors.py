@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from ..run.names import TEXTUAL_INVERSION
 from .memory import EMBEDDING_WIDTH, TEXT_ENCODER, BaseSize, PartMemory
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ class TokenVectors:
 
     @staticmethod
     def are_trained(settings: "Settings") -> bool:
-        """Return whether the vectors learn on, or only mean what they were given as."""
-        return settings.dreambooth.train != "unet"
+        """Return whether the vectors learn on; beside a U-Net that is trained alone they only mean what they were given as."""
+        return settings.method == TEXTUAL_INVERSION or settings.dreambooth.train != "unet"
 
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
@@ -28,7 +29,7 @@ class TokenVectors:
         if not TokenVectors.are_trained(settings):
             return PartMemory()
         weights = EMBEDDING_WIDTH * settings.inversion.vectors
-        return PartMemory(trained={"token vectors": weights}, frozen={"text encoder": 4 * TEXT_ENCODER}, exported=2 * weights)
+        return PartMemory(trained={"token vectors": weights}, frozen={"text encoder": 4 * TEXT_ENCODER}, exported=4 * weights)
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         from ..models.token_embedding import embedding_table, initial_vectors, load_vectors, new_ids, train_rows

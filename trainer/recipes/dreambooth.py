@@ -10,7 +10,7 @@ from ..data.class_images import make_class_images
 from ..data.concepts import CLASS, HELD_OUT, INSTANCE, encode_concepts
 from ..models.sd15 import BaseModel, load_tokenizer, move
 from ..parts import part_types
-from ..run.events import LOADING
+from ..run.events import EXPORTING, LOADING
 from ..run.stop_request import StoppedError
 from ..training.export import export, export_now
 from ..training.loss import DiffusionLoss
@@ -56,12 +56,13 @@ def train(context: Context) -> Exported:
 
     # The loop: look at the weights where it is time for it, save them, take one more step.
     while True:
-        if validation.is_due(trainer):
+        measures, draws = validation.is_due(trainer), samples.is_due(trainer)
+        if measures or draws:
             with trainer.exported_weights():
-                trainer.add_measurement(validation.measure())
-        if samples.is_due(trainer):
-            with trainer.exported_weights():
-                samples.draw(trainer.step)
+                if measures:
+                    trainer.add_measurement(validation.measure())
+                if draws:
+                    samples.draw(trainer.step)
         trainer.save_state()
         if trainer.must_stop:
             if settings.training.export_on_cancel:
@@ -73,6 +74,7 @@ def train(context: Context) -> Exported:
 
     # The result.
     exported = trainer.use_exported_weights()
+    context.reporter.phase(EXPORTING)
     samples.save_grid()
     export(context, base, parts, exported)
     return exported

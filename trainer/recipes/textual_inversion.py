@@ -7,7 +7,7 @@ from ..dataset.captions import has_word
 from ..dataset.prompt_templates import SETS
 from ..models.sd15 import BaseModel, load_tokenizer, move
 from ..parts import part_types
-from ..run.events import LOADING
+from ..run.events import EXPORTING, LOADING
 from ..run.messages import UserError
 from ..run.stop_request import StoppedError
 from ..training.export import export, export_now
@@ -55,12 +55,13 @@ def train(context: Context) -> Exported:
 
     # The loop: look at the vectors where it is time for it, save them, take one more step.
     while True:
-        if validation.is_due(trainer):
+        measures, draws = validation.is_due(trainer), samples.is_due(trainer)
+        if measures or draws:
             with trainer.exported_weights():
-                trainer.add_measurement(validation.measure())
-        if samples.is_due(trainer):
-            with trainer.exported_weights():
-                samples.draw(trainer.step)
+                if measures:
+                    trainer.add_measurement(validation.measure())
+                if draws:
+                    samples.draw(trainer.step)
         if trainer.is_due(settings.inversion.save_every, first=False, last=False):
             export_now(trainer, base, parts)
         trainer.save_state()
@@ -74,6 +75,7 @@ def train(context: Context) -> Exported:
 
     # The result.
     exported = trainer.use_exported_weights()
+    context.reporter.phase(EXPORTING)
     samples.save_grid()
     export(context, base, parts, exported)
     return exported

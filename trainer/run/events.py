@@ -38,7 +38,7 @@ PHASES = {
     WAITING_FOR_CLASS_IMAGES: message("Waiting for another run that makes the same class images"),
     CLASS_IMAGES: message("Making class images"),
     ENCODING_INSTANCE: message("Encoding instance photos"),
-    ENCODING_CLASS: message("Encoding class photos"),
+    ENCODING_CLASS: message("Encoding class images"),
     ENCODING_HELD_OUT: message("Encoding held-out photos"),
     TRAINING: message("Training"),
     EXPORTING: message("Exporting"),
@@ -118,7 +118,7 @@ def encode(event: Event) -> str:
 
 def decode(line: str) -> Event | None:
     """Return the event of a line; None when it is no event: libraries print, too. Fields that are not known are left out."""
-    with suppress(ValueError, RecursionError, TypeError, KeyError, AttributeError):
+    with suppress(ValueError, RecursionError, TypeError, KeyError, AttributeError, OverflowError):
         given = json.loads(line)
         kind = KINDS[given["event"]]
         values = {f.name: given[f.name] for f in fields(kind) if f.name in given}
@@ -133,7 +133,9 @@ def decode(line: str) -> Event | None:
 def _fits(value: object, kind: Any) -> bool:
     """Whether a value has the type of its field; an int will do for a float, a bool for neither."""
     kinds = get_args(kind) or (kind,)
-    return isinstance(value, (*kinds, *((int,) if float in kinds else ()))) and not isinstance(value, bool)
+    if isinstance(value, int) and float in kinds:
+        value = float(value)  # OverflowError for a number that cannot be shown
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 @dataclass

@@ -16,8 +16,11 @@ DISK_FULL = message("The disk is full. Free some space and queue the graph again
 
 
 def read_json(path: Path) -> Any:
-    """Return what a UTF-8 JSON file holds. Raises OSError or ValueError."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Return what a UTF-8 JSON file holds. Raises OSError, or ValueError for anything else."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("The JSON is nested too deeply.") from None
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -31,7 +34,7 @@ def partial_file(path: Path) -> Iterator[Path]:
     """Give the block a temporary name to write to, which becomes `path` when all is written and on the disk.
 
     Neither a crash nor a power loss leaves half a file there; when the block fails, nothing stays. Raises OSError(ENOSPC) when
-    the disk is full, whatever library found that out.
+    the disk is full, also where safetensors finds that out, whose own error has no errno.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")

@@ -1,8 +1,11 @@
-"""Which tokens and run names can be used: each becomes a file name on every system."""
+"""The names of the methods, and which tokens and run names can be used: each becomes a file name on every system."""
 
 import re
 
 from .messages import UserError
+
+DREAMBOOTH, TEXTUAL_INVERSION = "dreambooth", "textual_inversion"
+METHODS = (DREAMBOOTH, TEXTUAL_INVERSION)
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAME = re.compile(r"\w[\w .-]{0,63}")

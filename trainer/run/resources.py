@@ -73,7 +73,7 @@ def cache_bytes(*datasets: Dataset | None) -> float:
     )
 
 
-def describe(resources: Resources, seconds: float) -> Message:
+def describe_resources(resources: Resources, seconds: float) -> Message:
     """Return what a run takes as a sentence; the time is left out below a minute, where the estimate is far too low."""
     memory, disk = resources.memory / GB, resources.disk / GB
     if seconds < 60:

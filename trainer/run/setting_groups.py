@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..parts import TRAIN
+from .names import DREAMBOOTH, METHODS, TEXTUAL_INVERSION
 
-DREAMBOOTH, TEXTUAL_INVERSION = "dreambooth", "textual_inversion"
-METHODS = (DREAMBOOTH, TEXTUAL_INVERSION)
 PRECISIONS = ("bf16", "fp16", "fp32")
 MAX_STEPS, MAX_SAMPLE_PROMPTS, MAX_VECTORS = 200_000, 16, 64
 

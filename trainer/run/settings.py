@@ -6,10 +6,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, get_origin
 
 from .messages import UserError
-from .names import check_token
+from .names import METHODS, check_token
 from .setting_groups import (
     MAX_SAMPLE_PROMPTS,
-    METHODS,
     TEXTUAL_INVERSION,
     DreamBoothSettings,
     LossSettings,

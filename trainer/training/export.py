@@ -10,7 +10,7 @@ from torch import Tensor
 from ..context import Context
 from ..models.key_mapping import TEXT_PREFIX
 from ..models.sd15 import BaseModel
-from ..run.events import EXPORTING, Saved
+from ..run.events import Saved
 from ..run.run_dir import EMBEDDING_KEY, Run, at_step
 from .checkpoint import save_tensors
 from .trainer import Exported, Trainer
@@ -53,27 +53,21 @@ def _file_dtype(tensor: Tensor) -> torch.dtype:
 
 def export(context: Context, base: BaseModel, parts: Sequence[Any], exported: Exported) -> None:
     """Write the files of the result where the run wants them; one process does so for all."""
-    if not context.is_main:
-        return
-    context.reporter.phase(EXPORTING)
-    run, files = context.run, _result_files(base, parts)
-    if files.embedding is not None:
-        _save_embedding(Path(run.embedding_path or run.export_path), files.embedding, run, exported)
-    _save_model(Path(run.export_path), files, run, exported)
+    if context.is_main:
+        _save(Path(context.run.export_path), Path(context.run.embedding_path), _result_files(base, parts), context.run, exported)
 
 
 def export_now(trainer: Trainer, base: BaseModel, parts: Sequence[Any]) -> None:
-    """Write the files of the weights as they are now beside those of the result, named after the run and the step."""
+    """Write the files of the weights as they are now beside those of the result, named after the step."""
     context, run = trainer.context, trainer.context.run
     if not context.is_main:
         return
     with trainer.exported_weights():
-        exported, files = trainer.exported(), _result_files(base, parts)
-        path = at_step(Path(run.export_path).with_name(f"{run.id}.safetensors"), exported.step)
-        if files.embedding is not None:
-            own = at_step(run.embedding_path, exported.step) if run.embedding_path else path
-            _save_embedding(own, files.embedding, run, exported)
-        _save_model(path, files, run, exported)
+        exported, path = trainer.exported(), Path(run.export_path)
+        if run.result_kind == "embedding":  # called by its token; what leads up to it is called by the run
+            path = path.with_name(f"{run.id}.safetensors")
+        path, embedding_path = at_step(path, exported.step), at_step(run.embedding_path or path, exported.step)
+        _save(path, embedding_path, _result_files(base, parts), run, exported)
     context.reporter.emit(Saved(path.name))
 
 
@@ -84,13 +78,11 @@ def _result_files(base: BaseModel, parts: Sequence[Any]) -> ResultFiles:
     return files
 
 
-def _save_embedding(path: Path, vectors: Tensor, run: Run, exported: Exported) -> None:
-    """Write the token's vectors (V, 768) as the one fp32 tensor of a file."""
-    save_tensors(path, {EMBEDDING_KEY: vectors.float().cpu()}, metadata(run, exported, "textual-inversion"))
-
-
-def _save_model(path: Path, files: ResultFiles, run: Run, exported: Exported) -> None:
-    """Write the LoRA or the checkpoint; nothing where the model was not trained."""
+def _save(path: Path, embedding_path: Path, files: ResultFiles, run: Run, exported: Exported) -> None:
+    """Write the checkpoint or the LoRA to `path`, and the token's vectors beside it; an inversion's vectors alone to `path`."""
+    if files.embedding is not None:
+        to = path if run.result_kind == "embedding" else embedding_path
+        save_tensors(to, {EMBEDDING_KEY: files.embedding.float().cpu()}, metadata(run, exported, "textual-inversion"))
     if files.lora:
         save_tensors(path, files.lora, metadata(run, exported, "lora"))
     elif files.checkpoint:

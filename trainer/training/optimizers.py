@@ -69,7 +69,7 @@ def why_no_8bit(device: torch.device) -> str:
         probe.grad = torch.ones_like(probe)
         AdamW8bit([probe]).step()
     except Exception as error:  # whatever a library for other hardware raises
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return f"{type(error).__name__}: {error}".splitlines()[0][:500]
     return ""
 
 

@@ -34,7 +34,7 @@ class SampleImages:
         return self.context.is_main and trainer.is_due(self.every)
 
     def draw(self, step: int) -> None:
-        """Draw the pictures after `step` steps; a stop request ends it, and the loop sees that too and saves the state."""
+        """Draw the pictures after `step` steps; a stop request ends it early, and the loop one step later."""
         with contextlib.suppress(StoppedError):
             self._draw(step)
 

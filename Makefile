@@ -4,8 +4,9 @@
 PYTHON ?= python3
 PORT ?= 8188
 VENV_PYTHON = $(if $(filter Windows_NT,$(OS)),.venv/Scripts/python,.venv/bin/python)
-# Two processes, each with one thread, use two cores better than one process with two.
-PARALLEL = -n 2 --dist loadgroup
+# Two processes, each with one thread, use two cores better than one process with two; the
+# tests of a file share what they start.
+PARALLEL = -n 2 --dist loadfile
 export PORT
 
 .PHONY: setup demo test test-unit test-training test-host test-nightly check

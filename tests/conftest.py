@@ -17,17 +17,10 @@ from demo import photos, standin  # noqa: E402
 TIERS = ("host", "training", "unit")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by its folder, and begin with the tier that takes longest, so that parallel processes end together.
-
-    The host tests of a file share what a run has left, and stay in one process.
-    """
+    """Mark each test by its folder, and begin with the tier that takes longest, so that parallel processes end together."""
     for item in items:
-        tier = item.path.parent.name
-        item.add_marker(tier)
-        if tier == "host":
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        item.add_marker(item.path.parent.name)
     items.sort(key=lambda item: TIERS.index(item.path.parent.name))
 
 

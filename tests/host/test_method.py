@@ -68,7 +68,7 @@ def own_model(run_dir: RunDir, standin_base, folder, target) -> None:
 def test_a_lora_gives_the_trainers_own_picture_at_strength_1_and_the_bases_at_0(
     server, quick_graph, train, base_directory, standin_base, tmp_path
 ):
-    train |= {"name": "lora", "train": "lora", "steps": 6, "learning_rate": 1e-2, "precision": "fp32", "lora_rank": 8}
+    train |= {"name": "own-lora", "train": "lora", "steps": 6, "learning_rate": 1e-2, "precision": "fp32", "lora_rank": 8}
     trainer = node(quick_graph, "DreamBoothTrain")
     graph = up_to_training(quick_graph) | picture_graph(BASE, PROMPT)
     graph["sample"]["inputs"]["model"] = [trainer, 0]
@@ -93,7 +93,7 @@ def test_a_lora_gives_the_trainers_own_picture_at_strength_1_and_the_bases_at_0(
     loaded = {"class_type": "LoadFinetuned", "inputs": {"run": file.removesuffix(".safetensors")}}
     assert same(shown(server, server.run(picture_graph(loaded, PROMPT)), "save"), from_node)
 
-    (path,) = (base_directory / "output" / "finetune").glob("lora-*")
+    (path,) = (base_directory / "output" / "finetune").glob("own-lora-*")
     own_model(RunDir(path), standin_base, tmp_path, base_directory / "models" / "checkpoints" / "own.safetensors")
     own = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "own.safetensors"}}
     of_trainer = shown(server, server.run(picture_graph(own, PROMPT)), "save")
@@ -139,13 +139,14 @@ def test_a_trained_text_encoder_is_loaded_by_comfyui(server, quick_graph, train,
 
 
 def test_one_widget_turns_prior_preservation_on_and_samples_are_shown(server, quick_graph, train, base_directory):
+    quick_graph[node(quick_graph, "CaptionWithToken")]["inputs"]["class_word"] = "rag doll"  # no other test makes its pictures
     train |= {"name": "class-images", "class_images": 1, "sample_prompts": "a photo of mysks\n\na toy\n", "hold_out": 1}
     texts = []
     result = server.run(up_to_training(quick_graph), on_text=lambda _, text: texts.append(text))
     assert "Making class images: 1 of 1" in texts
     (path,) = (base_directory / "output" / "finetune").glob("class-images-*")
     settings = RunDir(path).load_run().settings
-    assert (settings.dreambooth.prior_loss_weight, settings.dreambooth.class_prompt) == (1.0, "a photo of a plush toy")
+    assert (settings.dreambooth.prior_loss_weight, settings.dreambooth.class_prompt) == (1.0, "a photo of a rag doll")
     assert settings.samples.sample_prompts == ("a photo of mysks", "a toy")
     assert RunDir(path).measurements()[0].keys() == {"step", "trained", "held_out", "class"}
     shows = result.outputs[node(quick_graph, "DreamBoothTrain")]

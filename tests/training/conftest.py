@@ -27,6 +27,12 @@ def standin_base(made_once) -> Path:
 
 
 @pytest.fixture(scope="session")
+def deep_base(made_once) -> Path:
+    """Return the stand-in with CLIP-L's depth."""
+    return made_once("standin-sd15.safetensors", standin.build)
+
+
+@pytest.fixture(scope="session")
 def dataset(photo_folder) -> Dataset:
     loaded, _ = read_folder(photo_folder, 64)
     captions = [caption_with_token(photo.caption, "mysks", "plush toy") for photo in loaded.photos]

@@ -117,6 +117,7 @@ def picture(checkpoint, prompt: str) -> torch.Tensor:
     return latents[0]
 
 
+@pytest.mark.nightly
 def test_prior_preservation_keeps_the_class_picture(make_run, tmp_path, tmp_path_factory):
     """The stand-in is taught a plush toy of the class and a ball; then mysks is trained, with and without class images."""
     folder = tmp_path_factory.mktemp("subjects")

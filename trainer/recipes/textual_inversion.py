@@ -33,8 +33,7 @@ def train(context: Context) -> Exported:
     datasets = {INSTANCE: photos} | ({HELD_OUT: held_out} if held_out else {})
     prompts = [template.format(settings.token) for template in SETS.get(settings.inversion.template_set, ())]
     texts = ["", *dict.fromkeys(prompts)] if prompts else distinct_captions(list(datasets.values()))
-    check_captions(texts, settings.token)
-    captions = encode_captions(context, texts, text_encoder, tokenizer, [vectors])
+    captions = encode_captions(context, checked(texts, settings.token), text_encoder, tokenizer, [vectors])
 
     # The photos' latents, computed once. After that the VAE is only needed for sample images.
     vae = move(base.vae(), context.device)
@@ -45,8 +44,7 @@ def train(context: Context) -> Exported:
     context.stop.check()
     unet = unet_type(context, base)
     if settings.training.gradient_checkpointing:
-        text_encoder.train()
-        text_encoder.gradient_checkpointing_enable()
+        text_encoder.train().gradient_checkpointing_enable()
     parts = [unet, vectors]
     loss = DiffusionLoss(context, unet.model, captions, concepts, {INSTANCE: 1.0})
     validation = Validation(context, loss, concepts)
@@ -81,8 +79,9 @@ def train(context: Context) -> Exported:
     return exported
 
 
-def check_captions(captions: list[str], token: str) -> None:
-    """Raise UserError for a caption, but the empty one, that does not hold the token: nothing would be learned under it."""
+def checked(captions: list[str], token: str) -> list[str]:
+    """Return the captions. Raises UserError for one, but the empty one, without the token: nothing would be learned under it."""
     for caption in captions:
         if caption and not has_word(caption, token):
             raise UserError("The caption {caption!r} does not contain the token {token!r}.", caption=caption, token=token)
+    return captions

@@ -58,7 +58,7 @@ def test_a_killed_server_costs_nothing(start_server, server, workers, quick_grap
 
 
 def test_two_servers_on_one_folder_train_a_run_once(start_server, server, workers, quick_graph, base_directory):
-    quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"] |= {"name": "shared", "steps": 12, "batch_size": 1}
+    quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"] |= {"name": "shared", "steps": 60, "batch_size": 1}
     training, heard = threading.Event(), []
 
     def on_text(_: str, text: str) -> None:
@@ -75,7 +75,7 @@ def test_two_servers_on_one_folder_train_a_run_once(start_server, server, worker
     one, two = (exported(quick_graph, result, base_directory) for result in results)
     assert all((one[name] == two[name]).all() for name in one)
     (run,) = (base_directory / "output" / "finetune").glob("shared-*")
-    assert len(RunDir(run).losses()) == 12
+    assert len(RunDir(run).losses()) == 60
 
 
 @pytest.mark.skipif(not hasattr(psutil, "RLIMIT_AS"), reason="limits the memory of a process: Linux only")

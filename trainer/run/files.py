@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .messages import message
+from .messages import UserError, message
 
 DISK_FULL = message("The disk is full. Free some space and queue the graph again")
 
@@ -20,7 +20,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
-        raise ValueError("The JSON is nested too deeply.") from None
+        raise UserError("{file} cannot be read: its parts lie too deep in each other.", file=path.name) from None
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -3,6 +3,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trainer.data.batches import BatchSource, batch_photos, plan_batch
 
@@ -43,19 +45,32 @@ def test_timesteps_cover_the_whole_schedule():
     assert len(Counter((steps // 100).tolist())) == 10
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3])
-def test_a_batch_is_of_one_bucket_and_an_epoch_has_every_photo_as_often_as_it_is_repeated(batch_size):
-    batches = sum(-(-len(photos) // batch_size) for photos in BUCKETS.buckets)
-    for epoch in range(3):
-        seen = Counter()
-        for step in range(epoch * batches, (epoch + 1) * batches):
-            bucket, photos = batch_photos(0, step, batch_size, BUCKETS)
-            assert set(photos) <= set(BUCKETS.buckets[bucket])
-            assert len(photos) == batch_size
-            seen.update(photos)
-        assert set(seen) == {0, 1, 2, 3, 4}
-        if batch_size < 3:
-            assert seen == {0: 1, 1: 1, 2: 2, 3: 1, 4: 1}
+@st.composite
+def bucket_mixes(draw) -> tuple[tuple[int, ...], ...]:
+    """Buckets of any sizes, whose photos are repeated up to four times."""
+    sizes = draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+    photos = iter(range(sum(sizes)))
+    return tuple(tuple(p for p in (next(photos) for _ in range(size)) for _ in range(draw(st.integers(1, 4)))) for size in sizes)
+
+
+@settings(max_examples=60, deadline=None)
+@given(buckets=bucket_mixes(), batch_size=st.integers(1, 9), seed=st.integers(0, 3))
+def test_a_photo_is_seen_as_often_as_it_is_repeated_whatever_the_buckets(buckets, batch_size, seed):
+    """Counted over a round, of as many batches as there are photos, and on the way to its end."""
+    source = BatchSource(concept="instance", buckets=buckets, latent_shapes=((4, 8, 8),) * len(buckets))
+    repeats = Counter(photo for photos in buckets for photo in photos)
+    total = repeats.total()
+    seen, of_bucket = Counter(), Counter()
+    for index in range(2 * total):
+        bucket, photos = batch_photos(seed, index, batch_size, source)
+        assert len(photos) == batch_size
+        assert set(photos) <= set(buckets[bucket])
+        seen.update(photos)
+        of_bucket[bucket] += 1
+        for number, members in enumerate(buckets):
+            assert abs(of_bucket[number] - (index + 1) * len(members) / total) < 2
+        if index + 1 in (total, 2 * total):
+            assert seen == {photo: batch_size * count * (index + 1) // total for photo, count in repeats.items()}
 
 
 def test_the_shapes_are_the_buckets():

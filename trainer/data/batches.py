@@ -1,5 +1,6 @@
 """Which photos, noise and timesteps a batch has: a pure function of (seed, index), so resuming needs no sampler state."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -67,23 +68,39 @@ def _shuffled(items: Sequence, *parts: int | str) -> list:
 
 
 def batch_photos(seed: int, index: int, batch_size: int, source: BatchSource) -> tuple[int, list[int]]:
-    """Return bucket and photos of a batch: epoch after epoch, each a fresh permutation.
+    """Return bucket and photos of a batch, which is of one bucket.
 
-    With one bucket, batches run across the seams of epochs. With several, a batch is of one bucket; the last of a bucket is
-    filled up with its first photos, and the order of the batches is shuffled too.
+    Each bucket has an endless sequence of its own: epoch after epoch, each a fresh permutation of its photos, and batches run
+    across the seams. A bucket has as large a share of the batches as of the photos, so that every photo is seen as often as it
+    is repeated, whatever the buckets.
     """
-    if len(source.buckets) == 1:
-        (photos,) = source.buckets
-        positions = range(index * batch_size, (index + 1) * batch_size)
-        epochs = {p // len(photos) for p in positions}
-        orders = {epoch: _shuffled(photos, seed, "order", source.concept, epoch) for epoch in epochs}
-        return 0, [orders[p // len(photos)][p % len(photos)] for p in positions]
-    batches = [-(-len(photos) // batch_size) for photos in source.buckets]
-    epoch, position = divmod(index, sum(batches))
-    slots = [(bucket, start) for bucket, count in enumerate(batches) for start in range(count)]
-    bucket, start = _shuffled(slots, seed, "batches", source.concept, epoch)[position]
-    order = _shuffled(source.buckets[bucket], seed, "order", source.concept, epoch, bucket)
-    return bucket, [order[i % len(order)] for i in range(start * batch_size, (start + 1) * batch_size)]
+    counts = tuple(len(photos) for photos in source.buckets)
+    round_, position = divmod(index, sum(counts))
+    order = _bucket_order(seed, round_, source.concept, counts)
+    bucket = order[position]
+    number = round_ * counts[bucket] + order[:position].count(bucket)  # of the bucket's batches
+    photos = source.buckets[bucket]
+    parts = (bucket,) if len(counts) > 1 else ()
+    positions = range(number * batch_size, (number + 1) * batch_size)
+    epochs = {p // len(photos) for p in positions}
+    orders = {epoch: _shuffled(photos, seed, "order", source.concept, epoch, *parts) for epoch in epochs}
+    return bucket, [orders[p // len(photos)][p % len(photos)] for p in positions]
+
+
+@functools.lru_cache(maxsize=8)
+def _bucket_order(seed: int, round_: int, concept: str, counts: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the buckets of a round of sum(counts) batches, bucket b in counts[b] of them.
+
+    Stratified: the k-th of c batches of a bucket lies at random in the k-th of c equal parts of the round, so that a run that
+    ends within it has seen the buckets evenly, too.
+    """
+    if len(counts) == 1:
+        return (0,) * counts[0]
+    times = []
+    for bucket, count in enumerate(counts):
+        offsets = torch.rand(count, dtype=torch.float64, generator=generator(seed, "batches", concept, round_, bucket))
+        times += [((k + offset) / count, bucket) for k, offset in enumerate(offsets.tolist())]
+    return tuple(bucket for _, bucket in sorted(times))
 
 
 def plan_batch(seed: int, index: int, batch_size: int, source: BatchSource) -> tuple[int, BatchPlan]:

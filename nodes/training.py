@@ -3,9 +3,10 @@
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..trainer.run.eight_bit import REPAIR, why_no_8bit
 from ..trainer.run.files import partial_file, write_json
 from ..trainer.run.locks import held
 from ..trainer.run.messages import Message, UserError, message
@@ -17,7 +18,7 @@ from .comfy.base_model import Base
 from .comfy.embeddings import Embedding
 from .comfy.folders import check_writable, free_disk, runs_root
 from .comfy.progress import check_interrupted
-from .comfy.results import Exported, exported, output_picture
+from .comfy.results import Exported, exported, output_picture, with_export_paths
 from .page.language import in_all_languages, joined
 from .page.live_runs import GraphNode, LiveRun, live_run
 from .worker_process import WorkerError, run_worker
@@ -60,13 +61,39 @@ def train(request: TrainingRequest) -> Finished:
     on cancel.
     """
     run_dir = RunDir(runs_root() / request.run.id)
-    result = exported(run_dir) or _train(request, run_dir)
+    result = exported(run_dir)
+    if result is None and request.run.settings.optimizer.optimizer == "adamw_8bit":
+        reason = why_no_8bit(device.name())
+        if reason:
+            return train(with_plain_adamw(request, run_dir, reason))
+    result = result or _train(request, run_dir)
     lines = [*request.notes, *summary(run_dir), result.file.name]
     log.info("%s: %s", request.run.id, ", ".join(map(str, lines)))
     ui = {"text": (joined(lines),), "told": (in_all_languages(lines),), "run": (request.run.id,)}
     if run_dir.grid.is_file():
         ui["grid"] = [output_picture(run_dir.grid)]
     return Finished(result, {"loss": run_dir.losses()}, ui)
+
+
+def with_plain_adamw(request: TrainingRequest, run_dir: RunDir, reason: str) -> TrainingRequest:
+    """Return the request with AdamW in place of 8-bit AdamW, which cannot run: so the memory of what will run is checked.
+
+    Raises UserError for a run that has begun with 8-bit AdamW: its state is of no use to another.
+    """
+    if run_dir.checkpoint.is_file():
+        raise UserError(
+            "{run} has begun with 8-bit AdamW, which cannot run here any more ({reason}). Repair it in ComfyUI's Python "
+            "({repair}), restart ComfyUI and queue the graph again to go on; or choose optimizer adamw to begin anew.",
+            run=request.run.id,
+            reason=reason,
+            repair=REPAIR,
+        )
+    note = message(
+        "8-bit AdamW cannot run here ({reason}): AdamW is used instead. It needs 6 more bytes for each trained weight.",
+        reason=reason,
+    )
+    run = with_export_paths(replace(request.run, settings=request.run.settings.replace(optimizer="adamw")))
+    return replace(request, run=run, notes=(*request.notes, note))
 
 
 def _train(request: TrainingRequest, run_dir: RunDir) -> Exported:

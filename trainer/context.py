@@ -1,16 +1,22 @@
 """What every piece of a run needs to know of it."""
 
+import contextlib
+import errno
 import os
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from .run.events import Reporter
-from .run.messages import MessageError
+from .run.messages import Message, MessageError, message
+from .run.resources import out_of_memory
 from .run.run_dir import Run, RunDir
 from .run.settings import Settings
-from .run.stop_request import StopRequest
+from .run.stop_request import StoppedError, StopRequest
 
 
 class TrainingError(MessageError):
@@ -37,10 +43,36 @@ class Context:
         """Return the device of this process."""
         return self.accelerator.device
 
+    @contextlib.contextmanager
+    def only_warned(self, template: str, **values: Any) -> Iterator[None]:
+        """Make a warning of an error in the block, which only looks at the run; its `{reason}` is filled in. Warns once of each.
+
+        A stop request is no error.
+        """
+        try:
+            yield
+        except StoppedError:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            if all(warning.template != template for warning in self.reporter.warnings):
+                self.reporter.warning(template, reason=_reason(error), **values)
+
     @property
     def is_main(self) -> bool:
         """Return whether this process is the one, of those that train together, that writes files."""
         return self.accelerator.is_main_process
+
+
+def _reason(error: Exception) -> Message | str:
+    """Return in a few words why something failed."""
+    if isinstance(error, MessageError):
+        return error.message
+    if out_of_memory(error):
+        return message("the memory ran out")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return message("the disk is full")
+    return f"{type(error).__name__}: {error}"[:500]
 
 
 def make_accelerator(device: str, precision: str) -> Accelerator:

@@ -61,5 +61,6 @@ def _finish(run_dir: RunDir, run: Run, exported: Exported, reporter: Reporter) -
             "seconds": {phase: round(seconds, 2) for phase, seconds in reporter.seconds.items()},
         },
     )
-    for leftover in (run_dir.best, run_dir.base, *([] if run.settings.training.keep_state else [run_dir.checkpoint])):
+    state = [] if run.settings.training.keep_state else [run_dir.checkpoint]
+    for leftover in (run_dir.best, run_dir.base, run_dir.finish, *state):
         leftover.unlink(missing_ok=True)

@@ -30,10 +30,7 @@ def make_run(
     class_dataset: Dataset | None = None,
     embedding: Embedding | None = None,
 ) -> Run:
-    """Return the run of these settings, weights and photos, and of the vectors that the token starts from.
-
-    Its paths of export are free, or lead to what the run itself exported before.
-    """
+    """Return the run of these settings, weights and photos, and of the vectors that the token starts from."""
     run = Run(
         name=name,
         settings=settings,
@@ -45,12 +42,17 @@ def make_run(
         export_path="",
         tokenizer_path=tokenizer_path(),
     )
+    return with_export_paths(run)
+
+
+def with_export_paths(run: Run) -> Run:
+    """Return the run with paths of export that are free, or lead to what the run itself exported before."""
     if run.result_kind == "embedding":
-        stem = run.id if taken_embedding(run) else settings.token
+        stem = run.id if taken_embedding(run) else run.settings.token
         return replace(run, export_path=str(embeddings_folder() / f"{stem}.safetensors"))
     path = Path(folder_paths.get_output_directory()) / FOLDERS[run.result_kind] / f"{run.id}.safetensors"
     # Without blanks, at which the name of an embedding ends in ComfyUI's prompts.
-    embedding_path = embeddings_folder() / f"{'-'.join(run.id.split())}.safetensors" if embedding else ""
+    embedding_path = embeddings_folder() / f"{'-'.join(run.id.split())}.safetensors" if run.embedding else ""
     return replace(run, export_path=str(path), embedding_path=str(embedding_path))
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...trainer.run.files import read_json
-from ...trainer.run.metrics_file import metrics_entry
+from ...trainer.run.metrics_file import is_measurement, metrics_entry
 from ...trainer.run.run_dir import Run, RunDir
 
 MAX_POINTS = 400
@@ -115,7 +115,7 @@ class Curves:
             if "loss" in entry:
                 self._losses.append(entry["loss"])
                 self._steps.append(entry["step"])
-            else:
+            elif is_measurement(entry):
                 self._measurements.append(entry)
 
 

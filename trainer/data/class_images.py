@@ -10,10 +10,11 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..context import Context
 from ..dataset.photos import Dataset, Photo
-from ..models.image_sampler import SAMPLER, ImageSampler, save_image
+from ..models.image_sampler import SAMPLER, ImageSampler, NotFiniteError, save_image
 from ..models.sd15 import BaseModel, encode_prompts, move
 from ..run.events import CLASS_IMAGES, WAITING_FOR_CLASS_IMAGES
 from ..run.locks import held
+from ..run.messages import UserError
 from .batches import generator
 
 
@@ -59,7 +60,15 @@ def _draw_missing(
     sampler = ImageSampler(move(base.unet(), context.device), base.vae(), accelerator)
     for done, (number, path) in enumerate(missing[accelerator.process_index :: accelerator.num_processes], 1):
         context.stop.check()
-        save_image(sampler.draw(states, empty, resolution, generator("class image", number), context.stop), path)
+        try:
+            image = sampler.draw(states, empty, resolution, generator("class image", number), context.stop)
+        except NotFiniteError as error:
+            raise UserError(
+                "No class image can be made with the base model {base}: {reason}. It is broken; use another checkpoint.",
+                base=context.run.base_checkpoint or context.run.base_fingerprint[:12],
+                reason=error.message,
+            ) from None
+        save_image(image, path)
         context.reporter.progress(len(paths) - len(missing) + done * accelerator.num_processes, len(paths))
 
 

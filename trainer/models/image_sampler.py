@@ -1,22 +1,28 @@
-"""How the worker draws a picture itself: diffusers' own pipeline and sampler."""
+"""How the worker draws a picture itself, with diffusers' sampler."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..run.files import partial_file
+from ..run.messages import MessageError
 from ..run.stop_request import StopRequest
 from .sd15 import LATENT_FACTOR, move, noise_schedule
 
 STEPS, GUIDANCE = 25, 7.0
-Pipeline: Any = StableDiffusionPipeline  # its types know of no pipeline that lacks a part
-SAMPLER = f"DPM++ 2M, {STEPS} steps, guidance {GUIDANCE:g}"
+SAMPLER = f"DPM++ 2M, {STEPS} steps, guidance {GUIDANCE:g}, fp32 latents"
+
+
+class NotFiniteError(MessageError):
+    """A picture is NaN or infinite, also when it is drawn in fp32: the weights are broken."""
 
 
 @dataclass(frozen=True)
@@ -31,40 +37,60 @@ class ImageSampler:
     def draw(self, states: Tensor, empty: Tensor, resolution: int, generator: torch.Generator, stop: StopRequest) -> Image.Image:
         """Return one square picture from the text states (77, 768) of a prompt, guided away from those of the empty one.
 
-        `generator` is the CPU's, so that every device draws the same picture. Raises StoppedError between two of its steps.
+        `generator` is the CPU's, so that every device draws the same picture. What overflows in half precision is drawn once
+        more in fp32. Raises NotFiniteError when that gives no picture either, and StoppedError between two steps.
         """
+        side = resolution // 8
+        noise = torch.randn((1, 4, side, side), generator=generator).to(states.device)
+        texts = torch.stack((empty, states))
+        latents = self._sample(noise, texts, self.accelerator.autocast(), stop)
+        if not latents.isfinite().all():
+            with _in_fp32(self.unet):
+                latents = self._sample(noise, texts, nullcontext(), stop)
+        pixels = self._decode(latents)
+        if not pixels.isfinite().all():
+            raise NotFiniteError("the model gives no picture but NaN, in fp32 too")
+        numbers = pixels.div(2).add(0.5).clamp(0, 1).mul(255).round().byte()
+        return Image.fromarray(numbers[0].permute(1, 2, 0).cpu().numpy())
 
-        def check(*_: object) -> dict:
-            stop.check()
-            return {}
+    def _sample(self, noise: Tensor, texts: Tensor, precision: AbstractContextManager, stop: StopRequest) -> Tensor:
+        """Return latents (1, 4, h, w) fp32 from fp32 noise and the states (2, 77, 768) of the empty and the wanted prompt.
 
-        pipeline = Pipeline(
-            vae=None,
-            text_encoder=None,
-            tokenizer=None,
-            unet=self.unet,
-            scheduler=DPMSolverMultistepScheduler.from_config(noise_schedule().config),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        pipeline.set_progress_bar_config(disable=True)
-        with self.accelerator.autocast():
-            latents = pipeline(
-                prompt_embeds=states[None],
-                negative_prompt_embeds=empty[None],
-                height=resolution,
-                width=resolution,
-                num_inference_steps=STEPS,
-                guidance_scale=GUIDANCE,
-                generator=generator,
-                output_type="latent",
-                callback_on_step_end=check,
-            ).images
+        `precision` is the autocast of the U-Net alone: the latents are fp32 throughout, whatever is trained.
+        """
+        sampler: Any = DPMSolverMultistepScheduler.from_config(noise_schedule().config)
+        sampler.set_timesteps(STEPS, device=noise.device)
+        latents = noise * sampler.init_noise_sigma
+        with precision:  # one block: it keeps its half-precision copies of the weights to its end
+            for timestep in sampler.timesteps:
+                stop.check()
+                unguided, wanted = self.unet(latents.expand(2, -1, -1, -1), timestep, texts).sample.float().chunk(2)
+                # Classifier-free guidance (Ho and Salimans 2022), in the form that SD v1.5's programs use.
+                guided = unguided + GUIDANCE * (wanted - unguided)
+                latents = sampler.step(guided, timestep, latents).prev_sample
+        return latents
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Return pixels (1, 3, H, W) about in [-1, 1]; in fp32, because SD v1.5's VAE overflows in fp16."""
         move(self.vae, latents.device)
-        decoded: Any = self.vae.decode(latents.float() / LATENT_FACTOR)  # fp32: SD v1.5's VAE overflows in fp16
-        move(self.vae, "cpu")
-        return pipeline.image_processor.postprocess(decoded.sample, output_type="pil")[0]
+        try:
+            decoded: Any = self.vae.decode(latents / LATENT_FACTOR)
+        finally:
+            move(self.vae, "cpu")
+        return decoded.sample
+
+
+@contextmanager
+def _in_fp32(model: nn.Module) -> Iterator[None]:
+    """For the block, those weights of the model are fp32 that are kept in half precision."""
+    kept = [(p, p.data) for p in model.parameters() if p.dtype != torch.float32]
+    for p, data in kept:
+        p.data = data.float()
+    try:
+        yield
+    finally:
+        for p, data in kept:
+            p.data = data
 
 
 def save_image(image: Image.Image, path: Path) -> None:

@@ -52,10 +52,11 @@ def train(context: Context) -> Exported:
     loss = DiffusionLoss(context, unet.model, captions, concepts, {INSTANCE: 1.0, CLASS: settings.dreambooth.prior_loss_weight})
     validation = Validation(context, loss, concepts)
     samples = SampleImages(context, captions, unet.model, vae)
-    trainer = Trainer([group for part in parts for group in part.param_groups()], context)
+    trainer = Trainer([group for part in parts for group in part.param_groups()], loss, context)
 
-    # The loop: look at the weights where it is time for it, save them, take one more step.
+    # The loop: save the weights and look at them where it is time for it, take one more step.
     while True:
+        trainer.save_state()  # before anything that may fail
         measures, draws = validation.is_due(trainer), samples.is_due(trainer)
         if measures or draws:
             with trainer.exported_weights():
@@ -63,16 +64,16 @@ def train(context: Context) -> Exported:
                     trainer.add_measurement(validation.measure())
                 if draws:
                     samples.draw(trainer.step)
-        trainer.save_state()
         if trainer.must_stop:
             if settings.training.export_on_cancel:
                 export_now(trainer, base, parts)
             raise StoppedError
         if trainer.is_finished:
             break
-        trainer.train_step(loss)
+        trainer.train_step()
 
-    # The result.
+    # The result. Its state is saved first: the export may fail for want of disk space.
+    trainer.save_state()
     exported = trainer.use_exported_weights()
     context.reporter.phase(EXPORTING)
     samples.save_grid()

@@ -49,10 +49,11 @@ def train(context: Context) -> Exported:
     loss = DiffusionLoss(context, unet.model, captions, concepts, {INSTANCE: 1.0})
     validation = Validation(context, loss, concepts)
     samples = SampleImages(context, captions, unet.model, vae)
-    trainer = Trainer(vectors.param_groups(), context)
+    trainer = Trainer(vectors.param_groups(), loss, context)
 
     # The loop: look at the vectors where it is time for it, save them, take one more step.
     while True:
+        trainer.save_state()  # before anything that may fail
         measures, draws = validation.is_due(trainer), samples.is_due(trainer)
         if measures or draws:
             with trainer.exported_weights():
@@ -62,16 +63,16 @@ def train(context: Context) -> Exported:
                     samples.draw(trainer.step)
         if trainer.is_due(settings.inversion.save_every, first=False, last=False):
             export_now(trainer, base, parts)
-        trainer.save_state()
         if trainer.must_stop:
             if settings.training.export_on_cancel:
                 export_now(trainer, base, parts)
             raise StoppedError
         if trainer.is_finished:
             break
-        trainer.train_step(loss)
+        trainer.train_step()
 
-    # The result.
+    # The result. Its state is saved first: the export may fail for want of disk space.
+    trainer.save_state()
     exported = trainer.use_exported_weights()
     context.reporter.phase(EXPORTING)
     samples.save_grid()

@@ -1,4 +1,6 @@
-"""metrics.jsonl: one line a step (step, loss, learning_rate), one a measurement (step, held_out, trained, class).
+"""metrics.jsonl: one line a step (step, learning_rate, loss), one a measurement (step, held_out, trained, class).
+
+A step that was skipped, because a gradient was not finite, has skipped 1, and no loss when that was not finite either.
 
 Plain data, no torch.
 """
@@ -25,6 +27,11 @@ def metrics_entry(line: bytes) -> dict[str, int | float] | None:
         if isinstance(entry, dict) and "step" in entry and all(_is_number(value) for value in entry.values()):
             return entry
     return None
+
+
+def is_measurement(entry: dict) -> bool:
+    """Return whether an entry is a measurement, not a step."""
+    return "learning_rate" not in entry and "loss" not in entry
 
 
 def _is_number(value: object) -> bool:

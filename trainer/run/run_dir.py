@@ -7,6 +7,7 @@
     metrics.jsonl      the losses of the steps and of the measurements; see metrics_file.py
     checkpoint.safetensors   newest complete state; only while the run is unfinished, unless keep_state is set
     best.safetensors   the weights with the lowest held-out loss, if wanted; only while the run is unfinished
+    finish             there once the user asked for the result of the steps done so far; only while the run is unfinished
     samples/           step-000500-0.png: picture of prompt 0 after 500 steps; grid.jpg: all of them
     log.txt            what the worker and its libraries printed
     lock               held by the process that trains
@@ -24,7 +25,7 @@ from ..dataset.photos import Dataset
 from ..parts import part_types
 from .files import read_json
 from .messages import UserError
-from .metrics_file import read_metrics
+from .metrics_file import is_measurement, read_metrics
 from .settings import Settings
 
 FORMAT = 3
@@ -113,6 +114,7 @@ class RunDir:
     embedding = property(lambda self: self.path / "embedding.safetensors")
     checkpoint = property(lambda self: self.path / "checkpoint.safetensors")
     best = property(lambda self: self.path / "best.safetensors")
+    finish = property(lambda self: self.path / "finish")
     samples = property(lambda self: self.path / "samples")
     grid = property(lambda self: self.samples / "grid.jpg")
     metrics = property(lambda self: self.path / "metrics.jsonl")
@@ -137,12 +139,16 @@ class RunDir:
                 path.unlink(missing_ok=True)
 
     def losses(self) -> list[float]:
-        """Return the loss of every step so far."""
+        """Return the loss of every step so far that had one."""
         return [entry["loss"] for entry in read_metrics(self.metrics) if "loss" in entry]
+
+    def steps_done(self) -> int:
+        """Return how many steps were done so far, skipped ones among them."""
+        return sum(not is_measurement(entry) for entry in read_metrics(self.metrics))
 
     def measurements(self) -> list[dict]:
         """Return the losses under fixed noise, {"step": n, "trained", "held_out" and "class" where there are any}."""
-        return [entry for entry in read_metrics(self.metrics) if "loss" not in entry]
+        return [entry for entry in read_metrics(self.metrics) if is_measurement(entry)]
 
 
 def shorter_run(run: Run, root: Path) -> RunDir | None:

@@ -261,7 +261,8 @@ class OptimizerSettings:
     )
     lr_scheduler: str = setting(
         "constant",
-        "How the learning rate changes over the run, after the warm-up.",
+        "How the learning rate changes over the run, after the warm-up. cosine_with_restarts starts from the top three times; "
+        "polynomial falls as a square does, sooner than linear.",
         options=("constant", "linear", "cosine", "cosine_with_restarts", "polynomial"),
     )
     lr_warmup_steps: int = setting(

@@ -13,12 +13,12 @@ _MEASURED = {
 
 def summary(run_dir: RunDir) -> list[Message]:
     """Return what came of a finished run, a sentence a fact. Raises OSError or ValueError for a run that has no result."""
-    result, losses = read_json(run_dir.result_json), run_dir.losses()
+    result, losses, steps = read_json(run_dir.result_json), run_dir.losses(), run_dir.steps_done()
     last = losses[-100:]
     lines = [
         message(
             "{steps} steps, mean loss of the last {count}: {mean:.4f}",
-            steps=len(losses),
+            steps=steps,
             count=len(last),
             mean=sum(last) / max(len(last), 1),
         )
@@ -26,10 +26,10 @@ def summary(run_dir: RunDir) -> list[Message]:
     exported = result["exported"]
     if exported.get("finished_early"):
         asked = run_dir.load_run().settings.training.steps
-        lines.append(message("Finished by you after {steps} of {asked} steps", steps=len(losses), asked=asked))
+        lines.append(message("Finished by you after {steps} of {asked} steps", steps=steps, asked=asked))
     if exported["weights"] == "ema":
         lines.append(message("Exported: the averaged weights after step {step}", step=exported["step"]))
-    elif exported["step"] != len(losses):
+    elif exported["step"] != steps:
         lines.append(message("Exported: the weights after step {step}", step=exported["step"]))
     return [*lines, *_measurements(run_dir.measurements()), *map(Message.from_json, result["warnings"])]
 

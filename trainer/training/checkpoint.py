@@ -23,6 +23,11 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict
         save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata)
 
 
+def kind_of(optimizer: torch.optim.Optimizer) -> str:
+    """Return the name of the optimizer's class: what its states can be read by."""
+    return type(getattr(optimizer, "optimizer", optimizer)).__name__  # accelerate wraps it
+
+
 def _numbers(values: Mapping) -> dict:
     return {k: v for k, v in values.items() if isinstance(v, int | float)}
 
@@ -63,6 +68,7 @@ def save_state(
         tensors |= {f"ema/{name}": p for name, p in zip(params, ema.shadow_params, strict=True)}
     metadata = {
         "step": step,
+        "optimizer_kind": kind_of(optimizer),
         "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
         "optimizer": {index: _numbers(state) for index, state in held["state"].items()},
         "groups": [_numbers(group) for group in held["param_groups"]],  # Prodigy keeps its estimates there
@@ -75,6 +81,8 @@ def _readable(path: Path) -> Iterator[None]:
     """Raise UserError, with what to do, when the block finds that the file is not what `save_state` wrote."""
     try:
         yield
+    except UserError:
+        raise
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         if out_of_memory(error):  # the file is as good as it was
             raise
@@ -98,6 +106,14 @@ def load_state(
         return 0
     with _readable(path), safe_open(path, "pt") as file:
         metadata = {key: json.loads(value) for key, value in file.metadata().items()}
+        if metadata["optimizer_kind"] != kind_of(optimizer):  # nothing would fit, or worse, something would
+            raise UserError(
+                "The saved state {path} is of the optimizer {theirs}, this run's is {ours}. Delete this file and queue the graph "
+                "again: the run then begins anew.",
+                path=str(path),
+                theirs=metadata["optimizer_kind"],
+                ours=kind_of(optimizer),
+            )
         state = {int(index): numbers for index, numbers in metadata["optimizer"].items()}
         shadows = dict(zip(params, ema.shadow_params, strict=True)) if ema else {}
         for key in file.keys():  # noqa: SIM118 - not a dict

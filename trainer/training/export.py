@@ -15,6 +15,7 @@ from ..run.run_dir import EMBEDDING_KEY, Run, at_step
 from .checkpoint import save_tensors
 from .trainer import Exported, Trainer
 
+NOT_EXPORTED = "The weights of step {step} could not be exported ({reason}). Training went on."
 TOKEN_TABLE = f"{TEXT_PREFIX}embeddings.token_embedding.weight"
 
 
@@ -58,17 +59,20 @@ def export(context: Context, base: BaseModel, parts: Sequence[Any], exported: Ex
 
 
 def export_now(trainer: Trainer, base: BaseModel, parts: Sequence[Any]) -> None:
-    """Write the files of the weights as they are now beside those of the result, named after the step."""
+    """Write the files of the weights as they are now beside those of the result, named after the step.
+
+    That they cannot be written is a warning.
+    """
     context, run = trainer.context, trainer.context.run
     if not context.is_main:
         return
-    with trainer.exported_weights():
+    with context.only_warned(NOT_EXPORTED, step=trainer.step), trainer.exported_weights():
         exported, path = trainer.exported(), Path(run.export_path)
         if run.result_kind == "embedding":  # called by its token; what leads up to it is called by the run
             path = path.with_name(f"{run.id}.safetensors")
         path, embedding_path = at_step(path, exported.step), at_step(run.embedding_path or path, exported.step)
         _save(path, embedding_path, _result_files(base, parts), run, exported)
-    context.reporter.emit(Saved(path.name))
+        context.reporter.emit(Saved(path.name))
 
 
 def _result_files(base: BaseModel, parts: Sequence[Any]) -> ResultFiles:

@@ -17,8 +17,11 @@ PredictNoise = Callable[[Tensor, Tensor, Sequence[int]], Tensor]
 """(noisy latents (B, 4, h, w), timesteps (B,), captions) -> predicted noise (B, 4, h, w)."""
 
 
-class DiffusionLoss:
-    """The loss of a batch: that of each concept times its weight, under the run's noise, timesteps and captions."""
+class DiffusionLoss(nn.Module):
+    """The loss of a batch: that of each concept times its weight, under the run's noise, timesteps and captions.
+
+    A module that holds all that is trained: data parallel training wraps it.
+    """
 
     def __init__(
         self,
@@ -29,13 +32,15 @@ class DiffusionLoss:
         concept_weights: Mapping[str, float],
     ):
         """Take what the loss is computed from. `concept_weights`: what counts how much; concepts not named are only measured."""
+        super().__init__()
         self.context, self.unet, self.captions = context, unet, captions
+        self.text_encoder = captions.text_encoder
         self.trained = {name: concepts[name] for name in concept_weights if name in concepts}
         self.concept_weights = [concept_weights[name] for name in self.trained]
         self.schedule = noise_schedule()
         self.timestep_weights = timestep_weights(self.schedule, context.settings.loss.min_snr_gamma, context.device)
 
-    def __call__(self, batch_index: int) -> Tensor:
+    def forward(self, batch_index: int) -> Tensor:
         """Return the scalar loss of a batch (0, 1, ...), or of the part of it that this process has."""
         training, accelerator = self.context.settings.training, self.context.accelerator
         rank, world_size = accelerator.process_index, accelerator.num_processes

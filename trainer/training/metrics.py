@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..context import TrainingError
 from ..run.files import partial_file
-from ..run.metrics_file import read_metrics
+from ..run.metrics_file import is_measurement, read_metrics
 from ..run.run_dir import RunDir
 
 FLUSH_SECONDS = 1.0
@@ -23,19 +23,24 @@ class Metrics:
     def __init__(self, run_dir: RunDir, start: int, writes: bool):
         """Keep the entries up to step `start`, that of the saved state: later steps will run again. `writes`: to the file."""
         kept = [entry for entry in read_metrics(run_dir.metrics) if entry["step"] <= start] if start else []
-        self.measured: list[dict] = [entry for entry in kept if "loss" not in entry]
+        self.measured: list[dict] = [entry for entry in kept if is_measurement(entry)]
         """Measurements so far, {"step": ..., "held_out": ...}."""
+        self.skipped = sum("skipped" in entry for entry in kept)
+        """Steps so far that changed nothing, because a gradient was not finite."""
+        self.skipped_in_a_row = 0
+        """How many of the newest steps those are, of this process alone: another may have better luck with them."""
         self._file = None
         if writes:
             with partial_file(run_dir.metrics) as partial:
                 partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
             self._file = run_dir.metrics.open("a", encoding="utf-8")
         self._pending: list[tuple[int, Tensor, float]] = []
+        self._newest = math.nan
         self._flushed = time.monotonic()
 
-    def add(self, step: int, loss: Tensor, learning_rate: float) -> None:
-        """Note the loss of the `step`-th step (1, 2, ...); nothing waits for the device."""
-        self._pending.append((step, loss.detach(), learning_rate))
+    def add(self, step: int, loss: Tensor, learning_rate: float, skipped: Tensor) -> None:
+        """Note the loss () of the `step`-th step (1, 2, ...) and whether it was skipped, () bool; nothing waits for the device."""
+        self._pending.append((step, torch.stack((loss.detach().float(), skipped.float())), learning_rate))
 
     def add_measurement(self, step: int, losses: dict[str, float]) -> None:
         """Write the losses that were measured after `step` steps."""
@@ -49,16 +54,20 @@ class Metrics:
         return time.monotonic() - self._flushed >= FLUSH_SECONDS
 
     def flush(self) -> float:
-        """Write what is pending and return the newest loss. Raises TrainingError when a loss is not a number, or exactly 0."""
-        losses = torch.stack([loss for _, loss, _ in self._pending]).tolist() if self._pending else []
-        for (step, _, learning_rate), loss in zip(self._pending, losses, strict=True):
+        """Write what is pending and return the newest loss. Raises TrainingError when a loss is exactly 0."""
+        values = torch.stack([pending for _, pending, _ in self._pending]).tolist() if self._pending else []
+        for (step, _, learning_rate), (loss, skipped) in zip(self._pending, values, strict=True):
             _check_loss(step, loss)
-            self._write({"step": step, "loss": loss, "learning_rate": learning_rate})
+            finite = {"loss": loss} if math.isfinite(loss) else {}
+            self._write({"step": step, **finite, "learning_rate": learning_rate, **({"skipped": 1} if skipped else {})})
+            self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+            self.skipped += bool(skipped)
+            self._newest = loss
         if self._file:
             self._file.flush()
         self._pending.clear()
         self._flushed = time.monotonic()
-        return losses[-1] if losses else math.nan
+        return self._newest
 
     def sync(self) -> None:
         """Flush, and on to the disk: a saved state must not be newer than its metrics, whatever happens then."""
@@ -72,12 +81,6 @@ class Metrics:
 
 
 def _check_loss(step: int, loss: float) -> None:
-    if not math.isfinite(loss):
-        raise TrainingError(
-            "The loss became {loss} at step {step}: training diverged. Lower the learning rate, or set precision to fp32.",
-            loss=loss,
-            step=step,
-        )
     if loss == 0:  # noise cannot be predicted exactly
         raise TrainingError(
             "The loss became exactly 0 at step {step}: the model or the photos' latents are broken. Try another base "

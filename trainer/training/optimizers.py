@@ -1,14 +1,20 @@
 """The optimizers and learning-rate schedules that a run can choose, all from libraries."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
-from ..run.events import Reporter
+from ..run.eight_bit import REPAIR, why_no_8bit
+from ..run.messages import UserError
 from ..run.settings import OptimizerSettings
+
+RESTART_CYCLES, POLYNOMIAL_POWER = 3, 2.0
+"""Of cosine_with_restarts and polynomial; with 1 they would be cosine and linear (Loshchilov and Hutter 2017 restart)."""
 
 
 @dataclass(frozen=True)
@@ -30,23 +36,26 @@ class ParamGroup:
                 p.mul_((self.max_row_norm / p.norm(dim=1, keepdim=True)).clamp(max=1))
 
 
-def make_optimizer(
-    groups: Sequence[ParamGroup], settings: OptimizerSettings, device: torch.device, reporter: Reporter
-) -> torch.optim.Optimizer:
-    """Return the optimizer of the settings, its parameters in the groups' order; a warning says where it had to be another."""
+def make_optimizer(groups: Sequence[ParamGroup], settings: OptimizerSettings, device: torch.device) -> torch.optim.Optimizer:
+    """Return the optimizer of the settings, its parameters in the groups' order.
+
+    Raises UserError when 8-bit AdamW cannot run on the device: another would need memory that nobody has checked.
+    """
     options: list[dict[str, Any]] = [
         {"params": list(group.params.values()), "lr": group.learning_rate, "weight_decay": group.weight_decay} for group in groups
     ]
     if settings.optimizer == "adamw_8bit":
-        reason = why_no_8bit(device)
-        if not reason:
-            from bitsandbytes.optim import AdamW8bit
+        reason = why_no_8bit(str(device))
+        if reason:
+            raise UserError(
+                "8-bit AdamW cannot run here ({reason}). Repair it in ComfyUI's Python ({repair}), or choose optimizer adamw, "
+                "which needs 6 more bytes for each trained weight.",
+                reason=reason,
+                repair=REPAIR,
+            )
+        from bitsandbytes.optim import AdamW8bit
 
-            return AdamW8bit(options)
-        reporter.warning(
-            "8-bit AdamW cannot run here ({reason}): AdamW is used instead. It needs 6 more bytes for each trained weight.",
-            reason=reason,
-        )
+        return AdamW8bit(options)
     if settings.optimizer == "adafactor":
         from transformers.optimization import Adafactor
 
@@ -60,17 +69,27 @@ def make_optimizer(
     return torch.optim.AdamW(options, fused=device.type in ("cpu", "cuda"))
 
 
-def why_no_8bit(device: torch.device) -> str:
-    """Return why bitsandbytes cannot take a step on the device; "" when it can."""
-    try:
-        from bitsandbytes.optim import AdamW8bit
+@torch.no_grad()
+def update(optimizer: AcceleratedOptimizer, params: Iterable[nn.Parameter], max_norm: float, accelerator: Accelerator) -> Tensor:
+    """Take a step with the gradients clipped to the norm `max_norm` (0: as they are), or none when one is not finite.
 
-        probe = nn.Parameter(torch.zeros(4096, device=device))
-        probe.grad = torch.ones_like(probe)
-        AdamW8bit([probe]).step()
-    except Exception as error:  # whatever a library for other hardware raises
-        return f"{type(error).__name__}: {error}".splitlines()[0][:500]
-    return ""
+    Returns whether there was none, () bool on the device. torch's fused AdamW scales, clips and skips in its own kernel, without
+    waiting for the device; so does the loss scaler of fp16. The others are asked, which waits once a step.
+    """
+    params = [p for p in params if p.grad is not None]
+    accelerator.unscale_gradients()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
+    skipped = ~norm.isfinite()
+    if accelerator.scaler is None and optimizer.defaults.get("fused"):
+        factor = (max_norm / (norm + 1e-6)).clamp(max=1.0) if max_norm else torch.ones_like(norm)
+        optimizer.optimizer.grad_scale, optimizer.optimizer.found_inf = 1 / factor, skipped.float()
+        optimizer.step()
+        return skipped
+    if max_norm:
+        torch.nn.utils.clip_grads_with_norm_(params, max_norm, norm)
+    if accelerator.scaler or not skipped:
+        optimizer.step()
+    return skipped
 
 
 def learning_rate_schedule(settings: OptimizerSettings, steps: int) -> Callable[[int], float]:
@@ -82,5 +101,12 @@ def learning_rate_schedule(settings: OptimizerSettings, steps: int) -> Callable[
 
     name = "constant_with_warmup" if settings.lr_scheduler == "constant" else settings.lr_scheduler
     unused = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule: Any = get_scheduler(name, unused, num_warmup_steps=settings.lr_warmup_steps, num_training_steps=steps)
+    schedule: Any = get_scheduler(
+        name,
+        unused,
+        num_warmup_steps=settings.lr_warmup_steps,
+        num_training_steps=steps,
+        num_cycles=RESTART_CYCLES,
+        power=POLYNOMIAL_POWER,
+    )
     return schedule.lr_lambdas[0]

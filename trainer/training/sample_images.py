@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageOps
 from ..context import Context
 from ..data.batches import generator
 from ..data.caption_cache import EMPTY, Captions
+from ..models.image_sampler import ImageSampler, save_image
 from ..run.events import Sample
 from ..run.run_dir import RunDir
 from ..run.stop_request import StoppedError
@@ -15,6 +16,8 @@ from .trainer import Trainer
 
 CELL = 256
 """Side of a picture in the grid, pixels."""
+NOT_DRAWN = "The sample pictures at step {step} could not be drawn ({reason}). Training went on."
+NO_GRID = "The grid of the sample pictures could not be written ({reason})."
 
 
 class SampleImages:
@@ -24,23 +27,21 @@ class SampleImages:
         self.context, self.captions = context, captions
         self.prompts = [captions.texts.index(prompt) for prompt in context.settings.samples.sample_prompts]
         self.every = context.settings.samples.sample_every if self.prompts else 0
-        if self.prompts:
-            from ..models.image_sampler import ImageSampler  # diffusers' pipeline takes seconds to load
-
-            self.sampler = ImageSampler(unet, vae, context.accelerator)
+        self.sampler = ImageSampler(unet, vae, context.accelerator)
 
     def is_due(self, trainer: Trainer) -> bool:
         """Return whether pictures are drawn now; one process draws them all."""
         return self.context.is_main and trainer.is_due(self.every)
 
     def draw(self, step: int) -> None:
-        """Draw the pictures after `step` steps; a stop request ends it early, and the loop one step later."""
-        with contextlib.suppress(StoppedError):
+        """Draw the pictures after `step` steps; a stop request ends it early, and the loop one step later.
+
+        A picture that cannot be drawn or written is a warning.
+        """
+        with contextlib.suppress(StoppedError), self.context.only_warned(NOT_DRAWN, step=step):
             self._draw(step)
 
     def _draw(self, step: int) -> None:
-        from ..models.image_sampler import save_image
-
         run, context = self.context.run, self.context
         with context.accelerator.autocast(), torch.no_grad():
             *prompts, empty = self.captions.states([*self.prompts, EMPTY])
@@ -53,16 +54,17 @@ class SampleImages:
             context.reporter.emit(Sample(step, number, path.name))
 
     def save_grid(self) -> None:
-        """Write all pictures as one; nothing when none were drawn, or by another process."""
+        """Write all pictures as one; nothing when none were drawn, or by another process. That it cannot be is a warning."""
         if self.every and self.context.is_main:
-            save_grid(self.context.run_dir)
+            with self.context.only_warned(NO_GRID):
+                save_grid(self.context.run_dir)
 
 
 def save_grid(run_dir: RunDir) -> None:
     """Write all sample pictures as one: a row a prompt, a column a step, the first being the base."""
-    from ..models.image_sampler import save_image
-
     files = sorted(run_dir.samples.glob("step-*-*.png"))
+    if not files:
+        return
     steps = sorted({int(p.stem.split("-")[1]) for p in files})
     rows = 1 + max(int(p.stem.split("-")[2]) for p in files)
     grid = Image.new("RGB", (CELL * len(steps), 20 + CELL * rows), "white")

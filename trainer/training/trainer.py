@@ -3,7 +3,8 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,10 @@ from ..run.events import TRAINING
 from .checkpoint import load_best, load_state, save_best, save_state
 from .early_stopping import best_step, should_stop
 from .metrics import Metrics, memory_in_use
-from .optimizers import ParamGroup, learning_rate_schedule, make_optimizer
+from .optimizers import ParamGroup, learning_rate_schedule, make_optimizer, update
+
+MAX_SKIPPED = 20
+"""Steps in a row whose gradients may be infinite: fp16 begins with a loss scale of 2^16 and halves it at each of them."""
 
 
 @dataclass(frozen=True)
@@ -41,69 +45,71 @@ class Trainer:
     of the groups; the recipe looks at them between two steps.
     """
 
-    def __init__(self, groups: Sequence[ParamGroup], context: Context):
+    def __init__(self, groups: Sequence[ParamGroup], loss: nn.Module, context: Context):
+        """Take what is trained, and a module that holds all of it: called with the index of a batch, it gives its scalar loss.
+
+        The indices are 0, 1, ... over the whole run; the loss is a pure function of them and of the parameters.
+        """
         self.context, self.groups = context, list(groups)
         settings = context.settings
         self.settings, self.accelerator = settings, context.accelerator
         self.params = {name: p for group in self.groups for name, p in group.params.items()}
-        optimizer = make_optimizer(self.groups, settings.optimizer, context.device, context.reporter)
-        self.optimizer = self.accelerator.prepare(optimizer)
+        self.loss = self.accelerator.prepare(loss) if self.accelerator.num_processes > 1 else loss
+        self.optimizer = self.accelerator.prepare(make_optimizer(self.groups, settings.optimizer, context.device))
         self.ema = None
         if settings.optimizer.ema_decay:  # warm-up: 1 - (1 + step)^-3/4, so that short runs are not held near the base
             self.ema = EMAModel(
                 self.params.values(), decay=settings.optimizer.ema_decay, use_ema_warmup=True, power=3 / 4, foreach=True
             )
         self.rate_factor = learning_rate_schedule(settings.optimizer, settings.training.steps)
-        self.step = self._start = load_state(context.run_dir.checkpoint, self.params, self.optimizer, self.ema, self.accelerator)
+        self.step = self._start = self._saved = load_state(
+            context.run_dir.checkpoint, self.params, self.optimizer, self.ema, self.accelerator
+        )
         if self._start:
             print(f"resuming after step {self._start}", file=sys.stderr, flush=True)
         self.metrics = Metrics(context.run_dir, self._start, writes=context.is_main)
-        self.stopping = self.finishing = False
+        self.stopping = False
+        self.finishing = self._any_process(context.run_dir.finish.is_file())  # asked for before the export failed
         self._began, self._looking = time.monotonic(), 0.0
         context.reporter.phase(TRAINING, settings.training.steps)
 
-    def train_step(self, loss_of_batch: Callable[[int], Tensor]) -> None:
-        """Take one step on the mean of the losses of its batches.
+    def train_step(self) -> None:
+        """Take one step on the mean of the losses of its batches; the weights stay as they are when a gradient is not finite.
 
-        `loss_of_batch` gives the scalar loss of a batch by its index (0, 1, ... over the whole run), a pure function of it and of
-        the parameters. Raises TrainingError when a loss is not finite.
+        Raises TrainingError when many steps in a row are skipped so, or when a loss is exactly 0.
         """
         factor = self.rate_factor(self.step)
         for group, options in zip(self.groups, self.optimizer.param_groups, strict=True):
             options["lr"] = group.learning_rate * factor
-        loss = self._accumulate_gradients(loss_of_batch)
-        if self.settings.optimizer.max_grad_norm:
-            self.accelerator.clip_grad_norm_(self.params.values(), self.settings.optimizer.max_grad_norm)
-        self.optimizer.step()
+        loss = self._accumulate_gradients()
+        skipped = update(self.optimizer, self.params.values(), self.settings.optimizer.max_grad_norm, self.accelerator)
         self.optimizer.zero_grad(set_to_none=True)
         for group in self.groups:
             group.limit_norms()
         if self.ema:
             self.ema.step(self.params.values())
         self.step += 1
-        self.metrics.add(self.step, loss, self.settings.optimizer.learning_rate * factor)
+        self.metrics.add(self.step, loss, self.settings.optimizer.learning_rate * factor, skipped)
         self.stopping = self._any_process(bool(self.context.stop))
         self.finishing = self._any_process(self.context.stop.finishing)
         if self.metrics.is_due or self.finishing or self.step == self.settings.training.steps:
             self._report()
 
-    def _accumulate_gradients(self, loss_of_batch: Callable[[int], Tensor]) -> Tensor:
+    def _accumulate_gradients(self) -> Tensor:
         """Backpropagate the batches of the step; return the mean of their losses over all processes."""
         batches = self.settings.training.gradient_accumulation_steps
         total = torch.zeros((), device=self.context.device)
-        for index in range(self.step * batches, (self.step + 1) * batches):
-            with self.accelerator.autocast():
-                loss = loss_of_batch(index) / batches
-            self.accelerator.backward(loss)
+        for index in range(batches):
+            # Processes exchange their gradients once, in the last backward pass.
+            with nullcontext() if index == batches - 1 else self.accelerator.no_sync(self.loss):
+                with self.accelerator.autocast():
+                    loss = self.loss(self.step * batches + index) / batches
+                self.accelerator.backward(loss)
             total += loss.detach()
-        if self.accelerator.num_processes > 1:
-            for p in self.params.values():
-                p.grad = self._reduce(torch.zeros_like(p) if p.grad is None else p.grad, "mean")
-            total = self._reduce(total, "mean")
-        return total
+        return self._reduce(total, "mean") if self.accelerator.num_processes > 1 else total
 
     def _report(self) -> None:
-        steps, loss = self.settings.training.steps, self.metrics.flush()
+        steps, loss = self.settings.training.steps, self._checked_loss()
         per_step = (time.monotonic() - self._began - self._looking) / (self.step - self._start)
         self.context.reporter.progress(
             self.step,
@@ -113,6 +119,26 @@ class Trainer:
             memory=memory_in_use(self.context.device),
         )
 
+    def _checked_loss(self) -> float:
+        """Return the newest loss. Raises TrainingError, with the weights saved, when the last steps were all skipped."""
+        loss, in_a_row = self.metrics.flush(), self.metrics.skipped_in_a_row
+        if in_a_row < min(MAX_SKIPPED, self.settings.training.steps):
+            return loss
+        self._save()
+        if in_a_row == self.step:  # nothing was learned that could have diverged
+            raise TrainingError(
+                "Of the first {count} steps none gave usable gradients (NaN or infinite). The base checkpoint is broken, or "
+                "precision {precision} is too coarse for it: set precision to fp32, or try another base.",
+                count=in_a_row,
+                precision=self.settings.training.precision,
+            )
+        raise TrainingError(
+            "The gradients of the last {count} steps, up to step {step}, are NaN or infinite: training diverged. Lower the "
+            "learning rate, or set precision to fp32. The weights from before are saved.",
+            count=in_a_row,
+            step=self.step,
+        )
+
     @contextlib.contextmanager
     def exported_weights(self) -> Iterator[None]:
         """For the block, the parameters are the weights that would be exported: their average, if there is one."""
@@ -120,9 +146,11 @@ class Trainer:
         if self.ema:
             self.ema.store(self.params.values())
             self.ema.copy_to(self.params.values())
-        yield
-        if self.ema:
-            self.ema.restore(self.params.values())
+        try:
+            yield
+        finally:
+            if self.ema:
+                self.ema.restore(self.params.values())
         self._looking += time.monotonic() - began
 
     def is_due(self, every: int, *, first: bool = True, last: bool = True) -> bool:
@@ -135,8 +163,13 @@ class Trainer:
             return False
         return at_end or self.step % every == 0
 
-    def add_measurement(self, losses: dict[str, float]) -> None:
-        """Note the losses of a measurement, and keep the weights when they are the best of a run that exports these."""
+    def add_measurement(self, losses: dict[str, float] | None) -> None:
+        """Note the losses of a measurement, and keep the weights when they are the best of a run that exports these.
+
+        None: a process could not measure; then there is no measurement.
+        """
+        if self._any_process(losses is None) or losses is None:
+            return
         self.metrics.add_measurement(self.step, self._agreed(losses))
         best = best_step(self.metrics.measured) == self.step
         if best and self.settings.validation.early_stopping != "off" and self.context.is_main:
@@ -149,17 +182,23 @@ class Trainer:
         return self.finishing or self.step == self.settings.training.steps or over
 
     def save_state(self) -> None:
-        """Save the complete state where it is due: on a stop, at the end, at the interval. Raises TrainingError for NaN weights.
+        """Save the complete state where it is due and not saved yet: on a stop, at the end, at the interval.
 
-        After the last step too: the export may fail for want of disk space.
+        Raises TrainingError for NaN weights.
         """
         due = self.stopping or self.is_finished or self.step % self.settings.training.checkpoint_every == 0
-        if self.step == self._start or not due:
-            return
+        if due and self.step != self._saved:
+            self._checked_loss()
+            self._save()
+
+    def _save(self) -> None:
         self.metrics.sync()
         check_finite(self.params)
         if self.context.is_main:
             save_state(self.context.run_dir.checkpoint, self.step, self.params, self.optimizer, self.ema, self.accelerator)
+            if self.finishing:
+                self.context.run_dir.finish.touch()  # the export may fail: the next start then exports, and does not train on
+        self._saved = self.step
 
     @property
     def must_stop(self) -> bool:
@@ -173,6 +212,7 @@ class Trainer:
 
     def use_exported_weights(self) -> Exported:
         """Put the weights that are exported into the parameters for good: the best ones, the average, or the last ones."""
+        self._warn_of_skipped_steps()
         exported, best = self.exported(), self.context.run_dir.best
         if not self.context.is_main:  # it does not export
             return exported
@@ -181,6 +221,16 @@ class Trainer:
         if self.ema:
             self.ema.copy_to(self.params.values())
         return exported
+
+    def _warn_of_skipped_steps(self) -> None:
+        expected = 16 + self.step // 1000 if self.accelerator.scaler else 0  # fp16 finds its loss scale by overflowing
+        if self.metrics.skipped > expected:
+            self.context.reporter.warning(
+                "{count} of {steps} steps were skipped: their gradients were NaN or infinite. A lower learning rate or precision "
+                "fp32 may help.",
+                count=self.metrics.skipped,
+                steps=self.step,
+            )
 
     def _any_process(self, flag: bool) -> bool:
         """Return whether the flag is up in any process: all of them must leave the loop at the same step."""

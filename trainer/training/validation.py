@@ -1,12 +1,13 @@
 """Losses under fixed noise and timesteps: on photos that are trained on, held out, or of the class."""
 
+import math
 from collections.abc import Mapping
 
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from ..context import Context
+from ..context import Context, TrainingError
 from ..data.batches import BatchPlan, generator
 from ..data.concepts import CLASS, HELD_OUT, INSTANCE, Batch, Concept
 from ..dataset.photos import Dataset
@@ -17,6 +18,7 @@ from .trainer import Trainer
 TIMESTEPS = (125, 375, 625, 875)
 """The middles of the schedule's quarters: one alone would see only outlines or only detail."""
 MAX_PHOTOS = 8
+NOT_MEASURED = "The loss under fixed noise could not be measured at every step where it is due ({reason}). Training went on."
 METRIC_NAMES = {INSTANCE: "trained", HELD_OUT: "held_out", CLASS: "class"}
 
 
@@ -33,10 +35,14 @@ class Validation:
         """Return whether the losses are measured now; not twice at one step, where a run goes on from its saved state."""
         return trainer.is_due(self.every) and all(entry["step"] != trainer.step for entry in trainer.metrics.measured)
 
-    def measure(self) -> dict[str, float]:
-        """Return the mean loss of each concept."""
-        with self.context.accelerator.autocast():
-            return mean_losses(self.batches, self.predict_noise)
+    def measure(self) -> dict[str, float] | None:
+        """Return the mean loss of each concept; None, and a warning, when it cannot be measured."""
+        with self.context.only_warned(NOT_MEASURED), self.context.accelerator.autocast():
+            losses = mean_losses(self.batches, self.predict_noise)
+            if all(map(math.isfinite, losses.values())):
+                return losses
+            raise TrainingError("the loss is not a number")
+        return None
 
 
 def split_held_out(dataset: Dataset, hold_out: int, seed: int) -> tuple[Dataset, Dataset | None]:

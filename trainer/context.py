@@ -5,8 +5,7 @@ import errno
 import os
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
@@ -32,6 +31,7 @@ class Context:
     accelerator: Accelerator
     reporter: Reporter
     stop: StopRequest
+    _told: set[str] = field(default_factory=set)
 
     @property
     def settings(self) -> Settings:
@@ -44,10 +44,10 @@ class Context:
         return self.accelerator.device
 
     @contextlib.contextmanager
-    def only_warned(self, template: str, **values: Any) -> Iterator[None]:
-        """Make a warning of an error in the block, which only looks at the run; its `{reason}` is filled in. Warns once of each.
+    def only_warned(self, failure: Message) -> Iterator[None]:
+        """Make a warning of an error in the block, which only looks at the run: `failure` says what was not done.
 
-        A stop request is no error.
+        Each kind of failure is told once. A stop request is no error.
         """
         try:
             yield
@@ -55,8 +55,9 @@ class Context:
             raise
         except Exception as error:
             traceback.print_exc()
-            if all(warning.template != template for warning in self.reporter.warnings):
-                self.reporter.warning(template, reason=_reason(error), **values)
+            if failure.template not in self._told:
+                self._told.add(failure.template)
+                self.reporter.warning("{failure} ({reason}). Training went on.", failure=failure, reason=_reason(error))
 
     @property
     def is_main(self) -> bool:

@@ -52,8 +52,8 @@ def errors() -> dict[str, Exception]:
 @pytest.mark.parametrize(
     ("where", "error", "warning"),
     [
-        ("trainer.models.image_sampler.ImageSampler.draw", "memory", r"sample pictures at step 0 .*\(the memory ran out\)"),
-        ("trainer.training.sample_images.save_image", "disk", r"sample pictures at step 0 .*\(the disk is full\)"),
+        ("trainer.models.image_sampler.ImageSampler.draw", "memory", r"sample pictures of step 0 .*\(the memory ran out\)"),
+        ("trainer.training.sample_images.save_image", "disk", r"sample pictures of step 0 .*\(the disk is full\)"),
         ("trainer.training.validation.mean_losses", "memory", r"under fixed noise .*\(the memory ran out\)"),
         ("trainer.training.sample_images.save_grid", "other", r"grid .*\(RuntimeError: something else\)"),
     ],
@@ -69,7 +69,6 @@ def test_what_only_looks_at_a_run_cannot_end_it(make_run, monkeypatch, errors, w
     assert work_here(watched)[-1]["event"] == "done"
     assert same(plain, watched)
     told = warnings(watched)
-    assert [text for text in told if "step 0" in text or "fixed noise" in text or "grid" in text]
     assert any(re.search(warning, text) for text in told), told
     assert len(told) == len(set(told))  # each once, not at every step
 
@@ -160,7 +159,7 @@ def test_skipped_steps_resume_to_the_same_bytes_with_every_optimizer(make_run, b
         (0, r"Of the first 20 steps none gave usable gradients .* precision fp32 is too coarse .* try another base"),
         (
             2,
-            r"The gradients of the last 20 steps, up to step 22, are NaN or infinite: training diverged\. Lower the learning rate",
+            r"The gradients of the last 20 steps, up to step 22, are NaN .*: training diverged\. Lower the learning rate",
         ),
     ],
 )
@@ -208,7 +207,7 @@ def test_an_8bit_state_waits_for_its_optimizer(make_run, monkeypatch):
         run["settings"]["optimizer"]["optimizer"] = "adamw"
         kept = run_dir.run_json.read_bytes()
         run_dir.run_json.write_text(json.dumps(run))
-        with pytest.raises(ValueError, match="is of the optimizer AdamW8bit, this run's is AdamW. Delete this file"):
+        with pytest.raises(ValueError, match=r"is of the optimizer AdamW8bit, this run's is AdamW\. Delete this file"):
             work_here(run_dir)
         run_dir.run_json.write_bytes(kept)
     work_here(run_dir)

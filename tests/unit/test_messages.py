@@ -39,7 +39,7 @@ NOT_SHOWN = {
     "class image",
     "hold out",
     "{} {} {}\n",
-    "DPM++ 2M, {} steps, guidance {}",
+    "DPM++ 2M, {} steps, guidance {}, fp32 latents",
     "step {}",
     # values and settings by their names
     "(pictures wired to images)",
@@ -49,6 +49,8 @@ NOT_SHOWN = {
     "%Y-%m-%d %H:%M",
     # captions and foreign errors, shown as they are
     "{}: {}",
+    # what the user types
+    "pip install --force-reinstall bitsandbytes",
     # what errors of libraries are known by
     "CUDA error",
     "\\(os error (28|112)\\)",

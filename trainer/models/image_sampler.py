@@ -74,10 +74,11 @@ class ImageSampler:
         """Return pixels (1, 3, H, W) about in [-1, 1]; in fp32, because SD v1.5's VAE overflows in fp16."""
         move(self.vae, latents.device)
         try:
-            decoded: Any = self.vae.decode(latents / LATENT_FACTOR)
+            vae: Any = self.vae  # diffusers asks for FloatTensor, which no operation gives
+            pixels: Tensor = vae.decode(latents / LATENT_FACTOR).sample
         finally:
             move(self.vae, "cpu")
-        return decoded.sample
+        return pixels
 
 
 @contextmanager

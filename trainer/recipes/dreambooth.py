@@ -77,5 +77,4 @@ def train(context: Context) -> Exported:
     exported = trainer.use_exported_weights()
     context.reporter.phase(EXPORTING)
     samples.save_grid()
-    export(context, base, parts, exported)
-    return exported
+    return export(context, base, parts, exported)

@@ -76,8 +76,7 @@ def train(context: Context) -> Exported:
     exported = trainer.use_exported_weights()
     context.reporter.phase(EXPORTING)
     samples.save_grid()
-    export(context, base, parts, exported)
-    return exported
+    return export(context, base, parts, exported)
 
 
 def checked(captions: list[str], token: str) -> list[str]:

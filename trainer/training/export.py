@@ -11,11 +11,11 @@ from ..context import Context
 from ..models.key_mapping import TEXT_PREFIX
 from ..models.sd15 import BaseModel
 from ..run.events import Saved
+from ..run.messages import message
 from ..run.run_dir import EMBEDDING_KEY, Run, at_step
 from .checkpoint import save_tensors
 from .trainer import Exported, Trainer
 
-NOT_EXPORTED = "The weights of step {step} could not be exported ({reason}). Training went on."
 TOKEN_TABLE = f"{TEXT_PREFIX}embeddings.token_embedding.weight"
 
 
@@ -52,10 +52,11 @@ def _file_dtype(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if tensor.dtype in (torch.float16, torch.float32) else torch.float16
 
 
-def export(context: Context, base: BaseModel, parts: Sequence[Any], exported: Exported) -> None:
-    """Write the files of the result where the run wants them; one process does so for all."""
+def export(context: Context, base: BaseModel, parts: Sequence[Any], exported: Exported) -> Exported:
+    """Write the files of the result where the run wants them, one process for all; return what they are of, as given."""
     if context.is_main:
         _save(Path(context.run.export_path), Path(context.run.embedding_path), _result_files(base, parts), context.run, exported)
+    return exported
 
 
 def export_now(trainer: Trainer, base: BaseModel, parts: Sequence[Any]) -> None:
@@ -66,7 +67,10 @@ def export_now(trainer: Trainer, base: BaseModel, parts: Sequence[Any]) -> None:
     context, run = trainer.context, trainer.context.run
     if not context.is_main:
         return
-    with context.only_warned(NOT_EXPORTED, step=trainer.step), trainer.exported_weights():
+    with (
+        context.only_warned(message("The weights of step {step} could not be exported", step=trainer.step)),
+        trainer.exported_weights(),
+    ):
         exported, path = trainer.exported(), Path(run.export_path)
         if run.result_kind == "embedding":  # called by its token; what leads up to it is called by the run
             path = path.with_name(f"{run.id}.safetensors")

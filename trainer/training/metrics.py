@@ -39,7 +39,7 @@ class Metrics:
         self._flushed = time.monotonic()
 
     def add(self, step: int, loss: Tensor, learning_rate: float, skipped: Tensor) -> None:
-        """Note the loss () of the `step`-th step (1, 2, ...) and whether it was skipped, () bool; nothing waits for the device."""
+        """Note the loss () of the `step`-th step (1, 2, ...) and whether it was skipped () bool; nothing waits for the device."""
         self._pending.append((step, torch.stack((loss.detach().float(), skipped.float())), learning_rate))
 
     def add_measurement(self, step: int, losses: dict[str, float]) -> None:

@@ -10,14 +10,13 @@ from ..data.batches import generator
 from ..data.caption_cache import EMPTY, Captions
 from ..models.image_sampler import ImageSampler, save_image
 from ..run.events import Sample
+from ..run.messages import message
 from ..run.run_dir import RunDir
 from ..run.stop_request import StoppedError
 from .trainer import Trainer
 
 CELL = 256
 """Side of a picture in the grid, pixels."""
-NOT_DRAWN = "The sample pictures at step {step} could not be drawn ({reason}). Training went on."
-NO_GRID = "The grid of the sample pictures could not be written ({reason})."
 
 
 class SampleImages:
@@ -38,7 +37,10 @@ class SampleImages:
 
         A picture that cannot be drawn or written is a warning.
         """
-        with contextlib.suppress(StoppedError), self.context.only_warned(NOT_DRAWN, step=step):
+        with (
+            contextlib.suppress(StoppedError),
+            self.context.only_warned(message("The sample pictures of step {step} could not be drawn", step=step)),
+        ):
             self._draw(step)
 
     def _draw(self, step: int) -> None:
@@ -56,7 +58,7 @@ class SampleImages:
     def save_grid(self) -> None:
         """Write all pictures as one; nothing when none were drawn, or by another process. That it cannot be is a warning."""
         if self.every and self.context.is_main:
-            with self.context.only_warned(NO_GRID):
+            with self.context.only_warned(message("The grid of the sample pictures could not be written")):
                 save_grid(self.context.run_dir)
 
 

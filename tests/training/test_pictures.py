@@ -1,0 +1,152 @@
+"""The pictures that the worker draws: diffusers' own, in fp32 latents whatever is trained, and never of NaN."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from PIL import Image
+
+from trainer.context import make_accelerator
+from trainer.models.image_sampler import GUIDANCE, STEPS, ImageSampler, NotFiniteError
+from trainer.models.sd15 import BaseModel, freeze_as, noise_schedule
+from trainer.run.files import read_json
+from trainer.run.messages import Message
+from trainer.run.stop_request import StopRequest
+
+from .runs import DREAMBOOTH, open_pipe, work_here
+
+SIZE = 64
+CLASS = DREAMBOOTH.replace(
+    steps=1, lr_warmup_steps=0, batch_size=1, train="lora", class_images=1, class_prompt="a plush toy", prior_loss_weight=1.0
+)
+
+
+@pytest.fixture(scope="module")
+def texts() -> tuple[torch.Tensor, torch.Tensor]:
+    """The states (77, 768) of a prompt and of the empty one."""
+    numbers = torch.Generator().manual_seed(3)
+    return torch.randn((77, 768), generator=numbers), torch.randn((77, 768), generator=numbers)
+
+
+@pytest.fixture(autouse=True)
+def no_precision_left():
+    """accelerate keeps one for the whole process."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def sampler(base: BaseModel, precision: str) -> ImageSampler:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return ImageSampler(base.unet(), base.vae(), make_accelerator("cpu", precision))
+
+
+def draw(drawing: ImageSampler, texts) -> Image.Image:
+    return drawing.draw(*texts, SIZE, torch.Generator().manual_seed(7), StopRequest(open_pipe()))
+
+
+def test_a_picture_is_that_of_diffusers_own_pipeline(standin_base, texts):
+    base = BaseModel(standin_base)
+    pipeline = StableDiffusionPipeline(
+        vae=base.vae(),
+        text_encoder=None,
+        tokenizer=None,
+        unet=base.unet(),
+        scheduler=DPMSolverMultistepScheduler.from_config(noise_schedule().config),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    wanted = pipeline(
+        prompt_embeds=texts[0][None],
+        negative_prompt_embeds=texts[1][None],
+        height=SIZE,
+        width=SIZE,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+        generator=torch.Generator().manual_seed(7),
+    ).images[0]
+    drawn = draw(sampler(base, "fp32"), texts)
+    assert drawn.size == (SIZE, SIZE)
+    assert np.abs(np.asarray(drawn, dtype=int) - np.asarray(wanted, dtype=int)).max() <= 1
+
+
+@pytest.mark.parametrize("frozen", [torch.float32, torch.bfloat16], ids=["trained whole", "with adapters"])
+def test_latents_are_fp32_whatever_the_weights_are(standin_base, texts, frozen):
+    drawing, seen = sampler(BaseModel(standin_base), "bf16"), []
+    freeze_as(drawing.unet, frozen)
+    drawing.unet.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    draw(drawing, texts)
+    assert {latents.dtype for latents in seen} == {torch.float32}
+    assert len(seen) == STEPS
+    assert {p.dtype for p in drawing.unet.parameters()} == {frozen}
+    # Not rounded to bf16 on the way either.
+    assert all((latents != latents.bfloat16()).any() for latents in seen[1:])
+
+
+def overflowing(unet: torch.nn.Module, always: bool) -> None:
+    """Let the U-Net give NaN in half precision, as a base does that overflows in fp16, or always, as a broken one."""
+
+    def output(_module, _given, result):
+        if always or torch.is_autocast_enabled("cpu"):
+            result.sample = result.sample * torch.nan
+        return result
+
+    unet.register_forward_hook(output)
+
+
+@pytest.mark.parametrize("frozen", [torch.float32, torch.bfloat16], ids=["trained whole", "with adapters"])
+def test_what_overflows_is_drawn_once_more_in_fp32(standin_base, texts, frozen):
+    base = BaseModel(standin_base)
+    whole, half = sampler(base, "fp32"), sampler(base, "bf16")
+    for drawing in (whole, half):
+        freeze_as(drawing.unet, frozen)
+    weights = [p.detach().clone() for p in half.unet.parameters()]
+    overflowing(half.unet, always=False)
+    freeze_as(whole.unet, torch.float32)
+    assert np.array_equal(np.asarray(draw(half, texts)), np.asarray(draw(whole, texts)))
+    assert all(p.dtype == frozen and torch.equal(p, kept) for p, kept in zip(half.unet.parameters(), weights, strict=True))
+
+
+@pytest.mark.parametrize("broken", ["unet", "vae"])
+def test_a_broken_model_draws_nothing(standin_base, texts, broken):
+    drawing = sampler(BaseModel(standin_base), "bf16")
+    if broken == "unet":
+        overflowing(drawing.unet, always=True)
+    else:
+        next(iter(drawing.vae.decoder.parameters())).data.fill_(torch.nan)
+    with pytest.raises(NotFiniteError, match="no picture but NaN, in fp32 too"):
+        draw(drawing, texts)
+
+
+def test_no_class_image_of_nan_is_saved_and_the_base_is_named(make_run, monkeypatch):
+    run_dir = make_run(CLASS)
+    run = replace(run_dir.load_run(), base_checkpoint="broken-model.safetensors")
+    run_dir.run_json.write_text(json.dumps(run.to_json()))
+    unet = BaseModel.unet
+
+    def broken(self):
+        model = unet(self)
+        overflowing(model, always=True)
+        return model
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BaseModel, "unet", broken)
+        with pytest.raises(ValueError, match=r"class image .* broken-model\.safetensors: .* NaN, in fp32 too\. It is broken"):
+            work_here(run_dir)
+    assert not list(run_dir.path.parent.glob("class-images/*/*.png"))
+    assert work_here(run_dir)[-1]["event"] == "done"
+
+
+def test_a_sample_of_nan_is_a_warning_and_no_picture(make_run, monkeypatch):
+    run_dir = make_run(DREAMBOOTH.replace(steps=1, lr_warmup_steps=0, train="lora", sample_prompts=("a toy",), sample_every=1))
+    monkeypatch.setattr(ImageSampler, "_decode", lambda _self, latents: latents * torch.nan)
+    work_here(run_dir)
+    (warning,) = read_json(run_dir.result_json)["warnings"]
+    assert str(Message.from_json(warning)) == (
+        "The sample pictures of step 0 could not be drawn (the model gives no picture but NaN, in fp32 too). Training went on."
+    )
+    assert not run_dir.samples.exists() or not list(run_dir.samples.iterdir())

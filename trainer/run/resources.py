@@ -1,6 +1,5 @@
 """What a run takes of memory, disk and time, by arithmetic, before anything is loaded. Plain data, no torch."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -91,15 +90,6 @@ def duration(seconds: float) -> Message:
     if seconds >= 5400:
         return message("{hours:.1f} h", hours=seconds / 3600)
     return message("{minutes:.0f} min", minutes=seconds / 60) if seconds >= 90 else message("{seconds:.0f} s", seconds=seconds)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Return whether an error of any library says that memory ran out."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or bool(re.search(r"[Cc]an(no|')t allocate memory|os error 12\)|not enough memory|can't start new thread", str(error)))
-    )
 
 
 def remedies(run: Run) -> list[Message]:

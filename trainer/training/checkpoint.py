@@ -11,8 +11,8 @@ from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from ..run.memory_errors import out_of_memory
 from ..run.messages import UserError
-from ..run.resources import out_of_memory
 from .tensor_file import write_tensors
 
 

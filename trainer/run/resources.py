@@ -17,9 +17,9 @@ Adafactor keeps means over the last two dimensions alone. In a convolution these
 shrinks to two thirds, not to nothing: 2.13 bytes is the mean over SD v1.5's U-Net.
 """
 
-# What a training step takes beside weights, gradients and optimizer state. Counted over the tensors of a step, then fitted to
-# what torch reserved on an NVIDIA H100 at 512 pixels in bf16 in the seven runs of tests/unit/test_resources.py, which it meets
-# within 4 %. A sample is one of 512 x 512 pixels.
+# What a training step takes beside weights, gradients and optimizer state. Counted over the tensors of a step, by
+# tests/training/test_memory_counts.py, then fitted to what torch reserved on an NVIDIA H100 at 512 pixels in bf16 in the seven
+# runs of tests/unit/test_resources.py, which it meets within 2 %. A sample is one of 512 x 512 pixels.
 CHECKPOINTED = 0.33 * GB
 """Bytes that a sample has, with gradient checkpointing, when the backward pass begins: the inputs of all blocks (0.18 GB are
 counted), and all that the block which is computed again keeps."""

@@ -65,14 +65,13 @@ def main() -> int:
 
 def describe(error: Exception, run_dir: Path) -> "Message":
     """Return what went wrong; for want of memory with what the run needs and how it needs less."""
+    from trainer.run.memory_errors import out_of_memory
     from trainer.run.messages import MessageError, message
-    from trainer.run.resources import GB, estimate, out_of_memory, remedies
+    from trainer.run.resources import GB, estimate, remedies
     from trainer.run.run_dir import RunDir
 
     kind = type(error).__name__
-    if isinstance(error, MessageError):
-        return error.message
-    if out_of_memory(error):
+    if out_of_memory(error):  # also where it has become another error's cause on its way here
         run = RunDir(run_dir).load_run()
         return message(
             "The memory ran out: with SD v1.5 this run needs about {memory:.1f} GB on the device. Close other programs that use "
@@ -80,6 +79,8 @@ def describe(error: Exception, run_dir: Path) -> "Message":
             memory=estimate(run).memory / GB,
             remedies=remedies(run),
         )
+    if isinstance(error, MessageError):
+        return error.message
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return message(
             "The disk is full: {file}. Free some space and queue the graph again.",

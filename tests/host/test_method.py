@@ -62,7 +62,7 @@ def own_model(run_dir: RunDir, standin_base, folder, target) -> None:
     files = ResultFiles(base)
     for name, ldm_name in base.unet_table.items():
         files.replace_base_tensor(ldm_name, merged[name])
-    save_tensors(target, files.all_checkpoint_tensors(), {})
+    save_tensors(target, files.all_checkpoint_tensors(), {}, files.dtypes)
 
 
 def test_a_lora_gives_the_trainers_own_picture_at_strength_1_and_the_bases_at_0(

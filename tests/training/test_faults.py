@@ -1,5 +1,6 @@
 """Whatever ends the worker, at whatever moment: what was saved is whole, and the run ends with the bytes it would have had."""
 
+import errno
 import json
 import os
 import random
@@ -98,6 +99,65 @@ def test_memory_that_runs_out_while_a_state_is_read_is_not_its_fault(make_run, m
             work_here(run_dir)
     assert str(describe(error.value, run_dir.path)).startswith("The memory ran out: with SD v1.5 this run needs about")
     assert work_here(run_dir)[-1]["event"] == "done"
+
+
+PHASES = {
+    "encoding captions": "transformers.CLIPTextModel.forward",
+    "class images": "trainer.models.image_sampler.Pipeline.__call__",
+    "decoding class images": "diffusers.AutoencoderKL.decode",
+    "reading photos": "trainer.data.latent_cache.decode_photo",
+    "encoding photos": "diffusers.AutoencoderKL.encode",
+    "measuring": "trainer.training.validation.mean_losses",
+    "steps": "trainer.training.loss.concepts_loss",
+    "optimizer": "torch.optim.AdamW.step",
+    "saving": "trainer.training.trainer.save_state",
+    "sample pictures": "trainer.training.sample_images.SampleImages._draw",
+    "export": "trainer.training.export.save_tensors",
+}
+"""What runs out of memory, by the part of the run in which it does."""
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_memory_that_runs_out_is_told_in_every_part_of_a_run(make_run, monkeypatch, phase):
+    has_class = "class" in phase
+    settings = SETTINGS.replace(
+        train="lora",
+        steps=1,
+        lr_warmup_steps=0,
+        ema_decay=0.0,
+        class_images=int(has_class),
+        class_prompt="a toy" if has_class else "",
+        validate_every=int(phase == "measuring"),
+        sample_prompts=("a mysks",),
+        sample_every=int(phase == "sample pictures"),
+    )
+    run_dir = make_run(settings)
+
+    def fails(*_, **__) -> None:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    monkeypatch.setattr(PHASES[phase], fails)
+    if phase == "decoding class images":
+        monkeypatch.setattr("trainer.models.image_sampler.STEPS", 1)
+    with pytest.raises(RuntimeError) as error:
+        work_here(run_dir)
+    assert str(describe(error.value, run_dir.path)).startswith("The memory ran out: with SD v1.5 this run needs about")
+    assert not run_dir.finished
+
+
+def test_a_photo_has_not_changed_when_there_is_no_memory_to_read_it(make_run, monkeypatch):
+    run_dir = make_run(SETTINGS.replace(train="lora"))
+    read = Path.read_bytes
+
+    def fails(path: Path) -> bytes:
+        if path.suffix == ".safetensors" or path.suffix == ".json":
+            return read(path)
+        raise OSError(errno.ENOMEM, "Cannot allocate memory", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(OSError, match="Cannot allocate memory") as error:
+        work_here(run_dir)
+    assert str(describe(error.value, run_dir.path)).startswith("The memory ran out")
 
 
 def test_a_loss_of_exactly_zero_stops_the_run_and_keeps_the_last_state(make_run, monkeypatch):

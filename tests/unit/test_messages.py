@@ -15,6 +15,8 @@ from trainer.run.messages import Message, MessageError, UserError, message
 ROOT = Path(__file__).parent.parent.parent
 UKRAINIAN = json.loads((ROOT / "locales" / "uk" / "messages.json").read_text(encoding="utf-8"))
 PROMPTS = ROOT / "trainer" / "dataset" / "prompt_templates.py"
+WORDINGS = ROOT / "trainer" / "run" / "memory_errors.py"
+"""How libraries word that memory ran out; no sentence of ours is in it."""
 SCHEMA = {"jitter_input", "setting"}
 """Helpers that make a node's inputs: locales/<language>/nodeDefs.json has their texts."""
 LOGGERS = {"log", "logger", "logging"}
@@ -54,7 +56,6 @@ NOT_SHOWN = {
     # what errors of libraries are known by
     "CUDA error",
     "\\(os error (28|112)\\)",
-    "[Cc]an(no|')t allocate memory|os error 12\\)|not enough memory|can't start new thread",
     "\\w[\\w .-]{{0,63}}",
     # the worker's command line, and its log
     "Train one run directory.",
@@ -284,7 +285,7 @@ def strings(node: ast.AST, makers: set[str]) -> list[str]:
 def sentences(trees) -> set[str]:
     """All strings with a blank that are no message."""
     makers = {*message_makers(trees), "super().__init__"}
-    shown = [tree for path, tree in trees.items() if ROOT / path != PROMPTS]
+    shown = [tree for path, tree in trees.items() if ROOT / path not in (PROMPTS, WORDINGS)]
     return {text for tree in shown for text in strings(tree, makers) if " " in text.strip()}
 
 

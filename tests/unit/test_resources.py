@@ -1,14 +1,18 @@
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from trainer.dataset.photos import Dataset
-from trainer.run.resources import GB, Resources, describe_resources, estimate, refusal
+from trainer.parts.memory import SD15_UNET
+from trainer.run.resources import DRIVER, GB, OPTIMIZER_BYTES, Resources, describe_resources, estimate, phases, refusal
 from trainer.run.run_dir import Run
-from trainer.run.settings import Settings
+from trainer.run.settings import Settings, method_settings
 
 ROOT = Path(__file__).parent.parent.parent
+PRESETS = json.loads((ROOT / "js" / "presets.json").read_text(encoding="utf-8"))
 STUDY = Settings.of(
     method="dreambooth",
     token="mysks",
@@ -33,6 +37,33 @@ def run_of(settings: Settings, resolution: int = 512) -> Run:
 
 def needed(settings: Settings, resolution: int = 512) -> Resources:
     return estimate(run_of(settings, resolution))
+
+
+def preset(name: str) -> Settings:
+    values = PRESETS[name] | {"precision": "bf16", "class_prompt": "a toy" if PRESETS[name]["class_images"] else ""}
+    return Settings.of(method="dreambooth", token="mysks", seed=0, **values)
+
+
+DEFAULTS = Settings.of(method="dreambooth", token="mysks", precision="bf16")
+MEASURED = {
+    "preset *study, 24 GB*": (preset("study, 24 GB"), 10.7),
+    "preset *paper, 24 GB*": (preset("paper, 24 GB"), 15.1),
+    "preset *12 GB card*": (preset("12 GB card"), 9.6),
+    "preset *8 GB card (LoRA)*": (preset("8 GB card (LoRA)"), 2.6),
+    "the defaults of **Train with DreamBooth**": (DEFAULTS, 15.0),
+    "*lora*, batch 8": (DEFAULTS.replace(train="lora", batch_size=8), 11.1),
+    "*unet*, batch 8, 8-bit AdamW": (DEFAULTS.replace(train="unet", batch_size=8, optimizer="adamw_8bit"), 17.0),
+}
+"""GB that torch reserved while training on an NVIDIA H100, at 512 pixels in bf16 with a U-Net of SD v1.5's size."""
+
+
+def training_bytes(settings: Settings) -> float:
+    return phases(run_of(settings))["training"]
+
+
+@pytest.mark.parametrize(("settings", "measured"), MEASURED.values(), ids=MEASURED.keys())
+def test_the_memory_is_what_a_card_took(settings, measured):
+    assert 0.97 * measured < training_bytes(settings) / GB < 1.07 * measured
 
 
 def test_full_fine_tuning_costs_its_weights_gradients_and_moments():
@@ -60,14 +91,38 @@ def test_what_costs_memory_is_counted(change):
 
 def test_what_saves_memory_is_counted():
     assert needed(STUDY.replace(train="lora")).memory < 0.5 * needed(STUDY).memory
-    assert needed(STUDY.replace(optimizer="adafactor")).memory < needed(STUDY).memory
+    assert needed(STUDY.replace(optimizer="adafactor")).memory < needed(STUDY.replace(optimizer="adamw")).memory
     assert needed(STUDY.replace(devices=2)).memory < needed(STUDY).memory
     assert needed(STUDY, 256).memory < needed(STUDY).memory
 
 
-def test_the_work_of_the_study_is_its_samples():
-    plain = STUDY.replace(gradient_checkpointing=False)
-    assert needed(plain).flop == pytest.approx(1600 * 8 * 2.41e12)
+@pytest.mark.parametrize(
+    ("change", "tera"),
+    [
+        ({"gradient_checkpointing": False}, 2.41),
+        ({"gradient_checkpointing": False, "train": "unet"}, 2.41),
+        ({"gradient_checkpointing": False, "train": "unet_and_text_encoder"}, 2.41),
+        ({"gradient_checkpointing": False, "train": "lora"}, 1.7),
+        ({"gradient_checkpointing": False, "method": "textual_inversion"}, 1.7),
+        ({}, 2.41 + 0.8),
+        ({"train": "lora"}, 1.7 + 0.8),
+        ({"method": "textual_inversion"}, 1.7 + 0.8),
+    ],
+)
+def test_the_work_of_a_run_is_its_samples(change, tera):
+    """The gradients of frozen weights are not computed, and checkpointing adds a forward pass."""
+    assert needed(STUDY.replace(**change)).flop == pytest.approx(1600 * 8 * tera * 1e12)
+    assert needed(STUDY.replace(**change), 256).flop == pytest.approx(1600 * 2 * tera * 1e12)
+
+
+def test_the_work_of_the_pictures_is_counted():
+    """25 steps of two forward passes each: 200 class images are more than all samples of the paper's 1,000 steps."""
+    picture = 25 * 2 * 0.8e12
+    drawn = STUDY.replace(class_images=200, class_prompt="a toy", batch_size=4)
+    assert needed(drawn).flop - needed(STUDY).flop == pytest.approx(200 * picture)
+    assert estimate(replace(run_of(drawn), class_dataset=run_of(drawn).dataset)).flop == needed(STUDY).flop
+    shown = STUDY.replace(sample_prompts=("a", "b"), sample_every=400)
+    assert needed(shown).flop - needed(STUDY).flop == pytest.approx(2 * 5 * picture)
 
 
 def test_a_refusal_has_the_numbers_and_the_remedies():
@@ -83,15 +138,115 @@ def test_a_refusal_has_the_numbers_and_the_remedies():
 
 
 @pytest.mark.parametrize(
-    ("preset", "card"), [("study, 24 GB", 24), ("paper, 24 GB", 24), ("12 GB card", 12), ("8 GB card (LoRA)", 8)]
+    ("change", "phase"),
+    [
+        ({"class_images": 10, "class_prompt": "a toy"}, "class_images"),
+        ({"sample_prompts": ("a toy",)}, "sample_pictures"),
+    ],
 )
-def test_every_preset_is_valid_and_fits_its_card(preset, card):
-    values = json.loads((ROOT / "js" / "presets.json").read_text(encoding="utf-8"))[preset]
-    values["precision"] = "bf16"
-    settings = Settings.of(
-        method="dreambooth", token="mysks", seed=0, class_prompt="a toy" if values["class_images"] else "", **values
-    )
-    found = needed(settings)
-    assert found.memory < (card - 0.5) * GB
-    (row,) = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith(f"| {preset} |")]
-    assert row.endswith(f"| {found.memory / GB:.1f} GB | {found.disk / GB:.0f} GB |")
+def test_a_run_needs_the_largest_of_its_phases(change, phase):
+    """Those beside training are the largest where little is trained."""
+    small = DEFAULTS.replace(train="lora", gradient_checkpointing=True, lora_rank=1)
+    assert phase not in phases(run_of(small))
+    found = phases(run_of(small.replace(**change)))
+    assert needed(small.replace(**change)).memory == max(found.values()) == found[phase]
+    large = DEFAULTS.replace(**change)
+    assert needed(large).memory == phases(run_of(large))["training"] > phases(run_of(large))[phase]
+
+
+def test_class_images_that_are_given_are_not_made():
+    run = run_of(DEFAULTS)
+    assert "class_images" not in phases(replace(run, class_dataset=run.dataset))
+
+
+def test_pictures_take_more_where_they_are_larger():
+    settings = DEFAULTS.replace(class_images=10, class_prompt="a toy")
+    small, large = phases(run_of(settings, 512)), phases(run_of(settings, 1024))
+    assert large["class_images"] - small["class_images"] == pytest.approx(3 * 0.81 * GB)
+    assert large["encoding"] - small["encoding"] == pytest.approx(3 * 0.67 * GB)
+
+
+def test_a_card_also_holds_its_driver():
+    run, found = run_of(DEFAULTS), Resources(memory=8 * GB, disk=0, flop=1)
+    assert refusal(found, run, int(8 * GB + DRIVER), 1) is None
+    assert "has 8.7 GB, 0.8 GB of them for its driver" in str(refusal(found, run, 8.7 * GB, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "card"), [("study, 24 GB", 24), ("paper, 24 GB", 24), ("12 GB card", 12), ("8 GB card (LoRA)", 8)]
+)
+def test_every_preset_is_valid_and_fits_its_card(name, card):
+    settings = preset(name)
+    assert refusal(needed(settings), run_of(settings), card * GB, 100 * GB) is None
+    assert needed(settings).memory + DRIVER < (card - 0.5) * GB
+
+
+def rows(page: str, heading: str) -> dict[str, list[str]]:
+    """Return the cells of the table below a line of a page that begins like this, by their first one."""
+    text = (ROOT / page).read_text(encoding="utf-8").split(heading)[1]
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_readme_has_the_figures_of_the_presets(name):
+    settings = preset(name)
+    measured = MEASURED[f"preset *{name}*"][1]
+    drawing = phases(run_of(settings)).get("class_images")
+    assert rows("README.md", "much memory and disk you need")[name][1:] == [
+        f"{training_bytes(settings) / GB:.1f} GB",
+        f"{measured:.1f} GB",
+        f"{drawing / GB:.1f} GB" if drawing else "-",
+        f"{needed(settings).disk / GB:.0f} GB",
+    ]
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_documentation_has_the_figures_of_the_arithmetic(name):
+    settings, measured = MEASURED[name]
+    assert rows("docs/settings.md", "## What a run needs")[name] == [f"{training_bytes(settings) / GB:.1f} GB", f"{measured} GB"]
+
+
+def growth(settings: Settings) -> float:
+    """Return how many GB more the training takes with another photo in a batch so large that activations decide."""
+    large = settings.replace(batch_size=63)
+    return (training_bytes(settings.replace(batch_size=64)) - training_bytes(large)) / GB
+
+
+def test_the_figures_in_the_texts_are_those_of_the_arithmetic():
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8").split("## What a run needs")[1]
+    text = " ".join(text.split())
+    lora, token = DEFAULTS.replace(train="lora"), DEFAULTS.replace(method="textual_inversion")
+    for figure in (
+        f"these are {8 + OPTIMIZER_BYTES['adamw']} bytes a weight, {16 * SD15_UNET / GB:.0f} GB",
+        f"with 8-bit AdamW or Adafactor {8 + OPTIMIZER_BYTES['adafactor']:.0f} bytes, {10 * SD15_UNET / GB:.0f} GB",
+        f"**Activations** are {growth(DEFAULTS):.2f} GB a sample when the U-Net is trained, {growth(lora):.2f} GB with a LoRA "
+        f"({growth(lora.replace(lora_layers='attention_and_convolution')):.2f} GB with",
+        f"{growth(token):.2f} GB for an embedding",
+        f"they are {growth(DEFAULTS.replace(gradient_checkpointing=True)):.2f} GB when the backward pass begins",
+        f"about {growth(lora.replace(precision='fp32')) / growth(lora):.1f} times as much",
+        f"about {DRIVER / GB:.1f} GB for the card's driver",
+    ):
+        assert figure in text, figure
+    drawn = phases(run_of(DEFAULTS.replace(class_images=10, class_prompt="a toy")))["class_images"]
+    assert f"**Class images** take {drawn / GB:.1f} GB" in text
+    troubles = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    assert f"saved state ({12 * SD15_UNET / GB:.0f} GB, twice that" in troubles
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"about {DRIVER / GB:.1f} GB\nmore, for its driver" in readme
+
+
+def test_the_tooltips_say_what_the_arithmetic_counts():
+    tips = {name: f.metadata["setting"].tooltip for name, f in method_settings("dreambooth").items()}
+    more = training_bytes(DEFAULTS.replace(ema_decay=0.9)) - training_bytes(DEFAULTS)
+    assert f"{more / SD15_UNET:.0f} bytes more for each trained weight" in tips["ema_decay"]
+    assert OPTIMIZER_BYTES["adamw_8bit"] / OPTIMIZER_BYTES["adamw"] == pytest.approx(1 / 4, abs=0.01)
+    assert "a quarter of its memory" in tips["optimizer"]
+    assert OPTIMIZER_BYTES["adafactor"] == pytest.approx(OPTIMIZER_BYTES["adamw_8bit"], rel=0.1)
+    assert "adafactor: about as little" in tips["optimizer"]
+    assert (4 + OPTIMIZER_BYTES["adamw"]) / 4 == 3
+    assert "three times the size" in tips["keep_state"]
+    warning = (ROOT / "trainer" / "training" / "optimizers.py").read_text(encoding="utf-8")
+    assert f"needs {OPTIMIZER_BYTES['adamw'] - OPTIMIZER_BYTES['adamw_8bit']:.0f} more bytes" in warning
+    (card,) = re.findall(r"for cards with (\d+) GB", tips["train"])
+    assert needed(preset("8 GB card (LoRA)")).memory + DRIVER < int(card) * GB

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..dataset.photos import Dataset, decode_photo
 from ..models.sd15 import LATENT_FACTOR
 from ..run.events import Reporter
+from ..run.memory_errors import out_of_memory
 from ..run.messages import UserError
 from ..run.stop_request import StopRequest
 from .batches import to_device
@@ -66,7 +67,9 @@ def encode_photos(vae: AutoencoderKL, dataset: Dataset, folder: Path, reporter: 
         path = Path(photo.path)
         try:
             raw = path.read_bytes()
-        except OSError:
+        except OSError as error:
+            if out_of_memory(error):  # the photo is as good as it was
+                raise
             raw = b""
         if hashlib.sha256(raw).hexdigest() != photo.sha256:
             raise UserError("{name} was changed or removed after the dataset was loaded. Queue the graph again.", name=path.name)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from ..run.memory_errors import out_of_memory
 from ..run.messages import Message, UserError
 from .crop import CROPS, GRID, augment, frame_size, prepare
 
@@ -151,6 +152,8 @@ def read_photo(path: Path) -> tuple[Image.Image, str]:
     try:
         raw = path.read_bytes()
     except OSError as error:
+        if out_of_memory(error):
+            raise
         raise UserError("file system error: {reason}", reason=error.strerror or str(error)) from None
     return decode_photo(raw), hashlib.sha256(raw).hexdigest()
 
@@ -175,6 +178,8 @@ def decode_photo(raw: bytes) -> Image.Image:
     except Image.UnidentifiedImageError:
         raise UserError("damaged or not an image") from None
     except (OSError, SyntaxError, ValueError) as error:
+        if out_of_memory(error):  # the photo may be as good as any
+            raise
         raise UserError("damaged: {reason}", reason=str(error)) from None
 
 

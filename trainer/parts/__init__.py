@@ -3,7 +3,7 @@
 A part of the U-Net (`UNet`, `LoRA`, `FrozenUNet`) is made from the base model and has the U-Net as `model`; a part of the text
 side (`TextEncoder`, `TokenRows`, `TokenVectors`) is made from the text encoder, which it changes in place. Each has
 
-    memory(settings, base)   what it keeps on the device, without making it
+    memory(settings, base)   what it costs in memory and work, without making it
     param_groups()           what the optimizer gets
     export(files)            puts what was trained into the files of the result
 

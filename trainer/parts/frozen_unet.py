@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .memory import BaseSize, PartMemory, frozen_bytes
+from .memory import FROZEN_FLOP, BaseSize, PartMemory, frozen_bytes
 
 if TYPE_CHECKING:
     from ..context import Context
@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from ..run.settings import Settings
     from ..training.export import ResultFiles
     from ..training.optimizers import ParamGroup
+
+ACTIVATIONS = 0.98e9
+"""Bytes a sample: none of a layer's inputs is kept for the gradient of its weights."""
 
 
 class FrozenUNet:
@@ -20,7 +23,8 @@ class FrozenUNet:
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
-        return PartMemory(frozen={"unet": frozen_bytes(base.unet_weights, settings.training.precision)})
+        frozen = frozen_bytes(base.unet_weights, settings.training.precision)
+        return PartMemory(frozen={"unet": frozen}, activations=ACTIVATIONS, flop=FROZEN_FLOP)
 
     def __init__(self, context: "Context", base: "BaseModel"):
         from ..models.sd15 import DTYPES, freeze_as, move

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .memory import SD15_UNET, BaseSize, PartMemory, frozen_bytes
+from .memory import FROZEN_FLOP, SD15_UNET, BaseSize, PartMemory, frozen_bytes
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -22,6 +22,8 @@ TARGETS = {"attention": _ATTENTION, "attention_and_convolution": f"({_ATTENTION}
 """Patterns of the layers that get an adapter, by `lora_layers`."""
 WEIGHTS_PER_RANK = {"attention": 199_296, "attention_and_convolution": 777_856}
 """Of SD v1.5's U-Net."""
+ACTIVATIONS = {"attention": 1.15e9, "attention_and_convolution": 1.29e9}
+"""Bytes a sample: an adapter keeps the input of its layer."""
 LOW_LEARNING_RATE = 1e-5
 """Below it a LoRA learns next to nothing."""
 
@@ -37,7 +39,13 @@ class LoRA:
         share = base.unet_weights / SD15_UNET
         adapters = share * settings.dreambooth.lora_rank * WEIGHTS_PER_RANK[settings.dreambooth.lora_layers]
         frozen = frozen_bytes(base.unet_weights, settings.training.precision)
-        return PartMemory(trained={"lora": adapters}, frozen={"unet": frozen}, exported=2 * adapters)
+        return PartMemory(
+            trained={"lora": adapters},
+            frozen={"unet": frozen},
+            exported=2 * adapters,
+            activations=ACTIVATIONS[settings.dreambooth.lora_layers],
+            flop=FROZEN_FLOP,
+        )
 
     def __init__(self, context: "Context", base: "BaseModel"):
         from ..models.sd15 import move

@@ -1,4 +1,4 @@
-"""What the parts of a run cost in memory: the figures of SD v1.5, and what a part says of itself. Plain data, no torch."""
+"""What the parts of a run cost: the figures of SD v1.5, and what a part says of itself. Plain data, no torch."""
 
 from dataclasses import dataclass, field
 
@@ -8,6 +8,14 @@ TEXT_ENCODER = 123_060_480
 """Weights of CLIP-L's text encoder."""
 EMBEDDING_WIDTH = 768
 """Numbers in an embedding vector."""
+TEXT_ENCODER_TABLE = 49_408 * EMBEDDING_WIDTH
+"""Weights of the text encoder's embedding table, which are looked up and not multiplied."""
+FORWARD_FLOP = 0.8e12
+"""Floating point operations of a 512 x 512 sample's forward pass through SD v1.5's U-Net."""
+FULL_FLOP = 2.41e12
+"""Those of its forward and backward pass where the gradients of all weights are computed, too."""
+FROZEN_FLOP = 1.7e12
+"""Those of both where gradients only flow through the frozen layers, to what is trained beside or before them."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,7 @@ class BaseSize:
 
 @dataclass(frozen=True)
 class PartMemory:
-    """What a part keeps on the device, by names of models: what one part trains is not counted as frozen for another."""
+    """What a part costs: on the device by names of models, as what one part trains is not counted as frozen for another."""
 
     trained: dict[str, float] = field(default_factory=dict)
     """Number of fp32 weights with gradient and optimizer state."""
@@ -30,6 +38,14 @@ class PartMemory:
     """Number of trained weights of which autocast keeps a copy in half precision."""
     exported: float = 0.0
     """Bytes of the exported file."""
+    activations: float = 0.0
+    """Bytes that a 512 x 512 sample keeps in SD v1.5's U-Net for the backward pass, in bf16 without gradient checkpointing.
+
+    Counted over the tensors that autograd keeps, with norms in fp32 as CUDA's autocast computes them. A layer keeps its input
+    only where its own weights, or those of an adapter, are trained. The text side's are a few MB.
+    """
+    flop: float = 0.0
+    """Floating point operations of such a sample, forward and backward."""
 
 
 def frozen_bytes(weights: float, precision: str) -> float:

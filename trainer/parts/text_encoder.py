@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .memory import TEXT_ENCODER, BaseSize, PartMemory
+from .memory import TEXT_ENCODER, TEXT_ENCODER_TABLE, BaseSize, PartMemory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ class TextEncoder:
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
-        return PartMemory(trained={"text encoder": TEXT_ENCODER})
+        return PartMemory(trained={"text encoder": TEXT_ENCODER}, cast=TEXT_ENCODER - TEXT_ENCODER_TABLE)
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         self.settings = context.settings

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .memory import BaseSize, PartMemory
+from .memory import FULL_FLOP, BaseSize, PartMemory
 
 if TYPE_CHECKING:
     from ..context import Context
@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from ..run.settings import Settings
     from ..training.export import ResultFiles
     from ..training.optimizers import ParamGroup
+
+ACTIVATIONS = 1.25e9
+"""Bytes a sample: all layers keep their inputs."""
 
 
 class UNet:
@@ -21,7 +24,9 @@ class UNet:
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
         weights = base.unet_weights
-        return PartMemory(trained={"unet": weights}, cast=weights, exported=base.file_bytes)
+        return PartMemory(
+            trained={"unet": weights}, cast=weights, exported=base.file_bytes, activations=ACTIVATIONS, flop=FULL_FLOP
+        )
 
     def __init__(self, context: "Context", base: "BaseModel"):
         from ..models.sd15 import move

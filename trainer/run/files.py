@@ -33,8 +33,8 @@ def write_json(path: Path, data: Any) -> None:
 def partial_file(path: Path) -> Iterator[Path]:
     """Give the block a temporary name to write to, which becomes `path` when all is written and on the disk.
 
-    Neither a crash nor a power loss leaves half a file there; when the block fails, nothing stays. Raises OSError(ENOSPC) when
-    the disk is full, also where safetensors finds that out, whose own error has no errno.
+    Neither a crash nor a power loss leaves half a file there; when the block fails, nothing stays. Raises OSError(ENOSPC) with
+    the name of the file when the disk is full: a write does not name it, and safetensors' own error has no errno.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -47,7 +47,8 @@ def partial_file(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         _replace(partial, path)
     except Exception as error:
-        if re.search(r"\(os error (28|112)\)", str(error)):  # safetensors' own error, on Linux and on Windows
+        no_space = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if no_space or re.search(r"\(os error (28|112)\)", str(error)):  # safetensors' own error, on Linux and on Windows
             raise OSError(errno.ENOSPC, str(DISK_FULL), str(path)) from error
         raise
     finally:

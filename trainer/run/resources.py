@@ -1,25 +1,50 @@
 """What a run takes of memory, disk and time, by arithmetic, before anything is loaded. Plain data, no torch."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..dataset.photos import Dataset
 from ..parts import part_types
-from ..parts.memory import SD15_UNET, BaseSize, PartMemory
+from ..parts.memory import FORWARD_FLOP, SD15_UNET, TEXT_ENCODER, BaseSize, PartMemory
 from .messages import Message, message
 from .run_dir import Run
 
 GB = 1e9
-OPTIMIZER_BYTES = {"adamw": 8, "adamw_8bit": 2.1, "adafactor": 0.1, "prodigy": 16}
-"""Bytes of state for each trained weight: two fp32 moments; two bytes and their scales; row and column means; four fp32."""
-ACTIVATIONS, RECOMPUTED = 0.94 * GB, 0.35 * GB
-"""Bytes that a 512 x 512 sample keeps for the backward pass in bf16, counted over autograd's saved tensors; and with gradient
-checkpointing, where 0.155 GB is counted and the rest is an allowance for the block that is computed again."""
-CONTEXT = 0.8 * GB
-"""What CUDA itself and fragmentation take, about."""
-SAMPLE_FLOP = 2.41e12
-"""Forward and backward pass of a 512 x 512 sample through SD v1.5's U-Net."""
+OPTIMIZER_BYTES = {"adamw": 8, "adamw_8bit": 2.03, "adafactor": 2.13, "prodigy": 16}
+"""Bytes of state for each trained weight: two fp32 moments; two bytes and their scales; four fp32.
+
+Adafactor keeps means over the last two dimensions alone. In a convolution these are the 3 x 3 of its kernel, so that its state
+shrinks to two thirds, not to nothing: 2.13 bytes is the mean over SD v1.5's U-Net.
+"""
+
+# What a training step takes beside weights, gradients and optimizer state. Counted over the tensors of a step, by
+# tests/training/test_memory_counts.py, then fitted to what torch reserved on an NVIDIA H100 at 512 pixels in bf16 in the seven
+# runs of tests/unit/test_resources.py, which it meets within 2 %. A sample is one of 512 x 512 pixels.
+CHECKPOINTED = 0.33 * GB
+"""Bytes that a sample has, with gradient checkpointing, when the backward pass begins: the inputs of all blocks (0.18 GB are
+counted), and all that the block which is computed again keeps."""
+LAST_BLOCK = 0.18 * GB
+"""Bytes that it still has when the backward pass ends: what the outermost block, which is computed again last, keeps."""
+HALFWAY = 0.5
+"""Share of the activations that is left, without checkpointing, when nearly all gradients are there: those of the encoder's outer
+levels, which have large activations and few weights."""
+RESERVED = 0.15 * GB
+"""Bytes that torch reserves and does not use, and the workspace of its matrix products."""
+FP32 = 1.7
+"""How many times the activations of bf16 fp32 has: counted, 1.4 to 1.9, because norms are fp32 in any case."""
+
+# Of the other phases. Counted, not measured.
+FORWARD = 0.07 * GB
+"""Bytes of a sample in a forward pass without a backward pass."""
+VAE, DECODE, ENCODE = 0.33 * GB, 0.81 * GB, 0.67 * GB
+"""Bytes of the VAE's weights, and those that it works with to decode or encode a picture of 512 x 512, all fp32."""
+DRAWN_TOGETHER = 2
+"""Samples in a forward pass that draws: the picture and what it is guided away from."""
+DRAWING_STEPS = 25
+"""Of the sampler of class images and sample pictures."""
+
+DRIVER = 0.8 * GB
+"""Bytes that CUDA takes beside what torch reserves, about: in ComfyUI's process and in the worker's."""
 
 
 @dataclass(frozen=True)
@@ -27,34 +52,117 @@ class Resources:
     """What a run takes."""
 
     memory: float
-    """Bytes on each device at the peak."""
+    """Bytes that torch reserves on each device at the peak; `DRIVER` comes on top."""
     disk: float
     """Bytes at the peak, while one saved state is replaced by the next; what stays is the exported file."""
     flop: float
     """Floating point operations of the whole run."""
 
 
+@dataclass(frozen=True)
+class _Needs:
+    """What the parts of a run keep on a device, all together, in bytes."""
+
+    held: float
+    """Weights, optimizer state and average: there for as long as the run trains."""
+    gradients: float
+    """Of all trained weights: there from the backward pass to the end of the step."""
+    copies: float
+    """What autocast keeps of trained weights in half precision while a forward pass runs."""
+    activations: float
+    """What a sample keeps for the backward pass without gradient checkpointing."""
+
+
 def estimate(run: Run, unet_weights: int = SD15_UNET, base_bytes: float = 4.3 * GB) -> Resources:
     """Return what a run takes with a U-Net of so many weights and a base file of so many bytes, all photos counted as squares."""
     base = BaseSize(unet_weights, base_bytes)
-    settings, training = run.settings, run.settings.training
+    settings = run.settings
     parts = [part.memory(settings, base) for part in part_types(run)]
     trained = sum(weights for part in parts for weights in part.trained.values())
-    state = OPTIMIZER_BYTES[settings.optimizer.optimizer] + (4 if settings.optimizer.ema_decay else 0)
-    sample = (run.dataset.resolution / 512) ** 2 * base.unet_weights / SD15_UNET
-    samples = training.batch_size // training.devices * (2 if run.class_dataset or settings.dreambooth.class_images else 1)
-    fp32 = training.precision == "fp32"
-    activations = samples * sample * (RECOMPUTED if training.gradient_checkpointing else ACTIVATIONS) * (2 if fp32 else 1)
-    # Autocast keeps a half-precision copy of the fp32 weights; with checkpointing only of the block at work.
-    copies = 0 if fp32 else (0.1 if training.gradient_checkpointing else 1.0) * 2 * sum(part.cast for part in parts)
-    memory = trained * (8 + state) + _frozen(parts) + copies + activations + CONTEXT
     best = 4 * trained if settings.validation.early_stopping != "off" else 0
-    caches = cache_bytes(run.dataset, run.class_dataset) * training.devices
+    caches = cache_bytes(run.dataset, run.class_dataset) * settings.training.devices
     exported = sum(part.exported for part in parts)
-    disk = base.file_bytes + 2 * trained * (4 + state) + best + exported + caches
-    passes = 4 / 3 if training.gradient_checkpointing else 1.0
-    steps = training.steps * training.gradient_accumulation_steps
-    return Resources(memory, disk, steps * samples * training.devices * SAMPLE_FLOP * sample * passes)
+    disk = base.file_bytes + 2 * trained * (4 + _state_bytes(run)) + best + exported + caches
+    return Resources(max(phases(run, unet_weights).values()), disk, _flop(run, parts) * _size(run, unet_weights))
+
+
+def phases(run: Run, unet_weights: int = SD15_UNET) -> dict[str, float]:
+    """Return the bytes that torch reserves on each device in each phase of the run: the run needs the largest of them.
+
+    The loss on held-out photos is no phase of its own: four samples without a backward pass take less than one with it, and
+    gradients more than the half-precision copies.
+    """
+    settings, training = run.settings, run.settings.training
+    parts = [part.memory(settings, BaseSize(unet_weights, 0)) for part in part_types(run)]
+    needs = _needs(run, parts)
+    area = (run.dataset.resolution / 512) ** 2
+    sample = _size(run, unet_weights) * (FP32 if training.precision == "fp32" else 1.0)
+    found = {"encoding": 4 * TEXT_ENCODER + VAE + ENCODE * area, "training": needs.held + _step_bytes(run, needs, sample)}
+    if settings.dreambooth.class_images and not run.class_dataset:  # the base's U-Net is fp32 then
+        found["class_images"] = 4 * (unet_weights + TEXT_ENCODER) + _drawing_bytes(0, sample, area)
+    if settings.samples.sample_prompts:  # between two steps: without gradients, but with all the rest
+        found["sample_pictures"] = needs.held + _drawing_bytes(needs.copies, sample, area)
+    return {phase: RESERVED + taken for phase, taken in found.items()}
+
+
+def _drawing_bytes(copies: float, sample: float, area: float) -> float:
+    """Return the bytes that a picture takes while it is drawn: first for the U-Net's forward passes, then for the VAE."""
+    return max(copies + DRAWN_TOGETHER * FORWARD * sample, VAE + DECODE * area)
+
+
+def _needs(run: Run, parts: Sequence[PartMemory]) -> _Needs:
+    trained = sum(weights for part in parts for weights in part.trained.values())
+    half = run.settings.training.precision != "fp32"
+    return _Needs(
+        held=trained * (4 + _state_bytes(run)) + _frozen(parts),
+        gradients=4 * trained,
+        copies=2 * sum(part.cast for part in parts) if half else 0,
+        activations=sum(part.activations for part in parts),
+    )
+
+
+def _step_bytes(run: Run, needs: _Needs, sample: float) -> float:
+    """Return the bytes that a training step takes at its peak, beside what is there all the time.
+
+    They are the most either when the backward pass begins: all activations are there, and the half-precision copies; or late in
+    it: nearly all gradients are there, and the activations of the outermost layers. `sample`: how large a sample is, where one
+    of 512 x 512 pixels in bf16 is 1.
+    """
+    count = _samples(run) * sample
+    if run.settings.training.gradient_checkpointing:  # the copies are those of one block then
+        return max(count * CHECKPOINTED, needs.gradients + count * LAST_BLOCK)
+    activations = count * needs.activations
+    return max(needs.copies + activations, needs.gradients + HALFWAY * activations)
+
+
+def _state_bytes(run: Run) -> float:
+    """Return the bytes that optimizer and average keep for each trained weight."""
+    optimizer = run.settings.optimizer
+    return OPTIMIZER_BYTES[optimizer.optimizer] + (4 if optimizer.ema_decay else 0)
+
+
+def _samples(run: Run) -> int:
+    """Return how many samples a device sees in a forward pass: its photos, and as many class images."""
+    training = run.settings.training
+    has_class = bool(run.class_dataset or run.settings.dreambooth.class_images)
+    return training.batch_size // training.devices * (2 if has_class else 1)
+
+
+def _size(run: Run, unet_weights: int) -> float:
+    """Return how large a sample is, where one of 512 x 512 pixels in SD v1.5's U-Net is 1."""
+    return (run.dataset.resolution / 512) ** 2 * unet_weights / SD15_UNET
+
+
+def _flop(run: Run, parts: Sequence[PartMemory]) -> float:
+    """Return the operations of a run at 512 x 512 pixels in SD v1.5's U-Net: its steps and the pictures that it draws."""
+    settings, training = run.settings, run.settings.training
+    again = FORWARD_FLOP if training.gradient_checkpointing else 0.0
+    samples = training.steps * training.gradient_accumulation_steps * _samples(run) * training.devices
+    pictures = 0 if run.class_dataset else settings.dreambooth.class_images
+    if settings.samples.sample_every:
+        pictures += len(settings.samples.sample_prompts) * (1 + training.steps // settings.samples.sample_every)
+    drawing = DRAWING_STEPS * DRAWN_TOGETHER * FORWARD_FLOP
+    return samples * (sum(part.flop for part in parts) + again) + pictures * drawing
 
 
 def _frozen(parts: Sequence[PartMemory]) -> float:
@@ -93,15 +201,6 @@ def duration(seconds: float) -> Message:
     return message("{minutes:.0f} min", minutes=seconds / 60) if seconds >= 90 else message("{seconds:.0f} s", seconds=seconds)
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Return whether an error of any library says that memory ran out."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or bool(re.search(r"[Cc]an(no|')t allocate memory|os error 12\)|not enough memory|can't start new thread", str(error)))
-    )
-
-
 def remedies(run: Run) -> list[Message]:
     """Return what makes a run take less memory on the device, as the values of a message."""
     settings = run.settings
@@ -121,12 +220,13 @@ def remedies(run: Run) -> list[Message]:
 
 def refusal(resources: Resources, run: Run, device_bytes: float, disk_bytes: float) -> Message | None:
     """Return what cannot fit, with numbers and a remedy; None when all fits."""
-    if resources.memory > device_bytes:
+    if resources.memory + DRIVER > device_bytes:
         return message(
-            "This run needs about {memory:.1f} GB of memory on the device, which has {there:.1f} GB. It becomes less with: "
-            "{remedies}.",
+            "This run needs about {memory:.1f} GB of memory on the device, which has {there:.1f} GB, {driver:.1f} GB of them for "
+            "its driver. It becomes less with: {remedies}.",
             memory=resources.memory / GB,
             there=device_bytes / GB,
+            driver=DRIVER / GB,
             remedies=remedies(run),
         )
     if resources.disk > disk_bytes:

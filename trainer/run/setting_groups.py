@@ -270,8 +270,8 @@ class OptimizerSettings:
     )
     optimizer: str = setting(
         "adamw",
-        "adamw: the usual one. adamw_8bit: the same with a quarter of its memory, as in the study. adafactor: needs the least "
-        "memory. prodigy: finds the learning rate by itself; set learning_rate to 1.",
+        "adamw: the usual one. adamw_8bit: the same with a quarter of its memory, as in the study. adafactor: about as little "
+        "memory, without bitsandbytes. prodigy: finds the learning rate by itself; set learning_rate to 1.",
         options=("adamw", "adamw_8bit", "adafactor", "prodigy"),
     )
     weight_decay: float = setting(

@@ -9,18 +9,18 @@ import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from ..run.files import partial_file
+from ..run.memory_errors import out_of_memory
 from ..run.messages import UserError
-from ..run.resources import out_of_memory
+from .tensor_file import write_tensors
 
 
-def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file, whole or not at all."""
-    with partial_file(path) as partial:
-        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata)
+def save_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str], dtypes: Mapping[str, torch.dtype] | None = None
+) -> None:
+    """Write a safetensors file, whole or not at all; those tensors that `dtypes` names as another type than their own."""
+    write_tensors(path, tensors, metadata, dtypes)
 
 
 def kind_of(optimizer: torch.optim.Optimizer) -> str:

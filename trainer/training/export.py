@@ -25,14 +25,16 @@ class ResultFiles:
     def __init__(self, base: BaseModel):
         self._base = base.weights
         self.checkpoint: dict[str, Tensor] = {}
-        """What replaces the base's tensors, by LDM names."""
+        """What replaces the base's tensors, by LDM names, where it is and as the type that it is."""
+        self.dtypes: dict[str, torch.dtype] = {}
+        """As which types the file holds them: each is converted when it is written, so that they never lie in memory twice."""
         self.lora: dict[str, Tensor] = {}
         self.embedding: Tensor | None = None
         """(V, 768)."""
 
     def replace_base_tensor(self, name: str, tensor: Tensor) -> None:
-        """Put a trained tensor in place of the base's of this LDM name, as the base's type."""
-        self.checkpoint[name] = tensor.to("cpu", _file_dtype(self._base[name]))
+        """Put a trained tensor in place of the base's of this LDM name; the file has it as the base's type."""
+        self.checkpoint[name], self.dtypes[name] = tensor, _file_dtype(self._base[name])
 
     def replace_token_rows(self, rows: Sequence[int], vectors: Tensor) -> None:
         """Put vectors (V, 768) in place of these rows of the base's embedding table (49408, 768)."""
@@ -43,7 +45,7 @@ class ResultFiles:
         self.checkpoint[TOKEN_TABLE] = replaced
 
     def all_checkpoint_tensors(self) -> dict[str, Tensor]:
-        """Return the base's tensors, names and order with the trained ones in their place."""
+        """Return the base's tensors, names and order with the trained ones in their place, not yet as `dtypes`."""
         return {**self._base, **self.checkpoint}
 
 
@@ -94,7 +96,7 @@ def _save(path: Path, embedding_path: Path, files: ResultFiles, run: Run, export
     if files.lora:
         save_tensors(path, files.lora, metadata(run, exported, "lora"))
     elif files.checkpoint:
-        save_tensors(path, files.all_checkpoint_tensors(), metadata(run, exported, "dreambooth"))
+        save_tensors(path, files.all_checkpoint_tensors(), metadata(run, exported, "dreambooth"), files.dtypes)
 
 
 def metadata(run: Run, exported: Exported, kind: str) -> dict[str, str]:

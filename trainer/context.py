@@ -11,8 +11,8 @@ import torch
 from accelerate import Accelerator
 
 from .run.events import Reporter
+from .run.memory_errors import out_of_memory
 from .run.messages import Message, MessageError, message
-from .run.resources import out_of_memory
 from .run.run_dir import Run, RunDir
 from .run.settings import Settings
 from .run.stop_request import StoppedError, StopRequest

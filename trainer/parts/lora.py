@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ..optional_libraries import show_library
 from .memory import FROZEN_FLOP, SD15_UNET, BaseSize, PartMemory, frozen_bytes
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def add_lora(unet: "UNet2DConditionModel", settings: "Settings") -> "dict[str, n
     The up matrices start as zero, so the model is the base's; the down matrices are drawn from the run's seed.
     """
     import torch
+
+    show_library("peft")
     from peft import LoraConfig, inject_adapter_in_model
 
     from ..models.sd15 import DTYPES, freeze_as

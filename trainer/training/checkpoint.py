@@ -41,16 +41,6 @@ def _tensors(values: Mapping, prefix: str) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return copies where tensors share memory, which a file cannot: 8-bit AdamW has one table of values for all parameters."""
-    unshared, seen = {}, set()
-    for name, tensor in tensors.items():
-        address = tensor.untyped_storage().data_ptr()
-        unshared[name] = tensor.clone() if address in seen else tensor
-        seen.add(address)
-    return unshared
-
-
 def save_state(
     path: Path,
     step: int,
@@ -73,7 +63,7 @@ def save_state(
         "optimizer": {index: _numbers(state) for index, state in held["state"].items()},
         "groups": [_numbers(group) for group in held["param_groups"]],  # Prodigy keeps its estimates there
     }
-    save_tensors(path, _unshared(tensors), {key: json.dumps(value) for key, value in metadata.items()})
+    save_tensors(path, tensors, {key: json.dumps(value) for key, value in metadata.items()})
 
 
 @contextmanager

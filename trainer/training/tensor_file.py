@@ -63,4 +63,4 @@ def write_tensors(
 def _bytes(tensor: Tensor, dtype: torch.dtype) -> memoryview:
     """Return the bytes of the tensor as the type, row after row; numpy has no bf16, so they go through as numbers of a byte."""
     on_cpu = tensor.detach().to(dtype).to("cpu").contiguous()  # cast first: less to copy from the device, as a rule
-    return memoryview(on_cpu.reshape(-1).view(torch.uint8).numpy())
+    return on_cpu.reshape(-1).view(torch.uint8).numpy().data

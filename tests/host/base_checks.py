@@ -82,7 +82,7 @@ def complete_text_encoders(completeness, tensors: dict) -> dict[str, bool]:
     prefix = completeness.TEXT_ENCODER
     wanted = [name for name in tensors if name.startswith(prefix)]
     agreed = {}
-    for layout in completeness.LAYOUTS[prefix]:
+    for layout in ("cond_stage_model.transformer.text_model.", "cond_stage_model.transformer."):
         for stray, names in STRAYS.items():
             for gone in (None, *wanted[:3]):
                 written = {layout + name.removeprefix(prefix) for name in wanted if name != gone} | set(names)

@@ -41,6 +41,19 @@ def test_sdxls_latents_are_known(kind, named, count):
     assert vae_check.is_sdxl_vae(pictures, latents_of(pictures, kind)) is named
 
 
+@pytest.mark.parametrize("opponent", range(3))
+def test_brightness_and_both_colours_must_fit(opponent):
+    """Latents that are SDXL's but for one of them, which is turned round: those of no VAE."""
+    turned = torch.ones(3)
+    turned[opponent] = -1
+    opponents = torch.tensor(vae_check.OPPONENTS)
+    matrix = torch.linalg.inv(opponents) @ torch.diag(turned) @ opponents
+    pictures = photos()
+    other = [torch.einsum("ij,jhw->ihw", matrix, picture) for picture in pictures]
+    assert not vae_check.is_sdxl_vae(pictures, latents_of(other, "sdxl"))
+    assert vae_check.is_sdxl_vae(other, latents_of(other, "sdxl"))
+
+
 @pytest.mark.parametrize("contrast", [0.3, 0.6, 1.5])
 def test_the_contrast_of_the_photos_decides_nothing(contrast):
     pictures = [(picture * contrast).clamp(-1, 1) for picture in photos()]

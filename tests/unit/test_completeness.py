@@ -18,6 +18,16 @@ PARTS = {
     ],
     completeness.VAE: ["encoder.conv_in.weight", "decoder.conv_out.bias", "quant_conv.weight"],
 }
+WRITTEN = {  # before the names that ComfyUI loads from a checkpoint
+    completeness.UNET: ["model.diffusion_model."],
+    completeness.TEXT_ENCODER: ["cond_stage_model.transformer.text_model.", "cond_stage_model.transformer."],
+    completeness.VAE: ["first_stage_model."],
+}
+WRITTEN_ALONE = {
+    completeness.UNET: ["model.diffusion_model.", ""],
+    completeness.TEXT_ENCODER: ["text_model."],
+    completeness.VAE: ["first_stage_model.", ""],
+}
 WANTED = [prefix + name for prefix, names in PARTS.items() for name in names]
 STRAYS = {
     completeness.UNET: ["model_ema.decay", "model.diffusion_model.stranger.weight"],
@@ -40,7 +50,7 @@ def missing(prefix: str, names: list[str], alone: bool = False) -> list[str]:
 def test_a_checkpoint_in_any_mixture_of_layouts(prefix, seed):
     """Each tensor under one of the names that ComfyUI takes it from, some strays beside them, one tensor gone at a time."""
     choose = random.Random(seed)
-    names = {name: choose.choice(completeness.LAYOUTS[prefix]) + name for name in PARTS[prefix]}
+    names = {name: choose.choice(WRITTEN[prefix]) + name for name in PARTS[prefix]}
     strays = [stray for stray in STRAYS[prefix] if choose.random() < 0.5]
     assert missing(prefix, [*names.values(), *strays]) == []
     for gone in names:
@@ -51,7 +61,7 @@ def test_a_checkpoint_in_any_mixture_of_layouts(prefix, seed):
 @pytest.mark.parametrize("prefix", PARTS)
 @pytest.mark.parametrize("stray", [True, False])
 def test_the_old_layout_with_and_without_one_stray_name(prefix, stray):
-    shortest = completeness.LAYOUTS[prefix][-1]
+    shortest = WRITTEN[prefix][-1]
     names = [shortest + name for name in PARTS[prefix]] + (STRAYS[prefix][:1] if stray else [])
     assert missing(prefix, names) == []
     assert missing(prefix, names[1:]) == [prefix + PARTS[prefix][0]]
@@ -59,7 +69,7 @@ def test_the_old_layout_with_and_without_one_stray_name(prefix, stray):
 
 @pytest.mark.parametrize("prefix", PARTS)
 def test_a_file_of_one_part(prefix):
-    for layout in completeness.ALONE[prefix]:
+    for layout in WRITTEN_ALONE[prefix]:
         names = [layout + name for name in PARTS[prefix]]
         assert missing(prefix, names, alone=True) == []
         assert missing(prefix, names[1:], alone=True) == [prefix + PARTS[prefix][0]]
@@ -78,7 +88,7 @@ def test_a_file_of_one_part(prefix):
     ],
 )
 def test_a_layout_that_comfyui_converts_is_not_judged(prefix, name, alone):
-    one = completeness.ALONE[prefix][0] + PARTS[prefix][0]  # and has one name of ours by chance
+    one = WRITTEN_ALONE[prefix][0] + PARTS[prefix][0]  # and has one name of ours by chance
     assert missing(prefix, [name, one], alone) == []
 
 

@@ -10,11 +10,12 @@ from ..trainer.run.settings import Settings
 from .comfy import device, results
 from .comfy.base_model import Base
 from .comfy.embeddings import embedding_fingerprint, read_embedding
+from .comfy.patches import with_prompt_options, with_sampling_patches
 from .comfy.token_clip import clip_with_token, embedding_of
 from .page.language import text_for_running_page, translated_errors
 from .page.live_runs import GraphNode
 from .presets import OWN, preset_input
-from .training import TrainingRequest, train
+from .training import TrainingRequest, clip_skip_notes, train
 from .widgets import BASE_INPUTS, CATEGORY, Dataset, LossMap, setting_inputs, settings_from, validation
 
 
@@ -99,14 +100,16 @@ class DreamBoothTrain(io.ComfyNode):
         embedding = embedding.strip() or embedding_of(clip, dataset.token)
         start = read_embedding(embedding) if embedding else None
         run = results.make_run(check_name(name), settings, base, dataset, class_dataset, start)
-        finished = train(TrainingRequest(run=run, base=base, node=GraphNode.of(cls.hidden), embedding=start))
+        node, notes = GraphNode.of(cls.hidden), clip_skip_notes(run)
+        finished = train(TrainingRequest(run=run, base=base, node=node, embedding=start, notes=notes))
         file, learned = finished.exported.file, finished.exported.embedding
         if run.result_kind == "lora":
             lora = results.load_lora(file)
             trained = results.apply_lora(model, lora), clip, vae
         else:
             lora = ExecutionBlocker(text_for_running_page(message("There is no LoRA: set train to 'lora' in the training node.")))
-            trained = results.load_checkpoint(file)
+            loaded_model, loaded_clip, loaded_vae = results.load_checkpoint(file)
+            trained = with_sampling_patches(loaded_model, model), with_prompt_options(loaded_clip, clip), loaded_vae
         trained_model, trained_clip, trained_vae = trained
         if learned:
             trained_clip = clip_with_token(trained_clip, dataset.token, learned)

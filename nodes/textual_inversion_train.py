@@ -14,7 +14,7 @@ from .comfy.embeddings import embedding_fingerprint, is_embedding, read_embeddin
 from .comfy.token_clip import clip_with_token, prompt_text
 from .page.language import translated_errors
 from .page.live_runs import GraphNode
-from .training import TrainingRequest, train
+from .training import TrainingRequest, clip_skip_notes, train
 from .widgets import BASE_INPUTS, CATEGORY, Dataset, LossMap, setting_inputs, settings_from, validation
 
 
@@ -79,8 +79,8 @@ class TextualInversionTrain(io.ComfyNode):
         )
         base = Base(model, clip, vae)
         run = results.make_run(token, settings, base, dataset, embedding=start)
-        node = GraphNode.of(cls.hidden)
-        finished = train(TrainingRequest(run=run, base=base, node=node, embedding=start, notes=token_notes(run)))
+        node, notes = GraphNode.of(cls.hidden), [*clip_skip_notes(run), *token_notes(run)]
+        finished = train(TrainingRequest(run=run, base=base, node=node, embedding=start, notes=notes))
         file = finished.exported.file
         return io.NodeOutput(
             clip_with_token(clip, token, file), prompt_text(settings, file), finished.loss, str(file), ui=finished.ui

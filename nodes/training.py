@@ -54,6 +54,20 @@ class Finished:
     """What the node shows: a text, and the grid of sample pictures where there is one."""
 
 
+def clip_skip_notes(run: Run) -> list[Message]:
+    """Return how to read prompts where the exported file is used, if not from the text encoder's last layer."""
+    layer = run.settings.training.text_layer
+    if layer == -1:
+        return []
+    return [
+        message(
+            "Trained with CLIP Set Last Layer at {layer}. The CLIP of this node has it; where you load the exported file with "
+            "other nodes, set it too.",
+            layer=layer,
+        )
+    ]
+
+
 def train(request: TrainingRequest) -> Finished:
     """Return the run's result: at once when it is finished, else after training from its newest state.
 

@@ -21,8 +21,16 @@ Dataset = io.Custom("SUBJECT_DATASET")
 LossMap = io.Custom("LOSS_MAP")  # as in ComfyUI's own training nodes, so that "Plot Loss Graph" takes it
 
 BASE_INPUTS = [
-    io.Model.Input("model", tooltip="The base model: SD v1.5 or a model fine-tuned from it."),
-    io.Clip.Input("clip", tooltip="The base model's text encoder."),
+    io.Model.Input(
+        "model",
+        tooltip="The base model: SD v1.5 or a model fine-tuned from it. Load LoRA before it is baked into the base. What acts "
+        "only while sampling, such as FreeU or IP-Adapter, is not trained through, and stays on the MODEL.",
+    ),
+    io.Clip.Input(
+        "clip",
+        tooltip="The base model's text encoder. With CLIP Set Last Layer before it, training reads prompts from that layer, and "
+        "the CLIP of the result does, too.",
+    ),
     io.Vae.Input("vae", tooltip="The base model's VAE. It turns the photos into latents."),
 ]
 

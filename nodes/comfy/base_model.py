@@ -1,26 +1,22 @@
 """The base model that comes in through the MODEL, CLIP and VAE sockets."""
 
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 import comfy.model_management
-import comfy.model_sampling
 import comfy.sd
-import comfy.supported_models
 import folder_paths
 import torch
 from blake3 import blake3
 from safetensors import safe_open
 
 from ...trainer.run.files import partial_file
-from ...trainer.run.messages import Message, UserError, message
+from ...trainer.run.messages import UserError, message
+from ...trainer.run.settings import check_text_layer
+from .completeness import TEXT_ENCODER, UNET, VAE, missing_tensors
+from .family import check_clip_l, check_sd15
+from .patches import check_patches
 from .progress import check_interrupted
-
-log = logging.getLogger("subject_trainer")
-
-SD15_SIGMA_MAX = 14.6146
-"""Noise level at timestep 999 of SD v1.5's schedule (scaled-linear, 0.00085 to 0.012)."""
 
 
 class Base:
@@ -35,9 +31,11 @@ class Base:
                 "The checkpoint holds no {part}. Use a complete SD v1.5 checkpoint, or load one beside it.",
                 part=message("text encoder") if clip is None else "VAE",
             )
+        check_clip_l(clip)
+        for part, patcher in (("U-Net", model), (message("text encoder"), clip.patcher), ("VAE", vae.patcher)):
+            check_patches(part, patcher)
         self.model, self.clip, self.vae = model, clip, vae
-        if clip.layer_idx is not None:
-            log.warning("Clip skip has no effect on training. Put CLIP Set Last Layer behind the training node.")
+        self.text_layer = text_layer(clip)
 
     def fingerprint(self) -> str:
         """Return blake3, as hex, of all weights as they would be saved: names, types, shapes, bytes.
@@ -57,20 +55,18 @@ class Base:
 
     def _check_complete(self, names: Iterable[str]) -> None:
         """Raise UserError unless the files that U-Net, text encoder and VAE were loaded from have the tensors of these names."""
+        names = list(names)
         for part, prefix, patcher in (
-            ("U-Net", "model.diffusion_model.", self.model),
-            (message("text encoder"), "cond_stage_model.transformer.text_model.", self.clip.patcher),
-            ("VAE", "first_stage_model.", self.vae.patcher),
+            ("U-Net", UNET, self.model),
+            (message("text encoder"), TEXT_ENCODER, self.clip.patcher),
+            ("VAE", VAE, self.vae.patcher),
         ):
-            loader = patcher.cached_patcher_init
-            path = Path(str(loader[1][0])) if loader else Path()
+            path, alone = _loaded_from(patcher)
             if path.suffix != ".safetensors" or not path.is_file():
                 continue
             with safe_open(path, "pt") as file:
-                present = {name for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118 - not a dict
-            wanted = (name for name in names if name.startswith(prefix) and name.endswith((".weight", ".bias")))
-            missing = sorted(name for name in wanted if name not in present)
-            if present and missing:  # a file of another layout has none of these names
+                missing = missing_tensors(prefix, names, file.keys(), alone=alone)
+            if missing:
                 raise UserError(
                     "{file} is not complete: of its {part} {count} tensors are missing, for example {example}. Download it "
                     "again, or load another base.",
@@ -105,38 +101,20 @@ class Base:
         return ""
 
 
-def check_sd15(model) -> None:
-    """Raise UserError, naming the family, unless the model is an epsilon-predicting SD v1.5 for text to image."""
-    family = _other_family(model)
-    if family:
-        raise UserError(
-            "The base is {family}. These nodes train SD v1.5 models (text to image, epsilon prediction): load for example "
-            "v1-5-pruned-emaonly.safetensors.",
-            family=family,
-        )
+def _loaded_from(patcher) -> tuple[Path, bool]:
+    """Return the file that ComfyUI loaded a ModelPatcher from, and whether as a file of this part alone; Path() where unknown."""
+    loader = patcher.cached_patcher_init
+    if not loader:
+        return Path(), False
+    given = loader[1][0]
+    paths = given if isinstance(given, list | tuple) else [given]  # Load CLIP has a list
+    return Path(str(paths[0])) if len(paths) == 1 else Path(), not loader[0].__name__.startswith("load_checkpoint")
 
 
-def _other_family(model) -> Message | None:
-    """Return what the model is; None for an epsilon-predicting SD v1.5 for text to image."""
-    config = model.model.model_config
-    for kind, name in (
-        (comfy.supported_models.SDXL, message("an SDXL model")),
-        (comfy.supported_models.SDXLRefiner, message("the SDXL refiner")),
-        (comfy.supported_models.SD20, message("an SD 2 model")),
-    ):
-        if isinstance(config, kind):
-            return name
-    if not isinstance(config, comfy.supported_models.SD15):
-        return message("a {family} model", family=type(config).__name__)
-    channels = config.unet_config.get("in_channels", 4)
-    if channels == 9:
-        return message("an SD v1.5 inpainting model")
-    if channels != 4:
-        return message("an SD v1.5 variant with {channels} input channels", channels=channels)
-    sampling = model.get_model_object("model_sampling")
-    if isinstance(sampling, comfy.model_sampling.V_PREDICTION):
-        return message("a v-prediction model")
-    # EPS is always mixed into a schedule, which has sigma_max.
-    if not isinstance(sampling, comfy.model_sampling.EPS) or abs(float(sampling.sigma_max) - SD15_SIGMA_MAX) > 0.01:  # pyright: ignore[reportAttributeAccessIssue]
-        return message("a model with another noise schedule than SD v1.5's")
-    return None
+def text_layer(clip) -> int:
+    """Return the layer that prompts are read from, counted from the end: -1 is the last. Raises UserError where there is none."""
+    depth = clip.cond_stage_model.clip_l.num_layers
+    layer = -1 if clip.layer_idx is None else clip.layer_idx
+    layer = layer - depth if layer >= 0 else layer  # counted from the first by some packs, which ComfyUI's encoder takes too
+    check_text_layer(layer, depth)
+    return layer

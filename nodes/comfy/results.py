@@ -17,6 +17,7 @@ from ...trainer.run.settings import Settings
 from .base_model import Base
 from .embeddings import Embedding
 from .folders import embeddings_folder, runs_root, tokenizer_path
+from .patches import with_text_layer
 
 FOLDERS = {"checkpoint": "checkpoints", "lora": "loras", "embedding": "embeddings"}
 """ComfyUI's kind of folder for each kind of result."""
@@ -30,10 +31,13 @@ def make_run(
     class_dataset: Dataset | None = None,
     embedding: Embedding | None = None,
 ) -> Run:
-    """Return the run of these settings, weights and photos, and of the vectors that the token starts from."""
+    """Return the run of these settings, weights and photos, and of the vectors that the token starts from.
+
+    The layer of the text encoder that is trained through is that of the base's CLIP.
+    """
     run = Run(
         name=name,
-        settings=settings,
+        settings=settings.replace(text_layer=base.text_layer),
         dataset=dataset,
         class_dataset=class_dataset,
         base_fingerprint=base.fingerprint(),
@@ -131,16 +135,14 @@ def finished_run(run_id: str) -> tuple[Run, Exported]:
 
 
 def load_result(run: Run, files: Exported) -> tuple:
-    """Return MODEL, CLIP, VAE of a finished run; for an embedding those of its base.
+    """Return MODEL, CLIP, VAE of a finished run, CLIP with the CLIP skip that was trained with; for an embedding its base's.
 
     Raises UserError when a LoRA or an embedding has lost its base.
     """
-    if run.result_kind == "checkpoint":
-        return load_checkpoint(files.file)
-    model, clip, vae = load_base(run)
+    model, clip, vae = load_checkpoint(files.file) if run.result_kind == "checkpoint" else load_base(run)
     if run.result_kind == "lora":
         model = apply_lora(model, load_lora(files.file))
-    return model, clip, vae
+    return model, with_text_layer(clip, run.settings.training.text_layer), vae
 
 
 def load_checkpoint(path: Path) -> tuple:

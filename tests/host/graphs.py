@@ -43,10 +43,10 @@ def picture_graph(loader: dict, prompt: str | list, clip: list | None = None, si
     }
 
 
-def up_to_training(graph: dict) -> dict:
-    """Only what the training node needs."""
+def up_to_training(graph: dict, *more: str) -> dict:
+    """Only what the training node needs, and the nodes of these ids."""
     wanted = ("CheckpointLoaderSimple", "DatasetLoader", "CaptionWithToken", "DreamBoothTrain")
-    return {i: n for i, n in graph.items() if n["class_type"] in wanted}
+    return {i: n for i, n in graph.items() if n["class_type"] in wanted or i in more}
 
 
 def train_node(**changes) -> dict:

@@ -4,10 +4,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from demo.run import node
 from demo.server import Failed, Refused
+
+from .graphs import up_to_training
 
 REFUSED = (Failed, Refused)
 
@@ -107,14 +111,65 @@ def test_a_base_of_another_family_is_named(server, quick_graph, checkpoint, fami
         server.run({i: n for i, n in graph.items() if i in wanted})
 
 
-def test_a_v_prediction_base_is_named(server, quick_graph):
+@pytest.mark.parametrize(
+    ("sampling", "zsnr", "family"),
+    [
+        ("v_prediction", False, "a v-prediction model"),
+        ("x0", False, r"a model that predicts something else than noise \(X0\)"),
+        ("lcm", False, r"a model that predicts something else than noise \(LCM\)"),
+        ("img_to_img", False, r"a model that predicts something else than noise \(IMG_TO_IMG\)"),
+        ("eps", True, r"a model with another noise schedule than SD v1\.5's"),
+    ],
+)
+def test_a_base_that_predicts_something_else_is_named(server, quick_graph, sampling, zsnr, family):
     base = node(quick_graph, "CheckpointLoaderSimple")
-    quick_graph["v"] = {
-        "class_type": "ModelSamplingDiscrete",
-        "inputs": {"model": [base, 0], "sampling": "v_prediction", "zsnr": False},
-    }
-    with pytest.raises(Failed, match="The base is a v-prediction model"):
-        server.run(use(quick_graph, "DreamBoothTrain", model=["v", 0]))
+    inputs = {"model": [base, 0], "sampling": sampling, "zsnr": zsnr}
+    quick_graph["sampling"] = {"class_type": "ModelSamplingDiscrete", "inputs": inputs}
+    with pytest.raises(Failed, match=f"The base is {family}"):
+        server.run(up_to_training(use(quick_graph, "DreamBoothTrain", model=["sampling", 0]), "sampling"))
+
+
+def test_a_clip_skip_beyond_the_text_encoder(server, quick_graph):
+    clip = [node(quick_graph, "CheckpointLoaderSimple"), 1]
+    quick_graph["skip"] = {"class_type": "CLIPSetLastLayer", "inputs": {"clip": clip, "stop_at_clip_layer": -13}}
+    with pytest.raises(Failed, match=r"has 12 layers, and CLIP Set Last Layer is -13\. Set it between -12 and -1"):
+        server.run(up_to_training(use(quick_graph, "DreamBoothTrain", clip=["skip", 0]), "skip"))
+
+
+@pytest.fixture
+def lora(base_directory):
+    """The name of a LoRA for U-Net and text encoder."""
+    path = base_directory / "models" / "loras" / "small.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    tensors = {}
+    for layer, width in (
+        ("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q", 320),
+        ("lora_te_text_model_encoder_layers_0_self_attn_q_proj", 768),
+    ):
+        tensors |= {f"{layer}.lora_down.weight": torch.ones(1, width), f"{layer}.lora_up.weight": torch.ones(width, 1)}
+        tensors[f"{layer}.alpha"] = torch.tensor(1.0)
+    save_file(tensors, path)
+    yield path.name
+    path.unlink()
+
+
+@pytest.mark.parametrize(("socket", "part"), [("model", "U-Net"), ("clip", "text encoder")])
+def test_a_lora_that_is_in_no_weight(server, quick_graph, lora, socket, part):
+    base = node(quick_graph, "CheckpointLoaderSimple")
+    inputs = {"model": [base, 0], "clip": [base, 1], "lora_name": lora, "strength_model": 1.0, "strength_clip": 1.0}
+    quick_graph["bypass"] = {"class_type": "LoraLoaderBypass", "inputs": inputs}
+    graph = use(quick_graph, "DreamBoothTrain", **{socket: ["bypass", ("model", "clip").index(socket)]})
+    with pytest.raises(Failed, match=rf"The {part} comes with injections \(bypass_lora\).*Use Load LoRA in place of"):
+        server.run(up_to_training(graph, "bypass"))
+
+
+def test_a_text_encoder_with_hooks(server, quick_graph, lora):
+    inputs = {"lora_name": lora, "strength_model": 1.0, "strength_clip": 1.0}
+    quick_graph["hook"] = {"class_type": "CreateHookLora", "inputs": inputs}
+    inputs = {"clip": [node(quick_graph, "CheckpointLoaderSimple"), 1], "apply_to_conds": True, "schedule_clip": False}
+    quick_graph["hooked"] = {"class_type": "SetClipHooks", "inputs": inputs | {"hooks": ["hook", 0]}}
+    with pytest.raises(Failed, match=r"The text encoder comes with hooks: .* put other such nodes behind the training node"):
+        server.run(up_to_training(use(quick_graph, "DreamBoothTrain", clip=["hooked", 0]), "hook", "hooked"))
 
 
 @pytest.mark.parametrize(

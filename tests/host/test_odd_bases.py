@@ -70,6 +70,34 @@ def test_a_base_that_lacks_a_tensor_is_named(server, quick_graph, change_base, p
         server.run(up_to_training(train_from(quick_graph, change_base(without))))
 
 
+NEW, OLD = "cond_stage_model.transformer.text_model.", "cond_stage_model.transformer."
+
+
+@pytest.mark.parametrize("stray", ["embeddings.position_ids", "final_layer_norm.weight"])
+def test_a_text_encoder_in_the_old_layout_with_one_name_of_the_new(server, quick_graph, base_directory, change_base, stray):
+    """As merges have it: ComfyUI loads it completely."""
+
+    def merged(tensors: dict) -> dict:
+        renamed = {OLD + name.removeprefix(NEW) if name.startswith(NEW) else name: tensor for name, tensor in tensors.items()}
+        return renamed | {NEW + stray: renamed.pop(OLD + stray, torch.arange(77).reshape(1, 77))}
+
+    result = server.run(up_to_training(train_from(quick_graph, change_base(merged))))
+    tensors = exported(quick_graph, result, base_directory)
+    assert NEW + "final_layer_norm.weight" in tensors
+    assert not any(name.startswith(OLD) and not name.startswith(NEW) for name in tensors)
+
+
+def test_a_text_encoder_in_the_old_layout_that_lacks_a_tensor_is_named(server, quick_graph, change_base):
+    gone = "encoder.layers.3.mlp.fc1.weight"
+
+    def old(tensors: dict) -> dict:
+        kept = {name: tensor for name, tensor in tensors.items() if name != NEW + gone}
+        return {OLD + name.removeprefix(NEW) if name.startswith(NEW) else name: tensor for name, tensor in kept.items()}
+
+    with pytest.raises(Failed, match=rf"not complete: of its text encoder 1 tensors are missing, for example {NEW}{gone}"):
+        server.run(up_to_training(train_from(quick_graph, change_base(old))))
+
+
 def test_a_base_without_a_vae_is_named(server, quick_graph, change_base):
     def without(tensors: dict) -> dict:
         return {name: tensor for name, tensor in tensors.items() if not name.startswith("first_stage_model.")}

@@ -62,8 +62,8 @@ def test_only_the_new_rows_change_with_any_optimizer(make_run, standin_base, tab
         def vae(self):
             return kept.setdefault("vae", super().vae())
 
-        def text_encoder(self):
-            return kept.setdefault("text_encoder", super().text_encoder())
+        def text_encoder(self, layer=-1):
+            return kept.setdefault("text_encoder", super().text_encoder(layer))
 
     monkeypatch.setattr(textual_inversion, "BaseModel", KeepingBase)
     settings = SHORT.replace(steps=50, vectors=8, optimizer=optimizer, learning_rate=rate, weight_decay=0.01)

@@ -5,7 +5,7 @@ import pytest
 
 from trainer.run.messages import UserError
 from trainer.run.names import METHODS, check_name, check_token
-from trainer.run.settings import Settings, method_settings
+from trainer.run.settings import Settings, check_text_layer, method_settings
 
 GOOD = {
     "method": "dreambooth",
@@ -56,6 +56,24 @@ def test_a_setting_at_its_default_is_not_in_the_key():
     named = {"method": "dreambooth", "token": "mysks", "class_word": "", "steps": 10, "learning_rate": 1e-6}
     assert Settings.of(**GOOD, vectors=1, ema_decay=0.0).deciding() == Settings.of(**GOOD).deciding() == named
     assert Settings.of(**GOOD, vectors=2).deciding() == named | {"vectors": 2}
+
+
+def test_the_layer_of_the_text_encoder_decides_unless_it_is_the_last():
+    assert Settings.of(**GOOD, text_layer=-1).deciding() == Settings.of(**GOOD).deciding()
+    named = {Settings.of(**GOOD, text_layer=layer).deciding()["text_layer"] for layer in (-2, -3)}
+    assert named == {-2, -3}
+    older = asdict(Settings.of(**GOOD))
+    del older["training"]["text_layer"]  # as runs before it have it
+    assert Settings.from_json(json.loads(json.dumps(older))) == Settings.of(**GOOD)
+
+
+@pytest.mark.parametrize("depth", [2, 12])
+def test_a_text_encoder_has_the_layers_from_its_first_to_its_last(depth):
+    for layer in range(-depth, 0):
+        check_text_layer(layer, depth)
+    for layer in (-depth - 1, 0, 1, depth):
+        with pytest.raises(UserError, match=rf"has {depth} layers, .* is {layer}\. Set it between -{depth} and -1"):
+            check_text_layer(layer, depth)
 
 
 def test_settings_survive_json_and_know_each_name():

@@ -15,6 +15,7 @@ from ..models.sd15 import BaseModel, encode_prompts, move
 from ..run.events import CLASS_IMAGES, WAITING_FOR_CLASS_IMAGES
 from ..run.locks import held
 from ..run.messages import UserError
+from ..run.run_dir import Run
 from .batches import generator
 
 
@@ -25,9 +26,7 @@ def make_class_images(context: Context, base: BaseModel, text_encoder: CLIPTextM
     wants the same ones waits, and finds them.
     """
     settings, reporter = context.settings.dreambooth, context.reporter
-    folder = class_image_folder(
-        context.run_dir.path.parent, context.run.base_fingerprint, settings.class_prompt, context.run.dataset.resolution
-    )
+    folder = class_image_folder(context.run_dir.path.parent, context.run)
     paths = [folder / f"{number:04}.png" for number in range(settings.class_images)]
 
     def report_waiting() -> None:
@@ -42,10 +41,12 @@ def make_class_images(context: Context, base: BaseModel, text_encoder: CLIPTextM
     return class_dataset(paths, settings.class_prompt, context.run.dataset)
 
 
-def class_image_folder(root: Path, base_fingerprint: str, prompt: str, resolution: int) -> Path:
-    """Return where the class images of this base, prompt, size and sampler lie: others are never mistaken for them."""
-    deciding = json.dumps([base_fingerprint, prompt, resolution, SAMPLER])
-    return root / "class-images" / hashlib.sha256(deciding.encode()).hexdigest()[:16]
+def class_image_folder(root: Path, run: Run) -> Path:
+    """Return where the class images of a run's base, prompt, size and sampler lie: others are never mistaken for them."""
+    deciding = [run.base_fingerprint, run.settings.dreambooth.class_prompt, run.dataset.resolution, SAMPLER]
+    if run.settings.training.text_layer != -1:  # the text encoder's last: left out, as those of older runs are called
+        deciding.append(run.settings.training.text_layer)
+    return root / "class-images" / hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:16]
 
 
 def _draw_missing(

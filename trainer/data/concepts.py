@@ -15,6 +15,7 @@ from ..run.stop_request import StopRequest
 from .batches import BatchPlan, BatchSource, plan_batch
 from .caption_cache import EMPTY
 from .latent_cache import LatentCache, encode_photos
+from .vae_check import looks_like_sdxl
 
 INSTANCE, CLASS, HELD_OUT = "instance", "class", "held-out"
 PHASES = {INSTANCE: ENCODING_INSTANCE, CLASS: ENCODING_CLASS, HELD_OUT: ENCODING_HELD_OUT}
@@ -80,6 +81,11 @@ class ConceptCache:
         """Encode a dataset's photos. `prompts`, among the texts too, stand in place of the photos' own captions."""
         self.reporter.phase(PHASES[name], len(dataset.photos))
         latents = encode_photos(self.vae, dataset, self.folder, self.reporter, self.stop)
+        if name == INSTANCE and looks_like_sdxl(dataset, latents):
+            self.reporter.warning(
+                "The VAE is SDXL's by what it makes of your photos: an SD v1.5 model cannot read its latents. Wire the VAE of "
+                "the checkpoint, or load one for SD v1.5."
+            )
         index = {text: i for i, text in enumerate(self.texts)}
         source = BatchSource(
             concept=name,

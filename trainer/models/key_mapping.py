@@ -93,8 +93,13 @@ def text_weights(base: Mapping[str, Tensor], model_keys: Iterable[str]) -> dict[
 
 def text_layers(base: Iterable[str]) -> int:
     """Return how many layers the text encoder of a checkpoint has: 12 in SD v1.5."""
-    numbers = (re.match(re.escape(TEXT_PREFIX) + r"encoder\.layers\.(\d+)\.", name) for name in base)
-    return max((int(number[1]) + 1 for number in numbers if number), default=0)
+    return max(map(text_layer, base), default=-1) + 1
+
+
+def text_layer(name: str) -> int:
+    """Return which layer of the text encoder, from 0, a tensor of a checkpoint belongs to by its name; -1: to none."""
+    number = re.match(re.escape(TEXT_PREFIX) + r"encoder\.layers\.(\d+)\.", name)
+    return int(number[1]) if number else -1
 
 
 def ldm_text_name(name: str) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..run.messages import Message, UserError, message
+from ..run.settings import check_text_layer
 from . import key_mapping
 
 CONTEXT_LENGTH = 77
@@ -58,13 +59,21 @@ class BaseModel:
             vae = AutoencoderKL(**key_mapping.VAE_CONFIG)
         return _fill(vae, key_mapping.vae_weights(self.weights), message("VAE"))
 
-    def text_encoder(self) -> CLIPTextModel:
-        """Return CLIP-L's text encoder, with as many layers as the file has."""
+    def text_encoder(self, layer: int = -1) -> CLIPTextModel:
+        """Return CLIP-L's text encoder up to a layer of the file's: -1 is the last, -2 the last but one.
+
+        What lies behind that layer is left out. So the last state, which is normalised, is that layer's, normalised, as ComfyUI
+        gives it after CLIP Set Last Layer; and what is skipped is neither computed nor trained, and exported as it is. Raises
+        UserError for a layer that the file does not have.
+        """
+        depth = key_mapping.text_layers(self.weights)
+        check_text_layer(layer, depth)
+        used = depth + 1 + layer
         config = CLIPTextConfig(
             vocab_size=49408,
             hidden_size=768,
             intermediate_size=3072,
-            num_hidden_layers=key_mapping.text_layers(self.weights),
+            num_hidden_layers=used,
             num_attention_heads=12,
             max_position_embeddings=CONTEXT_LENGTH,
             hidden_act="quick_gelu",
@@ -72,7 +81,8 @@ class BaseModel:
         )
         with init_empty_weights():
             text_encoder = CLIPTextModel(config)
-        return _fill(text_encoder, key_mapping.text_weights(self.weights, text_encoder.state_dict()), message("text encoder"))
+        weights = {name: tensor for name, tensor in self.weights.items() if key_mapping.text_layer(name) < used}
+        return _fill(text_encoder, key_mapping.text_weights(weights, text_encoder.state_dict()), message("text encoder"))
 
 
 def move(model: Model, device: torch.device | str) -> Model:

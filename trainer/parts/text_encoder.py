@@ -18,7 +18,7 @@ PREFIX = "text_encoder."
 
 
 class TextEncoder:
-    """CLIP's text encoder, every weight of which is trained, in fp32."""
+    """CLIP's text encoder, every weight of which is trained, in fp32; with a CLIP skip, every weight up to that layer."""
 
     new_ids = ()
 

@@ -26,7 +26,7 @@ def train(context: Context) -> Exported:
     # The photos: those of the subject, those held out to measure overfitting, and those of the class.
     context.reporter.phase(LOADING)
     base, tokenizer = BaseModel(context.run_dir.base), load_tokenizer(run.tokenizer_path)
-    text_encoder = move(base.text_encoder(), context.device)
+    text_encoder = move(base.text_encoder(settings.training.text_layer), context.device)
     photos, held_out = split_held_out(run.dataset, settings.validation.hold_out, settings.training.seed)
     class_photos = run.class_dataset
     if settings.dreambooth.class_images and not class_photos:

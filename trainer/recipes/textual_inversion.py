@@ -24,7 +24,7 @@ def train(context: Context) -> Exported:
     # The model, frozen, and the vectors of the token.
     context.reporter.phase(LOADING)
     base, tokenizer = BaseModel(context.run_dir.base), load_tokenizer(run.tokenizer_path)
-    text_encoder = move(base.text_encoder(), context.device)
+    text_encoder = move(base.text_encoder(settings.training.text_layer), context.device)
     unet_type, vectors_type = part_types(run)
     vectors = vectors_type(context, text_encoder, tokenizer)
 

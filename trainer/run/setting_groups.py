@@ -242,6 +242,9 @@ class TrainingSettings:
         "When you cancel, also exports the weights trained so far, as <run>-step-000120. The state is saved in any case.",
         decides=False,
     )
+    text_layer: int = -1
+    """The layer of the text encoder that prompts are read from, counted as ComfyUI's CLIP Set Last Layer does: -1 is the last, -2
+    the last but one ("clip skip 2"). From the base's CLIP, no widget."""
 
 
 @dataclass(frozen=True, kw_only=True)

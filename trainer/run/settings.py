@@ -168,6 +168,18 @@ def check_batch_split(batch_size: int, devices: int) -> None:
         )
 
 
+def check_text_layer(layer: int, depth: int) -> None:
+    """Raise UserError unless a text encoder of so many layers has this one: -1 is its last, -depth its first."""
+    if not -depth <= layer <= -1:
+        raise UserError(
+            "The text encoder has {depth} layers, and CLIP Set Last Layer is {layer}. Set it between {low} and -1; -1 and -2 are "
+            "usual.",
+            depth=depth,
+            layer=layer,
+            low=-depth,
+        )
+
+
 def _decides(f: dataclasses.Field) -> bool:
     return f.metadata["setting"].decides if "setting" in f.metadata else True
 

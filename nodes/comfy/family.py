@@ -1,5 +1,7 @@
 """What a MODEL and a CLIP are, told by what they do: only an SD v1.5 for text to image that predicts noise is trained."""
 
+from typing import Any
+
 import comfy.clip_model
 import comfy.model_sampling
 import comfy.supported_models
@@ -103,8 +105,8 @@ def sd15_sigmas() -> torch.Tensor:
 
 def check_clip_l(clip) -> None:
     """Raise UserError, naming what is there, unless the CLIP is SD v1.5's: CLIP-L alone, read from its last layer."""
-    names = [name for name, _ in clip.cond_stage_model.named_children()]
-    encoder = getattr(clip.cond_stage_model, "clip_l", None)
+    names: list[str] = [name for name, _ in clip.cond_stage_model.named_children()]
+    encoder: Any = getattr(clip.cond_stage_model, "clip_l", None)
     # The CLIP-L of later models has the same weights, and is read without the last norm.
     is_sd15 = names == ["clip_l"] and encoder.layer_norm_hidden_state and encoder.options_default[0] == "last"
     if is_sd15 and isinstance(encoder.transformer, comfy.clip_model.CLIPTextModel):

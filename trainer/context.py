@@ -1,11 +1,14 @@
 """What every piece of a run needs to know of it."""
 
 import os
+import sys
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import check_cuda_p2p_ib_support
 
+from .run.devices import device_refusal
 from .run.events import Reporter
 from .run.messages import MessageError
 from .run.run_dir import Run, RunDir
@@ -46,12 +49,25 @@ class Context:
 def make_accelerator(device: str, precision: str) -> Accelerator:
     """Return an Accelerator for `device` ("cpu", "cuda:0", "mps") whose autocast is of `precision` (one of PRECISIONS).
 
-    Under accelerate's launcher each process gets the device that the launcher gives it. Raises TrainingError for fp16 on a CPU.
+    Processes that train together (LOCAL_RANK in the environment, set by their launcher) take the device of their number instead.
+    Raises TrainingError when there are fewer devices, and for fp16 on a CPU.
     """
     if device.startswith("cuda"):
         torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in fp32
-        if ":" in device and "LOCAL_RANK" not in os.environ:
+        if "LOCAL_RANK" in os.environ:
+            _prepare_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        elif ":" in device:
             torch.cuda.set_device(torch.device(device))
     if precision == "fp16" and device == "cpu":
         raise TrainingError("fp16 training needs a GPU. Choose precision auto or fp32.")
     return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device == "cpu")
+
+
+def _prepare_gpus(count: int) -> None:
+    """Raise TrainingError unless so many GPUs can train together; otherwise two processes would share one."""
+    refused = device_refusal(sys.platform, "cuda", torch.cuda.device_count(), count)
+    if refused:
+        raise TrainingError(refused.template, **refused.values)
+    if count > 1 and not check_cuda_p2p_ib_support():  # accelerate refuses such cards and drivers without
+        os.environ.setdefault("NCCL_P2P_DISABLE", "1")
+        os.environ.setdefault("NCCL_IB_DISABLE", "1")

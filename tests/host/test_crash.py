@@ -57,6 +57,22 @@ def test_a_killed_server_costs_nothing(start_server, server, workers, quick_grap
         check(last.run(quick_graph))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
+def test_no_process_of_several_devices_outlives_its_server(start_server, workers, quick_graph):
+    train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
+    train |= {"name": "orphaned", "train": "lora", "steps": 500, "batch_size": 2, "devices": 2}
+    with start_server() as mortal:
+
+        def die(_, text: str) -> None:
+            if text.startswith("Training: step"):
+                os.kill(mortal.pid, signal.SIGKILL)
+
+        with pytest.raises(ServerError):
+            mortal.run(quick_graph, on_text=die)
+    psutil.wait_procs(workers(), timeout=SECONDS)
+    assert workers() == []
+
+
 def test_two_servers_on_one_folder_train_a_run_once(start_server, server, workers, quick_graph, base_directory):
     quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"] |= {"name": "shared", "steps": 60, "batch_size": 1}
     training, heard = threading.Event(), []

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import queue
 import subprocess
 import sys
@@ -65,6 +66,7 @@ def worker_command(run_dir: RunDir, device_name: str, devices: int) -> list[str]
     launcher = []
     if devices > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(devices)]
+        launcher += ["--log-dir", os.devnull]  # else each run leaves a folder among the system's temporary files
         device_name = device_name.split(":")[0]
     return [sys.executable, *launcher, str(WORKER), str(run_dir.path), "--device", device_name, "--attached"]
 

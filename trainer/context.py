@@ -3,10 +3,11 @@
 import os
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import check_cuda_p2p_ib_support
+from accelerate.utils import InitProcessGroupKwargs, check_cuda_p2p_ib_support
 
 from .run.devices import device_refusal
 from .run.events import Reporter
@@ -14,6 +15,10 @@ from .run.messages import MessageError
 from .run.run_dir import Run, RunDir
 from .run.settings import Settings
 from .run.stop_request import StopRequest
+
+WAITING_TIME = timedelta(hours=2)
+"""How long processes that train together wait for each other: the first alone saves states and waits for other runs. That one of
+them has ended is noticed at once, in another way."""
 
 
 class TrainingError(MessageError):
@@ -60,7 +65,11 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
             torch.cuda.set_device(torch.device(device))
     if precision == "fp16" and device == "cpu":
         raise TrainingError("fp16 training needs a GPU. Choose precision auto or fp32.")
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device == "cpu")
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        cpu=device == "cpu",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=WAITING_TIME)],
+    )
 
 
 def _prepare_gpus(count: int) -> None:

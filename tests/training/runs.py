@@ -82,7 +82,8 @@ def sentence(event: dict) -> str:
 
 def start_worker(run_dir: RunDir, devices: int = 1) -> subprocess.Popen:
     """Start the worker as the host does: with torch's launcher for several devices, in a session of its own."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(devices)] if devices > 1 else []
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--log-dir", os.devnull, "--nproc_per_node", str(devices)]
+    launcher = launcher if devices > 1 else []
     command = [sys.executable, *launcher, str(ROOT / "trainer" / "__main__.py"), str(run_dir.path), "--attached"]
     pipe = subprocess.PIPE
     with run_dir.log.open("ab") as log:

@@ -131,15 +131,18 @@ def _train(request: TrainingRequest, run_dir: RunDir) -> Exported:
 
 
 def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
-    """Return what the run will need. Raises UserError when a folder, the disk or the device cannot give it."""
+    """Return what the run will need. Raises UserError when a folder, the disk or the devices cannot give it."""
+    training = run.settings.training
+    refused = device.refusal(training.devices)
+    if refused:
+        raise UserError(refused.template, **refused.values)
     for folder in {run_dir.path.parent, *(Path(path).parent for path in (run.export_path, run.embedding_path) if path)}:
         check_writable(folder)
     resources = estimate(run, base.unet_weights(), base.size())
     written = sum(path.stat().st_size for path in (run_dir.base, run_dir.checkpoint) if path.is_file())
-    reason = refusal(resources, run, device.total_memory(), free_disk() + written)
+    reason = refusal(resources, run, device.total_memory(training.devices), free_disk() + written)
     if reason:
         raise UserError(reason.template, **reason.values)
-    training = run.settings.training
     seconds = resources.flop / training.devices / (device.matmul_speed(training.precision) * TRAINING_SHARE)
     text = describe_resources(resources, seconds)
     log.info("%s: %s", run.id, text)

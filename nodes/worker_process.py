@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -14,8 +13,10 @@ from typing import Any, BinaryIO
 
 from ..trainer.run.events import FINISH, PHASES, TRAINING, Failed, Phase, Progress, Saved, Warned, decode
 from ..trainer.run.messages import Message, MessageError, message
-from ..trainer.run.resources import duration, remedies
+from ..trainer.run.ranks import end_tree
+from ..trainer.run.resources import duration
 from ..trainer.run.run_dir import Run, RunDir
+from ..trainer.run.unexpected_end import unexpected_end
 from .comfy import device
 from .comfy.progress import check_interrupted
 from .page.live_runs import LiveRun
@@ -27,7 +28,7 @@ POLL_SECONDS = 0.1
 STOP_SECONDS = 300
 """How long a worker that was asked to stop may take to save its state."""
 DRAIN_SECONDS = 1
-"""How long to wait for a worker's last events: where several devices train, one of their processes may hold the pipe open."""
+"""How long to wait for a worker's last events: a process that cannot be killed would hold the pipe open."""
 LOG_SECONDS = 10
 """How often progress is logged at most."""
 
@@ -49,20 +50,23 @@ def run_worker(run: Run, run_dir: RunDir, live_run: LiveRun) -> None:
         except BaseException:
             worker.stop()
             raise
-    if worker.failure:
-        raise WorkerError(worker.failure.template, **worker.failure.values)
-    if process.returncode:
-        raise _unexpected_end(process.returncode, run, run_dir)
+    failure = worker.failure
+    if not failure and process.returncode and not run_dir.finished:  # what crashes after the result costs nothing
+        failure = unexpected_end(process.returncode, run, run_dir)
+    if failure:
+        raise WorkerError(failure.template, **failure.values)
 
 
 def worker_command(run_dir: RunDir, device_name: str, devices: int) -> list[str]:
     """Return the worker's command line.
 
-    Several devices have a process each, started by the launcher that accelerate uses too; each takes the device of its number.
+    Several devices have a process each, started by the launcher that accelerate uses too; each takes the device of its number,
+    of those that ComfyUI sees: what --cuda-device and --default-device set in the environment holds for the worker too.
     """
     launcher = []
     if devices > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(devices)]
+        launcher += ["--log-dir", os.devnull]  # else each run leaves a folder among the system's temporary files
         device_name = device_name.split(":")[0]
     return [sys.executable, *launcher, str(WORKER), str(run_dir.path), "--device", device_name, "--attached"]
 
@@ -106,7 +110,7 @@ class Worker:
             if event is None:
                 log.warning("%s: %s", self._run_id, line.rstrip()[:500])
             elif isinstance(event, Failed):
-                self.failure = event.message
+                self.failure = self.failure or event.message  # those after it follow from the first
             elif isinstance(event, Warned):
                 log.warning("%s: %s", self._run_id, event.message)
             elif isinstance(event, Phase | Progress) and event.phase in PHASES:
@@ -124,10 +128,7 @@ class Worker:
         try:
             self._process.wait(STOP_SECONDS if saves else POLL_SECONDS)
         except subprocess.TimeoutExpired:
-            if sys.platform == "win32":
-                self._process.kill()
-            else:
-                os.killpg(self._process.pid, signal.SIGKILL)  # with the processes of all devices
+            end_tree(self._process.pid)  # the processes of several devices have sessions of their own
         self._live_run.show(message("Stopped. Queue the graph again to go on."), *self._last_exports())
 
     def finish(self) -> None:
@@ -174,22 +175,3 @@ def progress_message(event: Phase | Progress) -> Message:
     if event.seconds_left is None:
         return text
     return message("{progress} · {duration} left", progress=text, duration=duration(event.seconds_left))
-
-
-def _unexpected_end(code: int, run: Run, run_dir: RunDir) -> WorkerError:
-    """Return the error for a worker that ended without a word: below 0 by a signal, from 0xC0000000 on by a status of Windows."""
-    if 0 <= code < 0xC0000000:
-        return WorkerError(
-            "The training process ended unexpectedly (exit code {code}). Queue the graph again to go on from the last saved "
-            "state; details are in {log}.",
-            code=code,
-            log=str(run_dir.log),
-        )
-    killed = message("it was killed, most often for want of memory")
-    return WorkerError(
-        "The training process ended unexpectedly ({reason}). Queue the graph again to go on from the last saved state; if it "
-        "ends so again, make the run need less memory with: {remedies}. Details are in {log}.",
-        reason=killed if code == -9 else message("it crashed with code {code}", code=code),
-        remedies=remedies(run),
-        log=str(run_dir.log),
-    )

@@ -5,8 +5,8 @@
 
 Under the launcher, or accelerate launch, N processes share each batch.
 
-Events go to stdout, one JSON object a line. A stop request ends the run with its state saved: Ctrl-C or SIGTERM, or, when it is
-attached, a line on stdin or its end instead.
+Events go to stdout, one JSON object a line; of several processes the first reports, and the one that fails. A stop request ends
+the run with its state saved: Ctrl-C or SIGTERM, or, when it is attached, a line on stdin or its end instead.
 Exit code: 0 finished or stopped, 1 failed (an `error` event says why), 2 called wrongly.
 """
 
@@ -15,9 +15,10 @@ import errno
 import faulthandler
 import os
 import sys
+import textwrap
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 # Started by path, so that pack folders may have any name: make this folder importable as the package `trainer`, and its
 # modules not importable without it. (The Windows portable interpreter does not put the script's folder first.)
@@ -26,6 +27,7 @@ sys.path[:] = [str(HERE.parent), *(path for path in sys.path if Path(path).resol
 
 
 if TYPE_CHECKING:
+    from trainer.run.events import Reporter
     from trainer.run.messages import Message
 
 
@@ -41,26 +43,71 @@ def main() -> int:
     faulthandler.enable()  # a crash in native code leaves its place in the log
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is local; never wait for a network
 
-    from trainer.run.events import STARTING, Failed, Reporter, Stopped
+    from trainer.optional_libraries import hide_optional_libraries
+    from trainer.run import ranks
+    from trainer.run.events import STARTING, Reporter, Stopped
     from trainer.run.stop_request import StoppedError, StopRequest
 
     # Events have the real stdout to themselves; whatever libraries print goes to stderr, also when they are not Python.
-    first = os.environ.get("RANK", "0") == "0"  # of several processes that train together one talks with the host
-    reporter = Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8") if first else open(os.devnull, "w"))  # noqa: SIM115
+    first = ranks.rank() == 0  # of several processes that train together one talks with the host
+    told = Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    reporter = told if first else Reporter(open(os.devnull, "w"))  # noqa: SIM115
     os.dup2(2, 1)
-    stop = StopRequest(sys.stdin if args.attached and first else None)
+    together = ranks.world_size() > 1
+    if together:
+        ranks.hold_sigterm()  # before any thread is started
+    stop = StopRequest(sys.stdin if args.attached and first else None, follows=not first)
+    if together:
+        ranks.watch(lambda: leave_failed(args.run_dir, told), stop.request)
     try:
         reporter.phase(STARTING)
+        hide_optional_libraries()
         from trainer.worker import work
 
         work(args.run_dir, args.device, reporter, stop)
     except StoppedError:
         reporter.emit(Stopped())
     except Exception as error:
-        traceback.print_exc()
-        reporter.emit(Failed(describe(error, args.run_dir)))
+        if together and isinstance(error, RuntimeError):  # as a lost connection is, in whatever words
+            ranks.let_them_tell()
+        log_traceback()
+        tell_failure(describe(error, args.run_dir), args.run_dir, told)
         return 1
+    if not first:
+        ranks.wait_for_first()
     return 0
+
+
+def log_traceback() -> None:
+    """Write the traceback of the exception to the log, with the number of this process where several train together."""
+    from trainer.run import ranks
+
+    prefix = f"[rank {ranks.rank()}] " if ranks.world_size() > 1 else ""
+    sys.stderr.write(textwrap.indent(traceback.format_exc(), prefix))
+    sys.stderr.flush()
+
+
+def tell_failure(reason: "Message", run_dir: Path, reporter: "Reporter") -> None:
+    """Report why the run failed: once, by the first of the processes that train together."""
+    from trainer.run import ranks
+    from trainer.run.events import Failed
+    from trainer.run.run_dir import RunDir
+
+    if ranks.world_size() > 1:
+        ranks.tell_first(RunDir(run_dir).failure_lock, lambda: reporter.emit(Failed(reason)))
+    else:
+        reporter.emit(Failed(reason))
+
+
+def leave_failed(run_dir: Path, reporter: "Reporter") -> NoReturn:
+    """Report that another process has ended without a word, and end this one, which may be waiting for it."""
+    from trainer.run.run_dir import RunDir
+    from trainer.run.unexpected_end import lost_process
+
+    try:
+        tell_failure(lost_process(RunDir(run_dir)), run_dir, reporter)
+    finally:
+        os._exit(1)
 
 
 def describe(error: Exception, run_dir: Path) -> "Message":

@@ -3,19 +3,27 @@
 import contextlib
 import errno
 import os
+import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, check_cuda_p2p_ib_support
 
+from .run.devices import device_refusal
 from .run.events import Reporter
 from .run.memory_errors import out_of_memory
 from .run.messages import Message, MessageError, message
 from .run.run_dir import Run, RunDir
 from .run.settings import Settings
 from .run.stop_request import StoppedError, StopRequest
+
+WAITING_TIME = timedelta(hours=2)
+"""How long processes that train together wait for each other: the first alone saves states and waits for other runs. That one of
+them has ended is noticed at once, in another way."""
 
 
 class TrainingError(MessageError):
@@ -79,12 +87,33 @@ def _reason(error: Exception) -> Message | str:
 def make_accelerator(device: str, precision: str) -> Accelerator:
     """Return an Accelerator for `device` ("cpu", "cuda:0", "mps") whose autocast is of `precision` (one of PRECISIONS).
 
-    Under accelerate's launcher each process gets the device that the launcher gives it. Raises TrainingError for fp16 on a CPU.
+    Processes that train together (LOCAL_RANK in the environment, set by their launcher) take the device of their number instead.
+    Raises TrainingError when there are fewer devices, and for fp16 on a CPU.
     """
     if device.startswith("cuda"):
         torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in fp32
-        if ":" in device and "LOCAL_RANK" not in os.environ:
+        if "LOCAL_RANK" in os.environ:
+            _prepare_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        elif ":" in device:
             torch.cuda.set_device(torch.device(device))
     if precision == "fp16" and device == "cpu":
         raise TrainingError("fp16 training needs a GPU. Choose precision auto or fp32.")
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device == "cpu")
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        cpu=device == "cpu",
+        # A process whose captions lack the token has no gradient of its vectors.
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=WAITING_TIME),
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+        ],
+    )
+
+
+def _prepare_gpus(count: int) -> None:
+    """Raise TrainingError unless so many GPUs can train together; otherwise two processes would share one."""
+    refused = device_refusal(sys.platform, "cuda", torch.cuda.device_count(), count)
+    if refused:
+        raise TrainingError(refused.template, **refused.values)
+    if count > 1 and not check_cuda_p2p_ib_support():  # accelerate refuses such cards and drivers without
+        os.environ.setdefault("NCCL_P2P_DISABLE", "1")
+        os.environ.setdefault("NCCL_IB_DISABLE", "1")

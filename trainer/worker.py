@@ -1,9 +1,9 @@
 """One run from its directory to its result."""
 
-import os
 from pathlib import Path
 
 from .context import Context, make_accelerator
+from .run import ranks
 from .run.events import WAITING, Done, Reporter
 from .run.files import write_json
 from .run.locks import held
@@ -18,10 +18,10 @@ def work(path: Path, device: str, reporter: Reporter, stop: StopRequest) -> None
     """Train the run at `path`, export, write result.json, remove what only an unfinished run needs.
 
     One run at a time: a process left behind by a ComfyUI that was killed may still be saving its state. Of several processes
-    that train together (RANK in the environment, set by the launcher) the first one alone locks and writes.
+    that train together the first one alone locks and writes.
     """
     run_dir = RunDir(path)
-    if os.environ.get("RANK", "0") != "0":
+    if ranks.rank():
         if not run_dir.finished:
             _train(run_dir, device, reporter, stop)
         return
@@ -35,8 +35,10 @@ def work(path: Path, device: str, reporter: Reporter, stop: StopRequest) -> None
 
 def _train(run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> tuple[Run, Exported]:
     run = run_dir.load_run()
-    check_batch_split(run.settings.training.batch_size, int(os.environ.get("WORLD_SIZE", "1")))  # the launcher's processes
-    context = Context(run, run_dir, make_accelerator(device, run.settings.training.precision), reporter, stop)
+    check_batch_split(run.settings.training.batch_size, ranks.world_size())
+    accelerator = make_accelerator(device, run.settings.training.precision)
+    accelerator.wait_for_everyone()  # for the first to hold the lock: only then is the saved state there for all
+    context = Context(run, run_dir, accelerator, reporter, stop)
     if run.settings.method == DREAMBOOTH:
         from .recipes.dreambooth import train
     else:

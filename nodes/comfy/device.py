@@ -1,10 +1,14 @@
 """The device that ComfyUI computes on: its name, precision, memory and speed, and how to free it."""
 
+import sys
 import time
 from typing import Any
 
 import comfy.model_management
 import torch
+
+from ...trainer.run.devices import device_refusal
+from ...trainer.run.messages import Message
 
 
 def name() -> str:
@@ -24,10 +28,19 @@ def resolve_precision(precision: str) -> str:
     return "bf16" if kind in has_bf16 and has_bf16[kind]() else "fp32"
 
 
-def total_memory() -> int:
-    """Return how many bytes the device has in all: ComfyUI's own models leave it before the worker starts."""
-    memory: Any = comfy.model_management.get_total_memory(comfy.model_management.get_torch_device())
-    return memory
+def refusal(asked: int) -> Message | None:
+    """Return why so many devices of this computer cannot train; None when they can."""
+    kind = comfy.model_management.get_torch_device().type
+    return device_refusal(sys.platform, kind, torch.cuda.device_count() if kind == "cuda" else 1, asked)
+
+
+def total_memory(devices: int) -> int:
+    """Return how many bytes each of so many devices has in all: ComfyUI's own models leave them before the worker starts."""
+    device = comfy.model_management.get_torch_device()
+    if devices > 1 and device.type == "cuda":  # the smallest decides; asking ComfyUI would take memory on every one of them
+        return min(torch.cuda.get_device_properties(index).total_memory for index in range(devices))
+    memory: Any = comfy.model_management.get_total_memory(device)
+    return memory // devices  # on the CPU they share it
 
 
 def matmul_speed(precision: str) -> float:

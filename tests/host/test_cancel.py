@@ -68,3 +68,27 @@ def test_what_there_is_is_exported_on_cancel_if_wanted(server, quick_graph, base
     assert texts[-1] == f"Stopped. Queue the graph again to go on.\nExported: {file.name}"
     info = server.get("/object_info/CheckpointLoaderSimple")["CheckpointLoaderSimple"]
     assert file.name in info["input"]["required"]["ckpt_name"][0]
+
+
+def test_cancelled_on_several_devices_it_leaves_no_process(server, workers, quick_graph, base_directory):
+    """The launcher starts a process for each device, in a session of its own: while they load, they are killed."""
+    train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
+    train |= {"name": "together", "train": "lora", "steps": 30, "batch_size": 2, "devices": 2}
+    for phase in ("Loading", "Training: step"):
+        seen = []
+
+        def interrupt(_: str, text: str, phase=phase, seen=seen) -> None:
+            if text.startswith(phase) and not seen:
+                seen.extend(workers())
+                server.post("/interrupt", {})
+
+        with pytest.raises(Failed, match="interrupted"):
+            server.run(quick_graph, on_text=interrupt)
+        assert len(seen) == 3  # the launcher and two processes
+        assert workers() == []
+        (run,) = (base_directory / "output" / "finetune").glob("together-*")
+        assert (run / "checkpoint.safetensors").is_file() == (phase == "Training: step")
+    result = server.run(quick_graph)
+    assert result.outputs[node(quick_graph, "DreamBoothTrain")]["text"][0].startswith("30 steps")
+    assert "resuming after step" in (run / "log.txt").read_text()
+    assert workers() == []

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -55,6 +56,24 @@ def test_a_killed_server_costs_nothing(start_server, server, workers, quick_grap
     print(f"\nkilled at: {phases}")
     with start_server() as last:
         check(last.run(quick_graph))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
+def test_no_process_of_several_devices_outlives_its_server(start_server, workers, quick_graph):
+    train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
+    train |= {"name": "orphaned", "train": "lora", "steps": 500, "batch_size": 2, "devices": 2}
+    with start_server() as mortal:
+
+        def die(_, text: str) -> None:
+            if text.startswith("Training: step"):
+                os.kill(mortal.pid, signal.SIGKILL)
+
+        with pytest.raises(ServerError):
+            mortal.run(quick_graph, on_text=die)
+    deadline = time.monotonic() + SECONDS
+    while workers() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert workers() == []
 
 
 def test_two_servers_on_one_folder_train_a_run_once(start_server, server, workers, quick_graph, base_directory):

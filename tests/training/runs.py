@@ -6,12 +6,17 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
+
+import psutil
 
 from trainer import worker
 from trainer.run.events import Reporter
 from trainer.run.messages import Message
+from trainer.run.ranks import is_alive
 from trainer.run.run_dir import RunDir
 from trainer.run.settings import Settings
 from trainer.run.stop_request import StoppedError, StopRequest
@@ -75,10 +80,27 @@ def sentence(event: dict) -> str:
     return str(Message.from_json(event["message"]))
 
 
-def start_worker(run_dir: RunDir) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "trainer" / "__main__.py"), str(run_dir.path), "--attached"]
+def start_worker(run_dir: RunDir, devices: int = 1) -> subprocess.Popen:
+    """Start the worker as the host does: with torch's launcher for several devices, in a session of its own."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--log-dir", os.devnull, "--nproc_per_node", str(devices)]
+    launcher = launcher if devices > 1 else []
+    command = [sys.executable, *launcher, str(ROOT / "trainer" / "__main__.py"), str(run_dir.path), "--attached"]
+    pipe = subprocess.PIPE
     with run_dir.log.open("ab") as log:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, encoding="utf-8", cwd="/")
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, encoding="utf-8", cwd="/", start_new_session=True)
+
+
+def processes(run_dir: RunDir) -> list[psutil.Process]:
+    """The processes that train the run, with their launcher."""
+    found = psutil.process_iter(["cmdline"])
+    return [process for process in found if str(run_dir.path) in (process.info["cmdline"] or ()) and is_alive(process)]
+
+
+def wait_until(holds: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
 
 
 def work(run_dir: RunDir, stop_at: int | None = None) -> list[dict]:

@@ -62,6 +62,7 @@ NOT_SHOWN = {
     "cpu (unless given), cuda:0, mps; cuda under a launcher",
     "stop when stdin has a line, or ends",
     "resuming after step {}",
+    "[rank {}] ",
     "{} is not the folder of a run: it has no run.json.",
     # names
     "Subject Trainer",

@@ -121,6 +121,7 @@ class RunDir:
     log = property(lambda self: self.path / "log.txt")
     lock = property(lambda self: self.path / "lock")
     graph_lock = property(lambda self: self.path / "graph.lock")
+    failure_lock = property(lambda self: self.path / "failure.lock")
     result_json = property(lambda self: self.path / "result.json")
 
     def load_run(self) -> Run:

@@ -18,17 +18,24 @@ class StopRequest:
     """True once the run shall stop: by Ctrl-C or SIGTERM, or, with `attached_to`, by a line or the end of that pipe.
 
     The line FINISH asks for something else: `finishing`, no further step but the result of those that are done.
+
+    `follows`: this is not the first of the processes that train together. Before training that one alone decides to leave: if
+    another did, the first would wait for it. While they train, they agree after each step.
     """
 
     finishing = False
 
-    def __init__(self, attached_to: TextIO | None = None):
-        self._event = threading.Event()
+    def __init__(self, attached_to: TextIO | None = None, follows: bool = False):
+        self._event, self._follows = threading.Event(), follows
         if attached_to is not None:
             threading.Thread(target=self._listen, args=(attached_to,), daemon=True, name="stop-request").start()
         else:
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: self._event.set())
+                signal.signal(number, lambda *_: self.request())
+
+    def request(self) -> None:
+        """Ask the run to stop."""
+        self._event.set()
 
     def _listen(self, stream: TextIO) -> None:
         while True:
@@ -37,14 +44,14 @@ class StopRequest:
             if stream.readline().strip() != FINISH:
                 break
             self.finishing = True
-        self._event.set()
+        self.request()
 
     def __bool__(self) -> bool:
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raise StoppedError when a stop was requested; for the phases that have nothing to save."""
-        if self:
+        """Raise StoppedError when a stop was requested; for the phases that have nothing to save. One that follows goes on."""
+        if self and not self._follows:
             raise StoppedError
 
 

@@ -1,0 +1,38 @@
+"""On what can be trained: kinds of devices, and how many of them together. Plain data, no torch."""
+
+from .messages import Message, message
+
+NAMES = {"privateuseone": "DirectML"}
+"""What users know a kind of device as, where torch has another name."""
+
+
+def device_refusal(platform: str, kind: str, there: int, asked: int) -> Message | None:
+    """Return why so many devices cannot train; None when they can.
+
+    `platform` is sys.platform, `kind` torch's name for the kind of device, `there` how many of them this process sees. Processes
+    on the CPU may be as many as one likes.
+    """
+    if kind not in ("cuda", "mps", "cpu"):
+        return message(
+            "ComfyUI computes on {kind}, which training cannot use: it needs CUDA (NVIDIA, or AMD with ROCm), Apple's MPS or "
+            "the CPU. Start ComfyUI with --cpu to train on the CPU.",
+            kind=NAMES.get(kind, kind),
+        )
+    if asked == 1 or kind == "cpu":
+        return None
+    if kind == "mps":
+        return message("devices is {asked}, but a Mac has one GPU. Set devices to 1.", asked=asked)
+    if platform == "win32":
+        return message(
+            "devices is {asked}, but several GPUs cannot train together on Windows: torch has no NCCL there. Set devices to 1, "
+            "or train under Linux.",
+            asked=asked,
+        )
+    if asked > there:
+        return message(
+            "devices is {asked}, but ComfyUI sees {there}. Set devices to {there} or less, or let ComfyUI see more GPUs: "
+            "--cuda-device and CUDA_VISIBLE_DEVICES say which.",
+            asked=asked,
+            there=there,
+        )
+    return None

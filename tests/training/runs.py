@@ -103,10 +103,10 @@ def wait_until(holds: Callable[[], object], seconds: float) -> None:
         time.sleep(0.05)
 
 
-def work(run_dir: RunDir, stop_at: int | None = None) -> list[dict]:
+def work(run_dir: RunDir, stop_at: int | None = None, devices: int = 1) -> list[dict]:
     """The worker's events until it ends; it is asked to stop when it reports `stop_at` steps."""
     events = []
-    with start_worker(run_dir) as worker:
+    with start_worker(run_dir, devices) as worker:
         for line in worker.stdout:
             events.append(json.loads(line))
             if stop_at is not None and events[-1].get("loss") and events[-1]["done"] >= stop_at and not worker.stdin.closed:

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+import torch
 from filelock import FileLock
+from safetensors.torch import load_file
 
 from trainer.run.ranks import end_tree
 from trainer.run.run_dir import RunDir
 
-from .runs import DREAMBOOTH, processes, sentence, start_worker, wait_until
+from .runs import DREAMBOOTH, processes, sentence, start_worker, wait_until, work
 
 SETTINGS = DREAMBOOTH.replace(train="lora", steps=2000, batch_size=2, devices=2)
 SECONDS = 60.0
@@ -82,7 +84,19 @@ def test_no_process_of_a_run_that_ends_is_left(make_run, launch, phase, end):
     if end in (close_stdin, subprocess.Popen.terminate):
         assert last[-1]["event"] == "stopped"
         assert run_dir.checkpoint.is_file() == (phase == "training")
-        assert "[rank" not in run_dir.log.read_text()  # nobody failed on the way
+        assert "[rank " not in run_dir.log.read_text()  # nobody failed on the way
+
+
+def test_stopped_and_resumed_on_two_devices_equals_uninterrupted_bit_for_bit(make_run):
+    settings = SETTINGS.replace(steps=6, train="unet_and_token", caption_dropout=0.5, ema_decay=0.9)
+    whole, broken = make_run(settings, "whole"), make_run(settings, "broken")
+    assert work(whole, devices=2)[-1]["event"] == "done"
+    assert work(broken, stop_at=1, devices=2)[-1]["event"] == "stopped"
+    assert 0 < len(broken.losses()) < 6
+    assert work(broken, devices=2)[-1]["event"] == "done"
+    one, two = (load_file(run_dir.load_run().export_path) for run_dir in (whole, broken))
+    assert broken.losses() == whole.losses()
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 @pytest.mark.parametrize("number", [0, 1])

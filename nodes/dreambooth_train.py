@@ -108,8 +108,8 @@ class DreamBoothTrain(io.ComfyNode):
             trained = results.apply_lora(model, lora), clip, vae
         else:
             lora = ExecutionBlocker(text_for_running_page(message("There is no LoRA: set train to 'lora' in the training node.")))
-            loaded_model, loaded_clip, loaded_vae = results.load_checkpoint(file)
-            trained = with_sampling_patches(loaded_model, model), with_prompt_options(loaded_clip, clip), loaded_vae
+            loaded_model, loaded_clip, _ = results.load_checkpoint(file)
+            trained = with_sampling_patches(loaded_model, model), with_prompt_options(loaded_clip, clip), vae
         trained_model, trained_clip, trained_vae = trained
         if learned:
             trained_clip = clip_with_token(trained_clip, dataset.token, learned)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..trainer.run.eight_bit import REPAIR, why_no_8bit
+from ..trainer.run.eight_bit import REPAIR, why_no_8bit_there
 from ..trainer.run.files import partial_file, write_json
 from ..trainer.run.locks import held
 from ..trainer.run.messages import Message, UserError, message
@@ -77,7 +77,7 @@ def train(request: TrainingRequest) -> Finished:
     run_dir = RunDir(runs_root() / request.run.id)
     result = exported(run_dir)
     if result is None and request.run.settings.optimizer.optimizer == "adamw_8bit":
-        reason = why_no_8bit(device.name())
+        reason = why_no_8bit_there(device.name())
         if reason:
             return train(with_plain_adamw(request, run_dir, reason))
     result = result or _train(request, run_dir)
@@ -94,7 +94,7 @@ def with_plain_adamw(request: TrainingRequest, run_dir: RunDir, reason: str) -> 
 
     Raises UserError for a run that has begun with 8-bit AdamW: its state is of no use to another.
     """
-    if run_dir.checkpoint.is_file():
+    if run_dir.checkpoint.is_file() or shorter_run(request.run, run_dir.path.parent):
         raise UserError(
             "{run} has begun with 8-bit AdamW, which cannot run here any more ({reason}). Repair it in ComfyUI's Python "
             "({repair}), restart ComfyUI and queue the graph again to go on; or choose optimizer adamw to begin anew.",

@@ -27,6 +27,8 @@ WORKER = Path(__file__).parent.parent / "trainer" / "__main__.py"
 POLL_SECONDS = 0.1
 STOP_SECONDS = 300
 """How long a worker that was asked to stop may take to save its state."""
+LEAVING_SECONDS = 60
+"""How long a worker may take to end after its last word."""
 DRAIN_SECONDS = 1
 """How long to wait for a worker's last events: a process that cannot be killed would hold the pipe open."""
 LOG_SECONDS = 10
@@ -47,6 +49,7 @@ def run_worker(run: Run, run_dir: RunDir, live_run: LiveRun) -> None:
         worker = Worker(process, run.id, live_run)
         try:
             worker.relay()
+            worker.wait()
         except BaseException:
             worker.stop()
             raise
@@ -115,6 +118,16 @@ class Worker:
                 log.warning("%s: %s", self._run_id, event.message)
             elif isinstance(event, Phase | Progress) and event.phase in PHASES:
                 self._show(event)
+
+    def wait(self) -> None:
+        """Wait for the end of a worker that has said all; kill it when it does not come. Raises ComfyUI's exception on cancel."""
+        deadline = time.monotonic() + LEAVING_SECONDS
+        while self._process.poll() is None:
+            check_interrupted()
+            if time.monotonic() > deadline:
+                end_tree(self._process.pid)
+                return
+            time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
         """Ask the worker to save its state and end; kill it when it does not, or at once while there is no new state to save.

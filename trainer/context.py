@@ -63,9 +63,13 @@ class Context:
             raise
         except Exception as error:
             traceback.print_exc()
-            if failure.template not in self._told:
-                self._told.add(failure.template)
-                self.reporter.warning("{failure} ({reason}). Training went on.", failure=failure, reason=_reason(error))
+            self.warn_once(failure, _reason(error))
+
+    def warn_once(self, failure: Message, reason: Message | str) -> None:
+        """Warn of a failure, unless another of its kind was told before."""
+        if failure.template not in self._told:
+            self._told.add(failure.template)
+            self.reporter.warning("{failure} ({reason}).", failure=failure, reason=reason)
 
     @property
     def is_main(self) -> bool:
@@ -104,7 +108,8 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
         # A process whose captions lack the token has no gradient of its vectors.
         kwargs_handlers=[
             InitProcessGroupKwargs(timeout=WAITING_TIME),
-            DistributedDataParallelKwargs(find_unused_parameters=True),
+            # Gradients lie in the buckets that are sent: else each process would have them twice.
+            DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True),
         ],
     )
 

@@ -14,7 +14,7 @@ from ...trainer.run.files import partial_file
 from ...trainer.run.messages import UserError, message
 from ...trainer.run.settings import check_text_layer
 from .completeness import TEXT_ENCODER, UNET, VAE, missing_tensors
-from .family import check_clip_l, check_sd15
+from .family import check_clip_l, check_sd15, check_vae
 from .patches import check_patches
 from .progress import check_interrupted
 
@@ -32,6 +32,7 @@ class Base:
                 part=message("text encoder") if clip is None else "VAE",
             )
         check_clip_l(clip)
+        check_vae(vae)
         for part, patcher in (("U-Net", model), (message("text encoder"), clip.patcher), ("VAE", vae.patcher)):
             check_patches(part, patcher)
         self.model, self.clip, self.vae = model, clip, vae
@@ -104,11 +105,13 @@ class Base:
 def _loaded_from(patcher) -> tuple[Path, bool]:
     """Return the file that ComfyUI loaded a ModelPatcher from, and whether as a file of this part alone; Path() where unknown."""
     loader = patcher.cached_patcher_init
-    if not loader:
+    if not loader or not loader[1]:
         return Path(), False
     given = loader[1][0]
     paths = given if isinstance(given, list | tuple) else [given]  # Load CLIP has a list
-    return Path(str(paths[0])) if len(paths) == 1 else Path(), not loader[0].__name__.startswith("load_checkpoint")
+    return Path(str(paths[0])) if len(paths) == 1 else Path(), not getattr(loader[0], "__name__", "").startswith(
+        "load_checkpoint"
+    )
 
 
 def text_layer(clip) -> int:

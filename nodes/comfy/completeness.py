@@ -33,7 +33,9 @@ def missing_tensors(prefix: str, wanted: Iterable[str], in_file: Iterable[str], 
     layouts = (ALONE if alone else LAYOUTS)[prefix]
     found = {prefix + _without_layout(name, layouts) for name in names if name.startswith(tuple(layouts))}
     needed = {name for name in wanted if name.startswith(prefix) and name.endswith((".weight", ".bias"))}
-    return sorted(needed - found) if needed & found else []
+    if not needed & found and not (alone and prefix == TEXT_ENCODER):  # of that ComfyUI knows no other layout
+        return []
+    return sorted(needed - found)
 
 
 def _without_layout(name: str, layouts: Sequence[str]) -> str:

@@ -13,6 +13,13 @@ LATENT_FACTOR = 0.18215
 """What SD v1.5 multiplies the VAE's latents by."""
 TEXT_ENCODERS = {"clip_l": "CLIP-L", "clip_g": "CLIP-G", "clip_h": "OpenCLIP-H", "t5xxl": "T5-XXL"}
 """How people call some of the text encoders that a CLIP of ComfyUI can hold, by ComfyUI's names."""
+VAE_SHAPES = {
+    "encoder.conv_in.weight": (128, 3, 3, 3),
+    "encoder.conv_out.weight": (8, 512, 3, 3),
+    "quant_conv.weight": (8, 8, 1, 1),
+    "decoder.conv_in.weight": (512, 4, 3, 3),
+}
+"""Some tensors by which VAEs of other families, and small ones that only draw previews, are told from SD v1.5's."""
 CONVERSIONS = ("calculate_input", "calculate_denoised", "noise_scaling", "inverse_noise_scaling")
 """The methods of ComfyUI's model samplings that say what the model gets, and what it predicts."""
 
@@ -20,6 +27,12 @@ CONVERSIONS = ("calculate_input", "calculate_denoised", "noise_scaling", "invers
 def check_sd15(model) -> None:
     """Raise UserError, naming the family, unless the model is an epsilon-predicting SD v1.5 for text to image."""
     family = _other_family(model)
+    if family and {"model_sampling", "latent_format"} & set(model.object_patches):
+        raise UserError(
+            "The base is {family}, by a node between the checkpoint and this one. Train without that node, and put it behind the "
+            "training node.",
+            family=family,
+        )
     if family:
         raise UserError(
             "The base is {family}. These nodes train SD v1.5 models (text to image, epsilon prediction): load for example "
@@ -101,6 +114,18 @@ def sd15_sigmas() -> torch.Tensor:
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     kept = torch.cumprod(1 - betas, dim=0)
     return ((1 - kept) / kept).sqrt().float()
+
+
+def check_vae(vae) -> None:
+    """Raise UserError unless the VAE has the tensors of SD v1.5's; SDXL's has the same, and is told by its latents."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in vae.first_stage_model.state_dict().items()}
+    if any("_orig_mod." in name for name in shapes):
+        raise UserError("The VAE was compiled by another node, which holds for all of ComfyUI. Restart ComfyUI, and train first.")
+    if any(shapes.get(name) != shape for name, shape in VAE_SHAPES.items()):
+        raise UserError(
+            "The VAE is not SD v1.5's ({kind}). Wire the VAE of an SD v1.5 checkpoint, or one made for it.",
+            kind=type(vae.first_stage_model).__name__,
+        )
 
 
 def check_clip_l(clip) -> None:

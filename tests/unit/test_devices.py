@@ -14,6 +14,7 @@ LINUX, MAC, WINDOWS = "linux", "darwin", "win32"
         (LINUX, "cuda", 4, 4),
         (WINDOWS, "cuda", 2, 1),
         (MAC, "mps", 1, 1),
+        (LINUX, "xpu", 1, 1),
         *((platform, "cpu", 1, asked) for platform in (LINUX, MAC, WINDOWS) for asked in (1, 2, 64)),
     ],
 )
@@ -42,7 +43,8 @@ def test_what_can_train(platform, kind, there, asked):
         (WINDOWS, "cuda", 1, 2, "devices is 2, but several GPUs cannot train together on Windows"),
         (MAC, "mps", 1, 2, "devices is 2, but a Mac has one GPU. Set devices to 1."),
         (WINDOWS, "privateuseone", 1, 1, "ComfyUI computes on DirectML, which training cannot use: it needs CUDA"),
-        (LINUX, "xpu", 2, 1, "ComfyUI computes on xpu, which training cannot use"),
+        (LINUX, "npu", 2, 1, "ComfyUI computes on npu, which training cannot use"),
+        (LINUX, "xpu", 2, 2, "devices is 2, but of Intel's GPUs one alone can train. Set devices to 1."),
         (LINUX, "npu", 2, 2, "ComfyUI computes on npu, which training cannot use"),
     ],
 )

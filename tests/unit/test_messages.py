@@ -53,6 +53,7 @@ NOT_SHOWN = {
     "{}: {}",
     # what the user types
     "pip install --force-reinstall bitsandbytes",
+    "import sys; sys.path.insert(0, sys.argv[1]); from trainer.run.eight_bit import main; main(sys.argv[2])",
     # what errors of libraries are known by
     "CUDA error",
     "\\(os error (28|112)\\)",

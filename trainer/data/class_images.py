@@ -66,7 +66,7 @@ def _draw_missing(
         except NotFiniteError as error:
             raise UserError(
                 "No class image can be made with the base model {base}: {reason}. It is broken; use another checkpoint.",
-                base=context.run.base_checkpoint or context.run.base_fingerprint[:12],
+                base=context.run.base_name,
                 reason=error.message,
             ) from None
         save_image(image, path)

@@ -12,14 +12,16 @@ def device_refusal(platform: str, kind: str, there: int, asked: int) -> Message 
     `platform` is sys.platform, `kind` torch's name for the kind of device, `there` how many of them this process sees. Processes
     on the CPU may be as many as one likes.
     """
-    if kind not in ("cuda", "mps", "cpu"):
+    if kind not in ("cuda", "mps", "cpu", "xpu"):
         return message(
-            "ComfyUI computes on {kind}, which training cannot use: it needs CUDA (NVIDIA, or AMD with ROCm), Apple's MPS or "
-            "the CPU. Start ComfyUI with --cpu to train on the CPU.",
+            "ComfyUI computes on {kind}, which training cannot use: it needs CUDA (NVIDIA, or AMD with ROCm), Intel's XPU, "
+            "Apple's MPS or the CPU. Start ComfyUI with --cpu to train on the CPU.",
             kind=NAMES.get(kind, kind),
         )
     if asked == 1 or kind == "cpu":
         return None
+    if kind == "xpu":
+        return message("devices is {asked}, but of Intel's GPUs one alone can train. Set devices to 1.", asked=asked)
     if kind == "mps":
         return message("devices is {asked}, but a Mac has one GPU. Set devices to 1.", asked=asked)
     if platform == "win32":

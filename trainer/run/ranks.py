@@ -113,15 +113,19 @@ def tell_first(lock: Path, tell: Callable[[], None]) -> None:
 
 def end_tree(pid: int) -> None:
     """Kill a process and all that it has started, and wait for their end."""
-    with contextlib.suppress(psutil.NoSuchProcess):
+    with contextlib.suppress(psutil.Error):
         root = psutil.Process(pid)
-        root.suspend()  # so that it starts no others meanwhile
-        _kill([root, *root.children(recursive=True)])
+        with contextlib.suppress(psutil.Error):  # Windows refuses it for one that is ending
+            root.suspend()  # so that it starts no others meanwhile
+        started = []
+        with contextlib.suppress(psutil.Error):
+            started = root.children(recursive=True)
+        _kill([root, *started])
 
 
 def _kill(processes: list[psutil.Process]) -> None:
     for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):
             process.kill()
     deadline = time.monotonic() + END_SECONDS
     while any(map(is_alive, processes)) and time.monotonic() < deadline:

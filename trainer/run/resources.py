@@ -113,9 +113,10 @@ def _drawing_bytes(copies: float, sample: float, area: float) -> float:
 def _needs(run: Run, parts: Sequence[PartMemory]) -> _Needs:
     trained = sum(weights for part in parts for weights in part.trained.values())
     half = run.settings.training.precision != "fp32"
+    together = run.settings.training.devices > 1  # the buckets in which processes exchange gradients stay
     return _Needs(
-        held=trained * (4 + _state_bytes(run)) + _frozen(parts),
-        gradients=4 * trained,
+        held=trained * (4 + _state_bytes(run) + (4 if together else 0)) + _frozen(parts),
+        gradients=0 if together else 4 * trained,
         copies=2 * sum(part.cast for part in parts) if half else 0,
         activations=sum(part.activations for part in parts),
     )

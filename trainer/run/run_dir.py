@@ -7,7 +7,7 @@
     metrics.jsonl      the losses of the steps and of the measurements; see metrics_file.py
     checkpoint.safetensors   newest complete state; only while the run is unfinished, unless keep_state is set
     best.safetensors   the weights with the lowest held-out loss, if wanted; only while the run is unfinished
-    finish             there once the user asked for the result of the steps done so far; only while the run is unfinished
+    finish             the step whose result the user asked for, once asked; only while the run is unfinished
     samples/           step-000500-0.png: picture of prompt 0 after 500 steps; grid.jpg: all of them
     log.txt            what the worker and its libraries printed
     lock               held by the process that trains
@@ -28,7 +28,7 @@ from .messages import UserError
 from .metrics_file import is_measurement, read_metrics
 from .settings import Settings
 
-FORMAT = 3
+FORMAT = 4
 EMBEDDING_KEY = "emb_params"
 """The one tensor of an embedding file, (vectors, 768): ComfyUI, A1111-style programs and diffusers read it under this name."""
 
@@ -68,6 +68,11 @@ class Run:
     def id(self) -> str:
         """Return <name>-<key>: the name of the run's folder, and the stem of its exported file."""
         return f"{self.name}-{self.key}"
+
+    @property
+    def base_name(self) -> str:
+        """Return what the base model is called to the user: its file, where known."""
+        return self.base_checkpoint or self.base_fingerprint[:12]
 
     @property
     def result_kind(self) -> str:
@@ -132,6 +137,12 @@ class RunDir:
     def finished(self) -> bool:
         """Return whether the run has its result."""
         return self.result_json.is_file()
+
+    def finish_at(self) -> int | None:
+        """Return the step whose result the user asked for; None: that of the last step."""
+        with suppress(OSError, ValueError):
+            return int(self.finish.read_text())
+        return None
 
     def remove_partial_files(self) -> None:
         """Remove what a process that was killed left half written: our files, and the temporary ones of safetensors."""

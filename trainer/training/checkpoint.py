@@ -23,6 +23,9 @@ def save_tensors(
     write_tensors(path, tensors, metadata, dtypes)
 
 
+CPU = torch.device("cpu")
+
+
 def kind_of(optimizer: torch.optim.Optimizer) -> str:
     """Return the name of the optimizer's class: what its states can be read by."""
     return type(getattr(optimizer, "optimizer", optimizer)).__name__  # accelerate wraps it
@@ -105,6 +108,7 @@ def load_state(
                 ours=kind_of(optimizer),
             )
         state = {int(index): numbers for index, numbers in metadata["optimizer"].items()}
+        devices = [p.device for group in optimizer.param_groups for p in group["params"]]
         shadows = dict(zip(params, ema.shadow_params, strict=True)) if ema else {}
         for key in file.keys():  # noqa: SIM118 - not a dict
             kind, name = key.split("/", 1)
@@ -113,8 +117,7 @@ def load_state(
                 values = state.setdefault(int(index), {})
                 for folder in folders:
                     values = values.setdefault(folder, {})
-                # A copy: the tensor itself is a view of the file, which the next state shall replace.
-                values[name] = file.get_tensor(key).clone()
+                values[name] = _own_copy(file.get_tensor(key), devices[int(index)] if name != "step" else CPU)
             else:
                 with torch.no_grad():
                     (params if kind == "param" else shadows)[name].copy_(file.get_tensor(key))
@@ -125,6 +128,11 @@ def load_state(
         if accelerator.scaler:
             accelerator.scaler.load_state_dict(metadata["scaler"])
         return metadata["step"]
+
+
+def _own_copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a copy on the device: the tensor itself is a view of the file, which the next state shall replace."""
+    return tensor.clone() if device.type == "cpu" else tensor.to(device)  # at once: all of them would fill the CPU's memory
 
 
 def save_best(path: Path, step: int, params: Mapping[str, nn.Parameter]) -> None:

@@ -1,5 +1,6 @@
 """The losses of a run on their way to metrics.jsonl."""
 
+import itertools
 import json
 import math
 import os
@@ -25,10 +26,11 @@ class Metrics:
         kept = [entry for entry in read_metrics(run_dir.metrics) if entry["step"] <= start] if start else []
         self.measured: list[dict] = [entry for entry in kept if is_measurement(entry)]
         """Measurements so far, {"step": ..., "held_out": ...}."""
-        self.skipped = sum("skipped" in entry for entry in kept)
+        skipped = ["skipped" in entry for entry in kept if not is_measurement(entry)]
+        self.skipped = sum(skipped)
         """Steps so far that changed nothing, because a gradient was not finite."""
-        self.skipped_in_a_row = 0
-        """How many of the newest steps those are, of this process alone: another may have better luck with them."""
+        self.skipped_in_a_row = len(list(itertools.takewhile(bool, reversed(skipped))))
+        """How many of the newest steps those are."""
         self._file = None
         if writes:
             with partial_file(run_dir.metrics) as partial:

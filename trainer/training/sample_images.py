@@ -37,10 +37,10 @@ class SampleImages:
 
         A picture that cannot be drawn or written is a warning.
         """
-        with (
-            contextlib.suppress(StoppedError),
-            self.context.only_warned(message("The sample pictures of step {step} could not be drawn", step=step)),
-        ):
+        failure = message("The sample pictures of step {step} could not be drawn", step=step)
+        if step == 0:
+            failure = message("The base model {base} could not draw the sample pictures", base=self.context.run.base_name)
+        with contextlib.suppress(StoppedError), self.context.only_warned(failure):
             self._draw(step)
 
     def _draw(self, step: int) -> None:

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from ..context import Context, TrainingError
 from ..run.events import TRAINING
+from ..run.messages import message
 from .checkpoint import load_best, load_state, save_best, save_state
 from .early_stopping import best_step, should_stop
 from .metrics import Metrics, memory_in_use
 from .optimizers import ParamGroup, learning_rate_schedule, make_optimizer, update
 
+NOT_MEASURED = message("The loss under fixed noise could not be measured at every step where it is due")
 MAX_SKIPPED = 20
 """Steps in a row whose gradients may be infinite: fp16 begins with a loss scale of 2^16 and halves it at each of them."""
 
@@ -69,9 +71,14 @@ class Trainer:
             print(f"resuming after step {self._start}", file=sys.stderr, flush=True)
         self.metrics = Metrics(context.run_dir, self._start, writes=context.is_main)
         self.stopping = False
-        self.finishing = self._any_process(context.run_dir.finish.is_file())  # asked for before the export failed
+        self._finish_at = context.run_dir.finish_at()  # asked for before the process or the export failed
         self._began, self._looking = time.monotonic(), 0.0
         context.reporter.phase(TRAINING, settings.training.steps)
+
+    @property
+    def finishing(self) -> bool:
+        """Return whether the user has asked for the result of the steps done: the next start does not train on either."""
+        return self._finish_at is not None and self.step >= self._finish_at
 
     def train_step(self) -> None:
         """Take one step on the mean of the losses of its batches; the weights stay as they are when a gradient is not finite.
@@ -91,7 +98,10 @@ class Trainer:
         self.step += 1
         self.metrics.add(self.step, loss, self.settings.optimizer.learning_rate * factor, skipped)
         self.stopping = self._any_process(bool(self.context.stop))
-        self.finishing = self._any_process(self.context.stop.finishing)
+        if self._any_process(self.context.stop.finishing) and not self.finishing:
+            self._finish_at = self.step
+            if self.context.is_main:
+                self.context.run_dir.finish.write_text(str(self.step))
         if self.metrics.is_due or self.finishing or self.step == self.settings.training.steps:
             self._report()
 
@@ -120,23 +130,34 @@ class Trainer:
         )
 
     def _checked_loss(self) -> float:
-        """Return the newest loss. Raises TrainingError, with the weights saved, when the last steps were all skipped."""
+        """Return the newest loss. Raises TrainingError, with the weights saved, when the last steps were all skipped.
+
+        The first process raises it for all: the others must not end it while it saves.
+        """
         loss, in_a_row = self.metrics.flush(), self.metrics.skipped_in_a_row
-        if in_a_row < min(MAX_SKIPPED, self.settings.training.steps):
+        if in_a_row < min(MAX_SKIPPED, self.settings.training.steps) or not self.context.is_main:
             return loss
-        self._save()
-        if in_a_row == self.step:  # nothing was learned that could have diverged
+        if self.step != self._saved:
+            self._save()
+        precision = self.settings.training.precision
+        if in_a_row < self.step:
             raise TrainingError(
-                "Of the first {count} steps none gave usable gradients (NaN or infinite). The base checkpoint is broken, or "
-                "precision {precision} is too coarse for it: set precision to fp32, or try another base.",
+                "The gradients of the last {count} steps, up to step {step}, are NaN or infinite: training diverged. Lower the "
+                "learning rate, or set precision to fp32. The weights from before are saved.",
                 count=in_a_row,
-                precision=self.settings.training.precision,
+                step=self.step,
+            )
+        if precision == "fp32":  # nothing was learned that could have diverged
+            raise TrainingError(
+                "Of the first {count} steps none gave usable gradients (NaN or infinite). The base checkpoint is broken: try "
+                "another one.",
+                count=in_a_row,
             )
         raise TrainingError(
-            "The gradients of the last {count} steps, up to step {step}, are NaN or infinite: training diverged. Lower the "
-            "learning rate, or set precision to fp32. The weights from before are saved.",
+            "Of the first {count} steps none gave usable gradients (NaN or infinite). The base checkpoint is broken, or "
+            "precision {precision} is too coarse for it: set precision to fp32, or try another base.",
             count=in_a_row,
-            step=self.step,
+            precision=precision,
         )
 
     @contextlib.contextmanager
@@ -166,9 +187,12 @@ class Trainer:
     def add_measurement(self, losses: dict[str, float] | None) -> None:
         """Note the losses of a measurement, and keep the weights when they are the best of a run that exports these.
 
-        None: a process could not measure; then there is no measurement.
+        None: this process could not measure. When one could not, there is no measurement.
         """
-        if self._any_process(losses is None) or losses is None:
+        failed = self._any_process(losses is None)
+        if failed and losses is not None:
+            self.context.warn_once(NOT_MEASURED, message("another process failed at it"))
+        if failed or losses is None:
             return
         self.metrics.add_measurement(self.step, self._agreed(losses))
         best = best_step(self.metrics.measured) == self.step
@@ -196,8 +220,6 @@ class Trainer:
         check_finite(self.params)
         if self.context.is_main:
             save_state(self.context.run_dir.checkpoint, self.step, self.params, self.optimizer, self.ema, self.accelerator)
-            if self.finishing:
-                self.context.run_dir.finish.touch()  # the export may fail: the next start then exports, and does not train on
         self._saved = self.step
 
     @property
@@ -212,6 +234,8 @@ class Trainer:
 
     def use_exported_weights(self) -> Exported:
         """Put the weights that are exported into the parameters for good: the best ones, the average, or the last ones."""
+        self._checked_loss()
+        self.metrics.sync()
         self._warn_of_skipped_steps()
         exported, best = self.exported(), self.context.run_dir.best
         if not self.context.is_main:  # it does not export

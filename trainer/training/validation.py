@@ -11,9 +11,9 @@ from ..context import Context, TrainingError
 from ..data.batches import BatchPlan, generator
 from ..data.concepts import CLASS, HELD_OUT, INSTANCE, Batch, Concept
 from ..dataset.photos import Dataset
-from ..run.messages import UserError, message
+from ..run.messages import UserError
 from .loss import DiffusionLoss, PredictNoise, sample_losses
-from .trainer import Trainer
+from .trainer import NOT_MEASURED, Trainer
 
 TIMESTEPS = (125, 375, 625, 875)
 """The middles of the schedule's quarters: one alone would see only outlines or only detail."""
@@ -36,10 +36,7 @@ class Validation:
 
     def measure(self) -> dict[str, float] | None:
         """Return the mean loss of each concept; None, and a warning, when it cannot be measured."""
-        with (
-            self.context.only_warned(message("The loss under fixed noise could not be measured at every step where it is due")),
-            self.context.accelerator.autocast(),
-        ):
+        with self.context.only_warned(NOT_MEASURED), self.context.accelerator.autocast():
             losses = mean_losses(self.batches, self.predict_noise)
             if all(map(math.isfinite, losses.values())):
                 return losses

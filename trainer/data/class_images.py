@@ -11,7 +11,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ..context import Context
 from ..dataset.photos import Dataset, Photo
 from ..models.image_sampler import SAMPLER, ImageSampler, NotFiniteError, save_image
-from ..models.sd15 import BaseModel, encode_prompts, move
+from ..models.sd15 import DTYPES, BaseModel, encode_prompts, freeze_as, move
 from ..run.events import CLASS_IMAGES, WAITING_FOR_CLASS_IMAGES
 from ..run.locks import held
 from ..run.messages import UserError
@@ -58,7 +58,9 @@ def _draw_missing(
         return
     accelerator, resolution = context.accelerator, context.run.dataset.resolution
     states, empty = encode_prompts(text_encoder, tokenizer, [context.settings.dreambooth.class_prompt, ""])
-    sampler = ImageSampler(move(base.unet(), context.device), base.vae(), accelerator)
+    unet = base.unet()
+    freeze_as(unet, DTYPES[context.settings.training.precision])
+    sampler = ImageSampler(move(unet, context.device), base.vae(), accelerator)
     for done, (number, path) in enumerate(missing[accelerator.process_index :: accelerator.num_processes], 1):
         context.stop.check()
         try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..dataset.photos import Dataset
 from ..parts import part_types
-from ..parts.memory import FORWARD_FLOP, SD15_UNET, TEXT_ENCODER, BaseSize, PartMemory
+from ..parts.memory import FORWARD_FLOP, SD15_UNET, TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
 from .messages import Message, message
 from .run_dir import Run
 
@@ -98,8 +98,9 @@ def phases(run: Run, unet_weights: int = SD15_UNET) -> dict[str, float]:
     area = (run.dataset.resolution / 512) ** 2
     sample = _size(run, unet_weights) * (FP32 if training.precision == "fp32" else 1.0)
     found = {"encoding": 4 * TEXT_ENCODER + VAE + ENCODE * area, "training": needs.held + _step_bytes(run, needs, sample)}
-    if settings.dreambooth.class_images and not run.class_dataset:  # the base's U-Net is fp32 then
-        found["class_images"] = 4 * (unet_weights + TEXT_ENCODER) + _drawing_bytes(0, sample, area)
+    if settings.dreambooth.class_images and not run.class_dataset:
+        unet = frozen_bytes(unet_weights, training.precision)
+        found["class_images"] = unet + 4 * TEXT_ENCODER + _drawing_bytes(0, sample, area)
     if settings.samples.sample_prompts:  # between two steps: without gradients, but with all the rest
         found["sample_pictures"] = needs.held + _drawing_bytes(needs.copies, sample, area)
     return {phase: RESERVED + taken for phase, taken in found.items()}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import cache
 
-from ...trainer.dataset.folder import listed
+from ...trainer.dataset.named import listed
 from ...trainer.run.messages import Message, message
 from .folders import tokenizer_path
 

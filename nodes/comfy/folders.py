@@ -9,8 +9,8 @@ import comfy.sd
 import folder_paths
 import torch
 from blake3 import blake3
-from PIL import Image
 
+from ...trainer.dataset.wired import as_image, wired_pixels
 from ...trainer.run.files import partial_file
 from ...trainer.run.messages import UserError
 
@@ -53,11 +53,12 @@ def check_writable(folder: Path) -> None:
 
 
 def write_pictures(pictures: list[torch.Tensor]) -> Path:
-    """Write the pictures of an IMAGE socket, each (H, W, 3) in [0, 1], as png files and return their folder.
+    """Write the pictures of an IMAGE socket, each (H, W, 1, 3 or 4) in [0, 1], as png files and return their folder.
 
-    The folder is named after what the pictures show, so that the same ones are written once.
+    The folder is named after what the pictures show, so that the same ones are written once. Raises UserError for what is no
+    picture.
     """
-    pixels = [(picture.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy() for picture in pictures]
+    pixels = [wired_pixels(picture.float().cpu().numpy(), number) for number, picture in enumerate(pictures, 1)]
     hasher = blake3()
     for picture in pixels:
         hasher.update(f"{picture.shape}".encode() + picture.tobytes())
@@ -66,7 +67,7 @@ def write_pictures(pictures: list[torch.Tensor]) -> Path:
         path = folder / f"{number:04}.png"
         if not path.is_file():
             with partial_file(path) as partial:
-                Image.fromarray(picture[..., :3]).save(partial, "PNG")
+                as_image(picture).save(partial, "PNG")
     return folder
 
 

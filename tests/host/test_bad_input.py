@@ -80,10 +80,10 @@ def test_no_readable_image(server, quick_graph, folder):
 
 def test_some_unreadable_images_are_each_named(server, quick_graph, folder):
     picture(folder / "good.png")
-    (folder / "IMG_04.heic").write_bytes(b"x")
+    (folder / "IMG_04.jxl").write_bytes(b"x")
     (folder / "zero.png").write_bytes(b"")
     with pytest.raises(
-        REFUSED, match=r"2 of 3 images cannot be read: IMG_04\.heic \(unsupported format\), zero\.png \(empty file\)"
+        REFUSED, match=r"2 of 3 images cannot be read: IMG_04\.jxl \(unsupported format\), zero\.png \(empty file\)"
     ):
         server.run(use(quick_graph, "DatasetLoader", folder=folder.name))
 

@@ -64,7 +64,7 @@ def test_the_thumbnail_has_the_shape_that_training_sees(tmp_path, photo, crop, s
 def test_a_caption_is_written_beside_its_photo_and_read_by_the_loader(tmp_path, photo):
     photo.save(tmp_path / "a.png")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "old"}\n')
-    write_caption(tmp_path, "a.png", " <b>a</b> mysks\non a  märz meadow", was="old")
+    write_caption(tmp_path, "a.png", " <b>a</b> mysks on a  märz meadow", was="old")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "<b>a</b> mysks on a märz meadow\n"
     assert read_folder(tmp_path, 64)[0].photos[0].caption == "<b>a</b> mysks on a märz meadow"
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.txt", "metadata.jsonl"}

@@ -11,7 +11,8 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
-from ..dataset.photos import Dataset, decode_photo
+from ..dataset.decode import decode_photo
+from ..dataset.photos import Dataset
 from ..models.sd15 import LATENT_FACTOR
 from ..run.events import Reporter
 from ..run.memory_errors import out_of_memory

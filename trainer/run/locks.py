@@ -6,6 +6,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from .messages import UserError
+
 POLL_SECONDS = 0.5
 
 
@@ -13,7 +15,8 @@ POLL_SECONDS = 0.5
 def held(path: Path, on_wait: Callable[[], None], check: Callable[[], None]) -> Iterator[None]:
     """Hold the lock file for the block. The system lets go of it when the process ends, however it ends.
 
-    While another process has it: `on_wait` is called once, then `check`, which may raise, twice a second.
+    While another process has it: `on_wait` is called once, then `check`, which may raise, twice a second. Raises UserError where
+    the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, waiting = FileLock(path), False
@@ -25,6 +28,13 @@ def held(path: Path, on_wait: Callable[[], None], check: Callable[[], None]) -> 
                 on_wait()
             waiting = True
             check()
+        except (OSError, NotImplementedError) as error:  # a share or a drive without locks
+            raise UserError(
+                "{folder} lies where files cannot be locked ({reason}), so two processes might write to one run. Start ComfyUI "
+                "with an --output-directory on a disk of this computer.",
+                folder=str(path.parent),
+                reason=getattr(error, "strerror", None) or str(error) or type(error).__name__,
+            ) from None
     try:
         yield
     finally:

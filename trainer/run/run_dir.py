@@ -28,7 +28,7 @@ from .messages import UserError
 from .metrics_file import is_measurement, read_metrics
 from .settings import Settings
 
-FORMAT = 3
+FORMAT = 4
 EMBEDDING_KEY = "emb_params"
 """The one tensor of an embedding file, (vectors, 768): ComfyUI, A1111-style programs and diffusers read it under this name."""
 

@@ -178,6 +178,7 @@ def switches(request, monkeypatch):
 
 
 @pytest.mark.usefixtures("switches")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about metadata
 @pytest.mark.parametrize("kind", WHOLE)
 def test_a_file_that_lacks_pixels_is_refused(kind):
     whole = WHOLE[kind]()

@@ -74,7 +74,10 @@ def encode_photos(vae: AutoencoderKL, dataset: Dataset, folder: Path, reporter: 
             raw = b""
         if hashlib.sha256(raw).hexdigest() != photo.sha256:
             raise UserError("{name} was changed or removed after the dataset was loaded. Queue the graph again.", name=path.name)
-        image = decode_photo(raw)
+        try:
+            image = decode_photo(raw)
+        except UserError as error:  # another Pillow than the host's, for example
+            raise UserError("{name} cannot be read: {reason}", name=path.name, reason=error.message) from None
         encoded = []
         for number in range(dataset.views):
             stop.check()

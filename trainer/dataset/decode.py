@@ -62,7 +62,7 @@ class _File(io.BytesIO):
         """Return the next bytes. Raises _CutError while pixels are loaded and there are none."""
         data = super().read(size)
         if self.loading and not data and size:
-            raise _CutError("image file is truncated")
+            raise _CutError
         return data
 
 
@@ -87,6 +87,8 @@ def decode(raw: bytes) -> Decoded:
         return _decode(kind, take_apart(kind, raw))
     except UserError:
         raise
+    except _CutError:
+        raise UserError("damaged: it ends before its pixels do") from None
     except Image.DecompressionBombError:  # some of Pillow's readers ask for themselves
         raise UserError("more than {most} megapixels", most=2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS) // 10**6) from None
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes their code raise
@@ -110,7 +112,7 @@ def _decode(kind: str, parts: Parts) -> Decoded:
     size = image.size
     factor = _reduction(kind, image)
     if not (png_is_whole(parts.pixels) if kind == "PNG" else kind != "JPEG" or _jpeg_is_written(parts.pixels)):
-        raise _CutError("image file is truncated")
+        raise _CutError
     try:
         _load(image, factor)
     except _CutError:
@@ -169,7 +171,7 @@ def _jpeg_without_end(data: bytes, factor: int) -> Image.Image:
     follows the file's last byte, some of them were to come from there.
     """
     if not jpeg_has_all_scans(data):
-        raise _CutError("image file is truncated")
+        raise _CutError
     data = data.removesuffix(b"\xff")  # half of the mark
     marks = _RESTART.findall(data)  # where the decoder begins anew: it waits for the one after the last
     after = marks[-1][0] - 0xD0 + 1 if marks else 0
@@ -179,7 +181,7 @@ def _jpeg_without_end(data: bytes, factor: int) -> Image.Image:
         loaded = _open("JPEG", b"".join((data, noise, *more, _JPEG_END)))
         _load(loaded, factor)
         if image and image.tobytes() != loaded.tobytes():
-            raise _CutError("image file is truncated")
+            raise _CutError
         image = image or loaded
     assert image is not None
     return image

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.icc import DISPLAY_P3, rgb_profile
 from trainer.dataset.caption_files import read_captions
 from trainer.dataset.captions import caption_with_token, class_prompt, fill_template, has_word, split_at_word
 from trainer.dataset.decode import decode_photo
@@ -24,7 +25,7 @@ from trainer.run.names import check_name, check_token
 from trainer.run.run_dir import Run
 from trainer.run.settings import GROUPS, Settings
 
-FUZZED = 2400
+FUZZED = 3200
 NASTY = st.sampled_from(
     [
         ".",
@@ -235,6 +236,11 @@ def originals() -> list[bytes]:
         (picture.convert("RGB"), "WEBP", {"save_all": True, "append_images": [picture.convert("RGB")]}),
         (picture.convert("RGB"), "BMP", {}),
         (picture.convert("P"), "BMP", {}),
+        (picture.convert("P"), "GIF", {"save_all": True, "append_images": [picture.convert("P")]}),
+        (picture.convert("RGB"), "TIFF", {"compression": "tiff_lzw"}),
+        (picture.convert("I;16"), "TIFF", {}),
+        (picture.convert("RGB"), "AVIF", {}),
+        (picture.convert("RGB"), "PNG", {"icc_profile": rgb_profile(DISPLAY_P3)}),
     ]
     encoded = []
     for image, kind, options in kinds:
@@ -262,6 +268,7 @@ def damaged(raw: bytes, rng: random.Random) -> bytes:
     return bytes(data[: rng.randrange(len(data) + 1)] if rng.random() < 0.1 else data)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about metadata
 def test_damaged_pictures_are_decoded_or_named():
     rng, kinds = random.Random(0), originals()
     counts, slowest = {"decoded": 0, "named": 0}, 0.0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..run.files import partial_file
+from ..run.memory_errors import out_of_memory
 from ..run.messages import Message, MessageError, UserError, message
 from .folder_files import CAPTION_SUFFIXES, FolderFiles, folder_files, is_inside, read_inside, same_name, shown_name
 from .metadata_files import MAX_ALTERNATIVES, Caption, match, read_entries
@@ -166,7 +167,14 @@ def _read_text(folder: Path, name: str, notes: list[Message]) -> str:
             name=name,
             megabytes=MAX_CAPTION_FILE_BYTES // 10**6,
         )
-    text, note = decode_text(read_inside(folder, name), shown_name(name))
+    try:
+        raw = read_inside(folder, name)
+    except OSError as error:
+        if out_of_memory(error):
+            raise
+        reason = message("file system error: {reason}", reason=error.strerror or str(error))
+        raise UserError("{name} cannot be read: {reason}", name=shown_name(name), reason=reason) from None
+    text, note = decode_text(raw, shown_name(name))
     if note:
         notes.append(note)
     return text

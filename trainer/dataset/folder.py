@@ -1,6 +1,7 @@
 """A folder of photos, read as a dataset: which files count, what is wrong with them, when they change. Plain data, no torch."""
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from PIL import Image
 from ..run.messages import Message, UserError, message
 from .caption_files import read_captions
 from .crop import is_small
-from .folder_files import FolderFiles, folder_files, photo_names, shown_name
+from .folder_files import FolderFiles, folder_files, photo_names, shown_name, subfolders
 from .metadata_files import MAX_REPEATS, Caption
 from .named import listed
 from .photo_checks import is_blank
@@ -126,8 +127,8 @@ def _check_folder(folder: Path, files: FolderFiles) -> None:
 def subfolders_with_photos(folder: Path, depth: int = 3) -> dict[str, int]:
     """Return how many photos the folders below have, by their paths from the folder's own name; at most `depth` levels down."""
     counts: dict[str, int] = {}
-    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        if not path.resolve().is_relative_to(folder.resolve()):
+    for path in subfolders(folder):
+        if path.is_symlink() or not os.access(path, os.R_OK):
             continue
         name = f"{folder.name}/{shown_name(path.name)}"
         count = len(photo_names(path))

@@ -83,10 +83,19 @@ def photo_names(folder: Path) -> list[str]:
     return list(folder_files(folder).photos)
 
 
-def is_inside(folder: Path, path: Path) -> bool:
-    """Return whether the path is an existing file below the folder, links followed."""
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders directly in a folder, sorted, hidden ones left out; none where it cannot be read."""
     try:
-        return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+        paths = sorted(folder / entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+    except OSError:
+        return []
+    return [path for path in paths if path.is_dir()]
+
+
+def is_inside(folder: Path, path: Path) -> bool:
+    """Return whether the path, directly in the folder, is an existing file that lies below it, links followed."""
+    try:
+        return path.is_file() and (not path.is_symlink() or path.resolve().is_relative_to(folder.resolve()))
     except (OSError, ValueError, RuntimeError):  # a link to itself
         return False
 

@@ -14,7 +14,11 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _FOREIGN_WORD = re.compile(r"[^\W\d_\x00-\x7f]{2,}")
-_WESTERN_MARKS = "‘’“”„‚…–—«»°€£§©®™·¿¡½¼¾²³×\xa0"
+_WESTERN = re.compile("[\x00-\x7fÀ-ÖØ-öø-ÿŒœŠšŽžŸ‘’“”„‚…–—«»°€£§·¿¡\xa0]*")
+"""What captions in Western languages are written with."""
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
+_MOST_CONTROLS = 1 / 8
+"""Of a text's letters: more of them, and it is UTF-16 of a script without zeros, or no text."""
 
 
 def decode_text(raw: bytes, name: str) -> tuple[str, Message | None]:
@@ -33,7 +37,10 @@ def decode_text(raw: bytes, name: str) -> tuple[str, Message | None]:
             if "\0" in text:
                 raise UnicodeError
             return text, None
-        return raw.decode("utf-8"), None
+        text = raw.decode("utf-8")
+        if len(_CONTROLS.findall(text)) > len(text) * _MOST_CONTROLS:
+            raise UnicodeError
+        return text, None
     except UnicodeError:
         text = _western(raw)
         if text is None:
@@ -57,6 +64,5 @@ def _western(raw: bytes) -> str | None:
         text = raw.decode("cp1252")
     except UnicodeDecodeError:
         return None
-    foreign = [letter for letter in text if not letter.isascii()]
-    letters = all(letter.isalpha() or letter in _WESTERN_MARKS for letter in foreign)
-    return text if letters and not _FOREIGN_WORD.search(text) else None
+    western = _WESTERN.fullmatch(text) and not _CONTROLS.search(text)
+    return text if western and not text.isascii() and not _FOREIGN_WORD.search(text) else None

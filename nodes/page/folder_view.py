@@ -6,6 +6,7 @@ from pathlib import Path
 from ...trainer.dataset.caption_files import read_captions
 from ...trainer.dataset.crop import is_small, prepare
 from ...trainer.dataset.decode import decode_photo
+from ...trainer.dataset.folder import check_folder, file_notes
 from ...trainer.dataset.folder_files import folder_files, shown_name
 from ...trainer.dataset.metadata_files import Caption
 from ...trainer.dataset.photo_checks import BLURRY, PhotoCheck, check_photo
@@ -18,11 +19,13 @@ THUMBNAIL_SIDE = 224
 
 
 def photo_list(folder: Path, resolution: int, crop: str, catalog: Catalog) -> dict:
-    """Return {"total", "photos": [{"name", "caption", "notes": [sentence]}]}: the first MAX_PHOTOS of the folder.
+    """Return {"total", "notes", "photos": [{"name", "caption", "notes": [sentence]}]}: the first MAX_PHOTOS of the folder.
 
-    The notes say what is suspicious about a photo, in the catalog's language.
+    The notes say what is suspicious about the folder and about each photo, in the catalog's language. Raises UserError for a
+    folder without pictures.
     """
     files = folder_files(folder)
+    check_folder(folder, files)
     problems = dict(files.foreign)
     names = sorted([*files.photos, *problems])
     shown = [name for name in names[:MAX_PHOTOS] if name not in problems]
@@ -40,7 +43,8 @@ def photo_list(folder: Path, resolution: int, crop: str, catalog: Catalog) -> di
         if name in found.shared:
             notes.append(message("shares {file} with another photo", file=found.shared[name]))
         photos.append({"name": shown_name(name), "caption": caption.text, "notes": [note.text(catalog) for note in notes]})
-    return {"total": len(names), "photos": photos}
+    notes = [note.text(catalog) for note in (*file_notes(files), *found.notes)]
+    return {"total": len(names), "notes": notes, "photos": photos}
 
 
 def _notes(check: PhotoCheck, copies: list[str], caption: Caption, small: bool) -> list[Message]:

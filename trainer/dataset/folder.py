@@ -55,7 +55,7 @@ def read_folder(
     _check_augmentation(augmentation)
     empty = Dataset(photos=(), resolution=resolution, crop=crop, **augmentation)
     files = folder_files(folder)
-    _check_folder(folder, files)
+    check_folder(folder, files)
     problems = dict(files.foreign)
     found = read_captions(folder, files.photos, files)
     photos: list[Photo] = []
@@ -85,7 +85,7 @@ def read_folder(
             ),
         )
     dataset = replace(empty, photos=tuple(photos))
-    told = (*_warnings(dataset), *_file_notes(files, blank, notes), *found.notes)
+    told = (*_warnings(dataset), *_photo_notes(blank, notes), *file_notes(files), *found.notes)
     return replace(dataset, warnings=told), previews
 
 
@@ -108,7 +108,7 @@ def folder_repeats(folder: Path) -> int:
     return int(number[1]) if number and 1 <= int(number[1]) <= MAX_REPEATS else 1
 
 
-def _check_folder(folder: Path, files: FolderFiles) -> None:
+def check_folder(folder: Path, files: FolderFiles) -> None:
     """Raise UserError for a folder that has no pictures, or whose name cannot be written down."""
     if shown_name(str(folder.resolve())) != str(folder.resolve()):
         raise UserError("The name of the folder {name!r} is not UTF-8. Rename it.", name=shown_name(folder.name))
@@ -138,8 +138,8 @@ def subfolders_with_photos(folder: Path, depth: int = 3) -> dict[str, int]:
     return counts
 
 
-def _file_notes(files: FolderFiles, blank: list[str], notes: list[Message]) -> list[Message]:
-    """Return what the user should know of the files: those that were not used, and what was odd about others."""
+def _photo_notes(blank: list[str], notes: list[Message]) -> list[Message]:
+    """Return what was odd about photos that were read, and which show nothing."""
     told = []
     if notes:
         told.append(message("Photos that were read with a remark: {photos}.", photos=listed(notes)))
@@ -147,6 +147,12 @@ def _file_notes(files: FolderFiles, blank: list[str], notes: list[Message]) -> l
         told.append(
             message("Photos of one colour, or all transparent, have nothing to learn from: {photos}.", photos=listed(blank))
         )
+    return told
+
+
+def file_notes(files: FolderFiles) -> list[Message]:
+    """Return what the user should know of the files that are not used."""
+    told = []
     if files.companions:
         told.append(
             message(

@@ -165,13 +165,26 @@ def test_several_entries_of_one_photo_are_told(folder):
 def test_a_file_beside_the_photo_is_its_caption(folder, name):
     (folder / name).write_text("a dog on grass\n")
     assert captions(folder) == {"a.jpg": ("a dog on grass",), "b.jpg": ("",)}
-    assert "belong to no photo" not in told(folder)
+    assert "may hold captions" not in told(folder)
 
 
 def test_a_caption_file_without_a_photo_is_told(folder):
     for name in ("c.txt", "a .txt", "b.caption", "b.txt"):
         (folder / name).write_text("x")
-    assert "Text files that belong to no photo: a .txt, b.caption, c.txt." in told(folder)
+    assert "Files that may hold captions, but are no photo's: a .txt, b.caption, c.txt." in told(folder)
+
+
+@pytest.mark.parametrize("name", ["captions.json", "a.json", "data.csv", "train.jsonl", "x.tsv", "0000.parquet"])
+def test_a_file_that_may_hold_captions_is_told_where_it_is_not_read(folder, name):
+    (folder / name).write_text('{"file_name": "a.jpg", "text": "x"}')
+    assert f"Files that may hold captions, but are no photo's: {name}." in told(folder)
+
+
+@pytest.mark.parametrize("name", ["Metadata.jsonl", "METADATA.JSONL"])
+def test_a_metadata_file_is_read_in_any_case(folder, name):
+    write_lines(folder, {"file_name": "a.jpg", "text": "a dog"}, name=name)
+    assert captions(folder)["a.jpg"] == ("a dog",)
+    assert "may hold captions" not in told(folder)
 
 
 TEXTS = {

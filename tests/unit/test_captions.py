@@ -80,12 +80,29 @@ def test_letters_of_the_same_kind_make_another_word(inside):
 
 CLASSES = [
     *(("a", word) for word in ("dog", "plush toy", "bus", "glass", "dress", "unicorn", "university", "used car")),
-    *(("a", word) for word in ("European robin", "one-eyed cat", "UFO", "UK flag", "ukulele", "house", "lens", "hero", "canvas")),
+    *(
+        ("a", word)
+        for word in (
+            "European robin",
+            "one-eyed cat",
+            "UFO",
+            "UK flag",
+            "ukulele",
+            "house",
+            "lens",
+            "hero",
+            "canvas",
+            "rhinoceros",
+        )
+    ),
     *(
         ("an", word)
         for word in ("owl", "hourglass", "honest man", "heirloom", "umbrella", "SUV", "LED lamp", "X-ray", "egg", "octopus")
     ),
-    *(("an", word) for word in ("MRI scan", "8-bit hero", "18-inch doll", "Alsatian", "urn", "iguana", "old man")),
+    *(
+        ("an", word)
+        for word in ("MRI scan", "8-bit hero", "18-inch doll", "Alsatian", "unidentified object", "urn", "iguana", "old man")
+    ),
     *(("", word) for word in ("toys", "plush toys", "people", "old men", "children", "glasses", "scissors", "cats and dogs")),
     *(("", word) for word in ("furniture", "blond hair", "my dog", "the Eiffel Tower", "an owl", "boxes", "mice")),
 ]

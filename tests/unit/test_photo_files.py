@@ -207,6 +207,23 @@ def test_a_jpeg_that_lacks_its_end_mark_alone_is_used_with_a_note(kind, missing)
     assert [str(note) for note in decoded.notes] in (["its last bytes are missing, but no pixel"], [])
 
 
+@pytest.mark.parametrize("kind", ["baseline", "with restarts", "short restarts", "grey", "cmyk"])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8, 0.9])
+def test_half_a_jpeg_that_a_program_has_closed_is_refused(kind, share):
+    whole = WHOLE[kind]()
+    with pytest.raises(UserError, match="it ends before its pixels do"):
+        decode(whole[: int(len(whole) * share)] + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_a_border_at_the_lower_edge_is_no_missing_pixel(options):
+    image = noise()
+    image.paste("white", (0, 100, 160, 120))
+    raw = encoded(image, "JPEG", quality=90, **options)
+    for data in (raw, raw + b"a trailer of the phone's", raw + raw, raw[:-2]):
+        assert decode_photo(data).tobytes() == decode_photo(raw).tobytes()
+
+
 @pytest.mark.parametrize("kind", ["baseline", "progressive", "with restarts", "short restarts", "grey", "cmyk"])
 def test_a_jpeg_cut_anywhere_is_refused_or_has_every_pixel(kind):
     whole = WHOLE[kind]()

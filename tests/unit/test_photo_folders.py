@@ -84,6 +84,13 @@ def test_kohya_s_subfolders_are_offered_and_their_repeats_read(tmp_path):
     assert [photo.repeats for photo in read_folder(img / "10_mysks dog", 64)[0].photos] == [2, 10]
 
 
+def test_photos_below_a_folder_with_photos_are_told(tmp_path):
+    save(tmp_path / "mine" / "a.jpg")
+    for number in range(3):
+        save(tmp_path / "mine" / "more" / f"{number}.jpg")
+    assert "Photos in subfolders are not read: mine/more (3 photos)." in told(tmp_path / "mine")
+
+
 @pytest.mark.parametrize(
     ("name", "repeats"),
     [
@@ -159,7 +166,7 @@ def test_a_name_that_is_not_utf_8_is_told_when_the_folder_is_read(tmp_path):
     assert fingerprint(tmp_path)
     Path(os.fsdecode(odd + b".jpg")).unlink()
     Path(os.fsdecode(odd + b".txt")).write_text("x")
-    assert "Text files that belong to no photo: caf?.txt." in told(tmp_path)
+    assert "Files that may hold captions, but are no photo's: caf?.txt." in told(tmp_path)
     Path(os.fsdecode(odd)).mkdir()
     save(Path(os.fsdecode(odd + b"/a.jpg")))
     with pytest.raises(UserError, match=r"The name of the folder 'caf\?' is not UTF-8"):
@@ -206,6 +213,14 @@ def test_a_photo_behind_a_link_that_leads_out_or_nowhere_is_named_and_not_shown(
         read_folder(folder, 64)
     assert "b.jpg" not in folder_files(folder).photos  # which is what the routes show and write captions of
     assert "cannot be read: a link" in notes(folder)["b.jpg"][0]
+
+
+@LINKS
+@pytest.mark.parametrize("name", ["a.txt", "metadata.jsonl"])
+def test_a_caption_behind_a_link_to_nowhere_is_told(tmp_path, name):
+    save(tmp_path / "a.jpg")
+    (tmp_path / name).symlink_to("nowhere")
+    assert f"Links that lead out of the folder were not read: {name}." in told(tmp_path)
 
 
 @LINKS

@@ -48,7 +48,8 @@ def read_captions(folder: Path, names: Sequence[str], files: FolderFiles | None 
     files = files or folder_files(folder)
     photos = list(dict.fromkeys([*files.photos, *names]))
     notes: list[Message] = []
-    known = _read_metadata(folder, photos, notes)
+    tables = _tables(files)
+    known = _read_metadata(folder, tables, photos, notes)
     sidecars = _sidecars(photos, files.captions)
     counts = Counter(sidecars.values())
     captions, texts = {}, {}
@@ -60,7 +61,8 @@ def read_captions(folder: Path, names: Sequence[str], files: FolderFiles | None 
             caption = Caption(texts[sidecar], caption.repeats)
         captions[name] = caption
     shared = {name: sidecar for name, sidecar in sidecars.items() if counts[sidecar] > 1}
-    return CaptionSet(captions, shared, (*notes, *_file_notes(folder, files, sidecars, shared)))
+    used = {*sidecars.values(), *tables.values()}
+    return CaptionSet(captions, shared, (*notes, *_file_notes(folder, files, used, shared)))
 
 
 def write_caption(folder: Path, name: str, text: str, was: str) -> None:
@@ -106,10 +108,16 @@ def _sidecars(photos: Sequence[str], files: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _file_notes(folder: Path, files: FolderFiles, sidecars: dict[str, str], shared: dict[str, str]) -> list[Message]:
-    """Return what the user should know of the caption files."""
+def _tables(files: FolderFiles) -> dict[str, str]:
+    """Return the metadata files that there are, by their names in METADATA: of exactly that name, else in other case."""
+    alike = {same_name(file): file for file in files.tables} | {file: file for file in files.tables}
+    return {name: alike[name] for name in METADATA if name in alike}
+
+
+def _file_notes(folder: Path, files: FolderFiles, used: set[str], shared: dict[str, str]) -> list[Message]:
+    """Return what the user should know of the caption files, of which `used` are read."""
     notes = []
-    outside = [file for file in (*files.captions, *METADATA) if _leads_out(folder, folder / file)]
+    outside = [file for file in (*files.captions, *files.tables) if not is_inside(folder, folder / file)]
     if outside:
         notes.append(message("Links that lead out of the folder were not read: {names}.", names=_names(outside)))
     if shared:
@@ -120,18 +128,14 @@ def _file_notes(folder: Path, files: FolderFiles, sidecars: dict[str, str], shar
                 example=f"{min(shared)}.txt",
             )
         )
-    unused = sorted({*files.captions} - {*sidecars.values()} - {*outside})
+    unused = sorted({*files.captions, *files.tables} - used - {*outside})
     if unused:
-        notes.append(message("Text files that belong to no photo: {names}.", names=_names(unused)))
+        notes.append(message("Files that may hold captions, but are no photo's: {names}.", names=_names(unused)))
     return notes
 
 
 def _names(names: Sequence[str]) -> Message | Sequence[str | Message]:
     return listed([shown_name(name) for name in names])
-
-
-def _leads_out(folder: Path, path: Path) -> bool:
-    return path.is_symlink() and not is_inside(folder, path)
 
 
 def _alternatives(text: str, name: str) -> tuple[str, ...]:
@@ -148,12 +152,12 @@ def _alternatives(text: str, name: str) -> tuple[str, ...]:
     return texts
 
 
-def _read_metadata(folder: Path, photos: Sequence[str], notes: list[Message]) -> dict[str, Caption]:
+def _read_metadata(folder: Path, tables: dict[str, str], photos: Sequence[str], notes: list[Message]) -> dict[str, Caption]:
     """Return the captions of all metadata files by photo, and add what the user should know of them to the notes."""
     known: dict[str, Caption] = {}
-    for name in METADATA:
-        if is_inside(folder, folder / name):
-            entries, note = read_entries(name, _read_text(folder, name, notes))
+    for name, file in tables.items():
+        if is_inside(folder, folder / file):
+            entries, note = read_entries(name, _read_text(folder, file, notes))
             found, more = match(name, entries, folder, photos)
             known = {**found, **known}
             notes += [*([note] if note else []), *more]

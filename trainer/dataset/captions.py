@@ -11,13 +11,13 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u3400-\u9fff\u
 """Letters of scripts that are written without blanks, or set particles to a word: Thai to Khmer, Chinese, Japanese, Korean."""
 _BEFORE, _AFTER = rf"(?<![^\W_{_UNSPACED}])", rf"(?![^\W_{_UNSPACED}])"
 """Where a word begins and ends: at anything but a letter or digit of its own kind, so at an underscore, too."""
-_CONSONANT_U = "uni|use|usu|uti|ute|ukul|ubiq|ura|eu|ewe|one\\b|once\\b|ouija"
+_CONSONANT_U = "uni(?![dmn])|use|usu|uti|ute|ukul|ubiq|ura|eu|ewe|one\\b|once\\b|ouija"
 _VOWEL_SOUND = re.compile(rf"hour|honest|honou?r|heir|8|1[18]\b|(?!{_CONSONANT_U})[aeiou]", re.IGNORECASE)
 _VOWEL_LETTER = re.compile(r"[AEFHILMNORSX][A-Z0-9]{1,4}\b|[AEFHILMNORSX]\b")
 """What an abbreviation that is spelled out begins with: an SUV, an LED, a UFO."""
 _DETERMINERS = ("a", "an", "the", "my", "your", "his", "her", "its", "our", "their", "this", "that", "these", "those", "some")
 _PLURALS = ("people", "men", "women", "children", "mice", "geese", "feet", "teeth", "cattle", "police")
-_SINGULAR_S = re.compile(r"(ss|us|is|ous|as|gas|lens|bias|atlas|canvas|series|species)$")
+_SINGULAR_S = re.compile(r"(ss|us|is|ous|as|gas|lens|bias|atlas|canvas|series|species|rhinoceros|thermos)$")
 _MASS = (
     *("furniture", "jewelry", "jewellery", "clothing", "food", "water", "hair", "scenery", "graffiti", "art", "footwear"),
     *("pottery", "luggage", "equipment", "machinery", "glassware", "embroidery", "armor", "armour", "architecture", "bread"),

@@ -1,6 +1,7 @@
 """The colours of a photo as sRGB, which is what Stable Diffusion learned from. Plain data, no torch."""
 
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -38,7 +39,7 @@ def _converted(image: Image.Image, profile: bytes) -> Image.Image | None:
     """Return the picture's colours as RGB in sRGB, or None when they are that already. Raises for an unusable profile."""
     from PIL import ImageCms  # here: a Pillow without littlecms lacks it
 
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    source: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = source.profile.xcolor_space.strip()
     mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}[space]
     if (mode == "CMYK") != (image.mode == "CMYK") or (mode == "L" and image.mode != "L"):

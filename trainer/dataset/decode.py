@@ -120,6 +120,8 @@ def _decode(kind: str, parts: Parts) -> Decoded:
             raise
         image = _jpeg_without_end(parts.pixels, factor)
         notes.append(message("its last bytes are missing, but no pixel"))
+    if kind == "JPEG" and _ends_flat(image):  # as where a program has closed half a file
+        _jpeg_without_end(_before_end(parts.pixels), factor)
     profile = image.info.get("icc_profile") if parts.profile is None else parts.profile
     orientation = _orientation(kind, image) if parts.orientation is None else parts.orientation
     return _finished(image, factor, size, profile or b"", orientation, notes)
@@ -187,9 +189,21 @@ def _jpeg_without_end(data: bytes, factor: int) -> Image.Image:
     return image
 
 
+def _ends_flat(image: Image.Image) -> bool:
+    """Return whether the last row of pixels has one colour: what the decoder fills in, or a plain border."""
+    colours = image.crop((0, image.height - 1, *image.size)).getcolors(1)
+    return colours is not None
+
+
+def _before_end(data: bytes) -> bytes:
+    """Return a JPEG up to its end mark: all of it where it has none."""
+    end = data.find(_JPEG_END, max(0, data.find(b"\xff\xda")))  # the first behind a start of pixels, which cannot hold it
+    return data if end < 0 else data[:end]
+
+
 def _jpeg_is_written(data: bytes) -> bool:
     """Return whether a JPEG does not end in zeros instead of its end mark: the place reserved for an unfinished download."""
-    return not data.endswith(bytes(16)) or _JPEG_END in data[max(0, data.find(b"\xff\xda")) :]
+    return not data.endswith(bytes(16)) or len(_before_end(data)) < len(data)
 
 
 def _reduction(kind: str, image: Image.Image) -> int:

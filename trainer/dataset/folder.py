@@ -24,8 +24,6 @@ MAX_VARIANTS = 64
 MAX_JITTER = 0.5
 MAX_PREVIEWS = 100
 """So many prepared pictures are returned; those of a large folder would fill the memory."""
-MAX_OFFERED = 10
-"""So many subfolders are offered in a sentence."""
 
 
 def fingerprint(folder: Path) -> str:
@@ -85,7 +83,7 @@ def read_folder(
             ),
         )
     dataset = replace(empty, photos=tuple(photos))
-    told = (*_warnings(dataset), *_photo_notes(blank, notes), *file_notes(files), *found.notes)
+    told = (*_warnings(dataset), *_photo_notes(blank, notes), *file_notes(folder, files), *found.notes)
     return replace(dataset, warnings=told), previews
 
 
@@ -119,9 +117,13 @@ def check_folder(folder: Path, files: FolderFiles) -> None:
         raise UserError(
             "The folder {name!r} has no photos of its own. Choose one of its subfolders: {folders}.",
             name=folder.name,
-            folders=[message("{name} ({count} photos)", name=n, count=count) for n, count in [*counts.items()][:MAX_OFFERED]],
+            folders=_counted(counts),
         )
     raise UserError("The folder {name!r} has no photos. Put jpg, png, webp or bmp files into it.", name=folder.name)
+
+
+def _counted(counts: dict[str, int]) -> Message | Sequence[str | Message]:
+    return listed([message("{name} ({count} photos)", name=name, count=count) for name, count in counts.items()])
 
 
 def subfolders_with_photos(folder: Path, depth: int = 3) -> dict[str, int]:
@@ -150,9 +152,12 @@ def _photo_notes(blank: list[str], notes: list[Message]) -> list[Message]:
     return told
 
 
-def file_notes(files: FolderFiles) -> list[Message]:
+def file_notes(folder: Path, files: FolderFiles) -> list[Message]:
     """Return what the user should know of the files that are not used."""
     told = []
+    below = subfolders_with_photos(folder)
+    if below:
+        told.append(message("Photos in subfolders are not read: {folders}.", folders=_counted(below)))
     if files.companions:
         told.append(
             message(

@@ -36,6 +36,7 @@ FOREIGN_SUFFIXES = {
 COMPANIONS = ("-masklabel", "-condlabel")
 """How other trainers end the names of masks and of conditioning pictures."""
 CAPTION_SUFFIXES = (".txt", ".caption")
+TABLE_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
 MOST_STRANGERS = 500
 """So many files without a photo's name are looked into."""
 
@@ -53,12 +54,14 @@ class FolderFiles:
     strangers: tuple[str, ...]
     """Pictures by their first bytes, but not by their names."""
     captions: tuple[str, ...]
-    """Files with captions."""
+    """Files with captions, each of one photo."""
+    tables: tuple[str, ...]
+    """Files that may hold captions of the whole folder."""
 
 
 def folder_files(folder: Path) -> FolderFiles:
     """Return the files of a folder, hidden ones left out."""
-    photos, foreign, companions, strangers, captions = [], [], [], [], []
+    photos, foreign, companions, strangers, captions, tables = [], [], [], [], [], []
     for name in sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(".")):
         path, suffix = folder / name, Path(name).suffix.lower()
         if suffix in PHOTO_SUFFIXES | RAW_SUFFIXES | FOREIGN_SUFFIXES:
@@ -71,11 +74,12 @@ def folder_files(folder: Path) -> FolderFiles:
                 foreign.append((name, reason))
             else:
                 photos.append(name)
-        elif suffix in CAPTION_SUFFIXES and path.is_file():
-            captions.append(name)
+        elif suffix in TABLE_SUFFIXES | {*CAPTION_SUFFIXES}:
+            if path.is_file() or path.is_symlink():
+                (captions if suffix in CAPTION_SUFFIXES else tables).append(name)
         elif len(strangers) < MOST_STRANGERS and _is_picture(folder, path):
             strangers.append(name)
-    return FolderFiles(tuple(photos), tuple(foreign), tuple(companions), tuple(strangers), tuple(captions))
+    return FolderFiles(tuple(photos), tuple(foreign), tuple(companions), tuple(strangers), tuple(captions), tuple(tables))
 
 
 def photo_names(folder: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -56,7 +57,8 @@ def _check_photo(path: Path, modified: int, size: int) -> PhotoCheck:  # modifie
 
 def is_blank(image: Image.Image) -> bool:
     """Return whether an RGB picture is of one colour, as one is that was all transparent."""
-    return all(high - low <= SAME_COLOUR for low, high in image.getextrema())
+    extrema: Any = image.getextrema()  # a pair a band
+    return all(high - low <= SAME_COLOUR for low, high in extrema)
 
 
 def blurriness(image: Image.Image) -> float:

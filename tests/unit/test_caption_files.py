@@ -131,6 +131,51 @@ def test_a_spreadsheet_is_read(folder):
         assert [photo.repeats for photo in read_folder(folder, 64)[0].photos] == [3, 1]
 
 
+@pytest.mark.parametrize(
+    "row", ["a.jpg,a dog, on grass", 'a.jpg,"a dog\nb.jpg,x', 'a.jpg,"a" dog', "a.jpg,x,many", "a.jpg,x,1.5", ",x"]
+)
+def test_a_wrong_row_of_a_spreadsheet_is_refused_by_its_line(folder, row):
+    columns = "file_name,text,repeats" if row.count(",") == 2 and "grass" not in row else "file_name,text"
+    (folder / "metadata.csv").write_text(f"{columns}\n{row}\n")
+    with pytest.raises(UserError, match=r"Line [23] of metadata\.csv has no file_name, a text with a comma"):
+        read_folder(folder, 64)
+
+
+@pytest.mark.parametrize(("repeats", "expected"), [("2", 2), ('"3"', 3), ("2.0", 2), ("null", 1), ("100", 100)])
+def test_what_may_stand_for_repeats(folder, repeats, expected):
+    (folder / "metadata.jsonl").write_text(f'{{"file_name": "a.jpg", "text": "x", "repeats": {repeats}}}\n')
+    assert read_folder(folder, 64)[0].photos[0].repeats == expected
+
+
+@pytest.mark.parametrize("repeats", ["1.5", "true", "NaN", "Infinity", "[2]", '""', "101", "0", "1e400", "9" * 400])
+def test_repeats_that_are_no_whole_number_are_refused(folder, repeats):
+    (folder / "metadata.jsonl").write_text(f'{{"file_name": "a.jpg", "text": "x", "repeats": {repeats}}}\n')
+    with pytest.raises(UserError, match=r"Line 1 of metadata\.jsonl"):
+        read_folder(folder, 64)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system(folder, end):
+    rows = [json.dumps({"file_name": name, "text": f"of {name}"}) for name in ("a.jpg", "b.jpg")]
+    (folder / "metadata.jsonl").write_text(end.join(rows) + end, newline="")
+    assert captions(folder) == {"a.jpg": ("of a.jpg",), "b.jpg": ("of b.jpg",)}
+
+
+@pytest.mark.parametrize(
+    "raw", [b"\x1f\x8b\x08\0abcd\xff\0", b"PK\3\4\x14\0\0\0\x08\0", b"\0" * 9, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"], ids=ascii
+)
+def test_what_is_no_text_is_not_read_as_one(folder, raw):
+    (folder / "a.txt").write_bytes(raw)
+    with pytest.raises(UserError, match=r"The encoding of a\.txt cannot be told"):
+        read_folder(folder, 64)
+
+
+def test_marks_that_cannot_be_seen_are_left_out_and_joiners_stay(folder):
+    family = "\U0001f469\u200d\U0001f467"
+    (folder / "a.txt").write_text(f"\ufeff\ufeffa\u200b \u202edog\u202c {family}", encoding="utf-8")
+    assert captions(folder)["a.jpg"] == (f"a dog {family}",)
+
+
 @pytest.mark.parametrize("text", ["a.jpg,a dog\n", "file_name,label\na.jpg,3\n", ""])
 def test_a_spreadsheet_without_its_columns_is_refused(folder, text):
     (folder / "metadata.csv").write_text(text)

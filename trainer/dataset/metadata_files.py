@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -84,16 +85,15 @@ def caption_of(entry: dict[str, Any]) -> Caption:
     texts = given if isinstance(given, list) else [] if given is None else [given]
     if not all(isinstance(text, str) for text in texts) or len(texts) > MAX_ALTERNATIVES:
         raise _WrongEntryError
-    repeats = entry.get("repeats", 1)
-    if isinstance(repeats, bool) or not isinstance(repeats, int | float | str):
-        raise _WrongEntryError
+    repeats = entry.get("repeats")
+    repeats = 1 if repeats is None else repeats
     try:
-        number = int(repeats)
-    except (ValueError, OverflowError):
+        number = float(repeats)
+    except (ValueError, TypeError, OverflowError):
         raise _WrongEntryError from None
-    if not 1 <= number <= MAX_REPEATS:
+    if isinstance(repeats, bool) or number not in range(1, MAX_REPEATS + 1):
         raise _WrongEntryError
-    return Caption(tuple(dict.fromkeys(filter(None, map(clean, texts)))), number)
+    return Caption(tuple(dict.fromkeys(filter(None, map(clean, texts)))), int(number))
 
 
 def _entry(place: str, data: Any) -> Entry:
@@ -106,7 +106,8 @@ def _entry(place: str, data: Any) -> Entry:
 
 
 def _lines(text: str) -> Iterator[Entry]:
-    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON may hold other separators of lines as they are
+    lines = re.split(r"\r\n|\r|\n", text)  # not splitlines: JSON may hold other separators of lines as they are
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
@@ -123,21 +124,23 @@ def _lines(text: str) -> Iterator[Entry]:
 def _rows(text: str) -> Iterator[Entry]:
     first = text.partition("\n")[0]
     separator = max(",;\t", key=first.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         columns = {column.strip().lower() for column in reader.fieldnames or () if column}
         if not (columns & {*FILE_KEYS} and columns & {*TEXT_KEYS}):
             raise UserError("The first line of metadata.csv does not name its columns: file_name, text. Add that line.")
         for row in reader:
+            if None in row:  # more cells than columns: a comma in a text without quotes
+                raise _WrongEntryError
             cells = {key.strip().lower(): value for key, value in row.items() if key and value}
             cells = {key: value for key, value in cells.items() if value.strip() or key != "repeats"}
             if cells:
                 yield _entry(str(reader.line_num), {"text": None, **cells})
-    except (csv.Error, _WrongEntryError):
+    except (csv.Error, _WrongEntryError) as error:
         raise UserError(
-            "Line {number} of metadata.csv has no file_name, or repeats that are no number from 1 to {most}. Correct or "
-            "remove it.",
-            number=reader.line_num,
+            "Line {number} of metadata.csv has no file_name, a text with a comma or a quote that is not in quotes, or repeats "
+            "that are no number from 1 to {most}. Correct or remove it.",
+            number=reader.line_num + isinstance(error, csv.Error),  # the row that it could not finish
             most=MAX_REPEATS,
         ) from None
 

@@ -17,6 +17,8 @@ _FOREIGN_WORD = re.compile(r"[^\W\d_\x00-\x7f]{2,}")
 _WESTERN = re.compile("[\x00-\x7fÀ-ÖØ-öø-ÿŒœŠšŽžŸ‘’“”„‚…–—«»°€£§·¿¡\xa0]*")
 """What captions in Western languages are written with."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
+_UNSEEN = re.compile("[\\ufeff\\u200b\\u2060\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]")
+"""Marks of the byte order and of the direction; not the joiners, which letters and emoji need."""
 _MOST_CONTROLS = 1 / 8
 """Of a text's letters: more of them, and it is UTF-16 of a script without zeros, or no text."""
 
@@ -32,11 +34,10 @@ def decode_text(raw: bytes, name: str) -> tuple[str, Message | None]:
             if raw.startswith(mark):
                 return raw.decode(encoding), None
         if b"\0" in raw:
-            little = raw[1::2].count(0) >= raw[::2].count(0)
-            text = raw.decode("utf-16-le" if little else "utf-16-be")
-            if "\0" in text:
+            sides = raw[::2].count(0), raw[1::2].count(0)
+            if min(sides) or 2 * max(sides) < len(raw[::2]):
                 raise UnicodeError
-            return text, None
+            return raw.decode("utf-16-le" if sides[1] else "utf-16-be"), None
         text = raw.decode("utf-8")
         if len(_CONTROLS.findall(text)) > len(text) * _MOST_CONTROLS:
             raise UnicodeError
@@ -51,9 +52,9 @@ def decode_text(raw: bytes, name: str) -> tuple[str, Message | None]:
 
 
 def clean(text: str) -> str:
-    """Return the text on one line, without halves of letters (surrogates) and control characters."""
+    """Return the text on one line, without halves of letters (surrogates), control characters and what cannot be seen."""
     kept = "".join(letter for letter in text if letter.isspace() or unicodedata.category(letter) not in ("Cs", "Cc"))
-    return " ".join(kept.split())
+    return " ".join(_UNSEEN.sub("", kept).split())
 
 
 def _western(raw: bytes) -> str | None:

@@ -1,5 +1,6 @@
 """Who may write: one process at a time. Plain data, no torch."""
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from filelock import FileLock, Timeout
 from .messages import UserError
 
 POLL_SECONDS = 0.5
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
+"""How a share or a drive without locks answers."""
 
 
 @contextmanager
@@ -28,7 +31,9 @@ def held(path: Path, on_wait: Callable[[], None], check: Callable[[], None]) -> 
                 on_wait()
             waiting = True
             check()
-        except (OSError, NotImplementedError) as error:  # a share or a drive without locks
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                raise
             raise UserError(
                 "{folder} lies where files cannot be locked ({reason}), so two processes might write to one run. Start ComfyUI "
                 "with an --output-directory on a disk of this computer.",

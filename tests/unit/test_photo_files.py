@@ -104,6 +104,45 @@ def test_damaged_exif_of_any_bytes_costs_the_orientation_at_most(kind):
         assert set(decode_photo(with_exif(kind, data)).size) == set(SIZE)
 
 
+def test_no_entry_of_a_tiff_that_is_not_about_its_pixels_costs_the_photo():
+    image = picture().transpose(Image.Transpose.ROTATE_90)
+    raw = encoded(image, "TIFF")
+    start = struct.unpack_from("<I", raw, 4)[0]
+    count = struct.unpack_from("<H", raw, start)[0]
+    entries = raw[start + 2 : start + 2 + 12 * count]
+    about = (
+        {struct.unpack_from("<H", entries, 12 * place)[0] for place in range(count)} | set(range(254, 350)) | {*range(512, 533)}
+    )
+    for tag in sorted({*(tag.value for tag in ExifTags.Base), 0x8769, 0x8825, 0xA005, 0x014A} - about - {0x0112}):
+        for kind in TIFF_TYPES:
+            odd = entry(tag, kind, 0xFFFFFF, b"\xff\xff\0\0")
+            directory = struct.pack("<H", count + 2) + entries + lying() + odd + bytes(4)
+            moved = raw[:4] + struct.pack("<I", len(raw)) + raw[8:] + directory
+            assert is_upright(decode_photo(moved)), (tag, kind)
+
+
+def test_damaged_exif_of_an_avif_costs_the_exif_alone():
+    tag = Image.Exif()
+    tag[0x010E] = "a description"
+    whole = encoded(picture(), "AVIF", quality=90, exif=tag)
+    place, rng = whole.index(b"MM\0*", 64), random.Random(3)
+    for _ in range(100):
+        data = bytearray(whole)
+        for _ in range(rng.choice((1, 4, 12))):
+            data[place + rng.randrange(24)] = rng.randrange(256)
+        assert is_upright(decode_photo(bytes(data)))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("value", range(1, 9))
+def test_every_format_is_made_upright(kind, value):
+    method = decode_module._TRANSPOSE.get({6: 8, 8: 6}.get(value, value))
+    tag = Image.Exif()
+    tag[0x0112] = value
+    raw = encoded(picture() if method is None else picture().transpose(method), kind, exif=tag, quality=95)
+    assert np.abs(np.asarray(decode_photo(raw), dtype=int) - np.asarray(picture(), dtype=int)).mean() < 6
+
+
 @pytest.mark.parametrize("value", range(1, 9))
 def test_every_orientation_is_made_upright_whatever_integer_it_is_written_as(value):
     method = decode_module._TRANSPOSE.get({6: 8, 8: 6}.get(value, value))

@@ -34,6 +34,41 @@ _MARKS = (
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 """How EXIF writes a whole number, by the type of the entry."""
 _XMP_ORIENTATION = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])""")
+_TIFF_PIXELS = {
+    *(
+        254,
+        255,
+        256,
+        257,
+        258,
+        259,
+        262,
+        266,
+        273,
+        277,
+        278,
+        279,
+        284,
+        292,
+        293,
+        317,
+        320,
+        322,
+        323,
+        324,
+        325,
+        332,
+        334,
+        338,
+        339,
+    ),
+    *(340, 341, 347, *range(512, 522), 529, 530, 531, 532),
+}
+"""The tags of a TIFF that say how its pixels are written."""
+_TIFF_PROFILE = 34675
+_AVIF_EXIF = re.compile(rb"(infe.{8}(?:..)?)Exif", re.DOTALL)
+_AVIF_HEADER = 65_536
+"""Bytes in which an AVIF says of what it consists."""
 _SEGMENT = re.compile(rb"\xff[^\x00\xff\xd0-\xd8]")
 """The mark of a JPEG's segment, also between the pixels of its scans."""
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -65,9 +100,10 @@ def image_kind(raw: bytes) -> str:
 
 def take_apart(kind: str, raw: bytes) -> Parts:
     """Return the parts of a picture file. Raises UserError, with the reason alone, for a damaged header."""
-    if kind == "JPEG":
-        return _jpeg_parts(raw)
-    return _png_parts(raw) if kind == "PNG" else Parts(raw)
+    if kind == "AVIF":  # what stands in its EXIF does not turn it, but must be whole for Pillow
+        return Parts(_AVIF_EXIF.sub(rb"\1free", raw[:_AVIF_HEADER], count=1) + raw[_AVIF_HEADER:])
+    part = {"JPEG": _jpeg_parts, "PNG": _png_parts, "TIFF": _tiff_parts}.get(kind, Parts)
+    return part(raw)
 
 
 def exif_orientation(exif: bytes) -> int:
@@ -158,6 +194,26 @@ def _png_parts(raw: bytes) -> Parts:
             break
         place += 12 + length
     return Parts(b"".join(kept), orientation, profile)
+
+
+def _tiff_parts(raw: bytes) -> Parts:
+    """Keep of a TIFF's first directory the tags that say how its pixels are written."""
+    order = "<" if raw[:2] == b"II" else ">"
+    try:
+        mark, start = struct.unpack_from(order + "HI", raw, 2)
+        (count,) = struct.unpack_from(order + "H", raw, start)
+        entries = [raw[place : place + 12] for place in range(start + 2, start + 2 + 12 * count, 12)]
+        following = raw[start + 2 + 12 * count : start + 6 + 12 * count]
+        tags = [struct.unpack(order + "HHII", entry) for entry in entries]
+    except struct.error:
+        return Parts(raw)
+    if mark != 42:  # BigTIFF
+        return Parts(raw)
+    profile = next((raw[place : place + length] for tag, _, length, place in tags if tag == _TIFF_PROFILE), b"")
+    kept = [entry for entry, (tag, *_) in zip(entries, tags, strict=True) if tag in _TIFF_PIXELS]
+    directory = struct.pack(order + "H", len(kept)) + b"".join(kept) + following
+    pixels = raw[:start] + directory + raw[start + len(directory) :]
+    return Parts(pixels, exif_orientation(raw), profile[:LARGEST_PROFILE])
 
 
 def _unpacked(packed: bytes) -> bytes:

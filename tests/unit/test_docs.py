@@ -175,6 +175,7 @@ PROMISES = {
     ],
     "Colours": [
         "test_wide_gamut_is_converted",
+        "test_adobe_rgb_is_known_by_exif_alone",
         "test_transparency_becomes_white",
         "test_sixteen_bit_greyscale_keeps_its_brightness",
     ],

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from tests import icc
 from trainer.dataset import decode as decode_module
+from trainer.dataset.colour import adobe_rgb, to_srgb
 from trainer.dataset.decode import decode, decode_photo
 from trainer.dataset.folder import read_folder
 from trainer.dataset.image_file import image_kind
@@ -408,6 +409,42 @@ def test_wide_gamut_is_converted(kind):
         found = decode_photo(raw).getpixel((5, 5))
         assert np.abs(np.subtract(found, (255, 0, 0))).max() <= 3
         assert decode_photo(raw).tobytes() == decode_photo(raw).tobytes()
+
+
+def adobe_exif(order: str, rule: bytes) -> bytes:
+    """What a camera writes of Adobe RGB where it adds no profile."""
+    directory = struct.Struct(order + "H12sI")
+    first = entry(0x8769, 4, 1, struct.pack(order + "I", 26), order)
+    second = entry(0xA005, 4, 1, struct.pack(order + "I", 44), order)
+    third = entry(0x0001, 2, 4, rule, order)
+    mark = b"II" if order == "<" else b"MM"
+    return mark + struct.pack(order + "HI", 42, 8) + b"".join(directory.pack(1, one, 0) for one in (first, second, third))
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_adobe_rgb_is_known_by_exif_alone(kind, order):
+    image = Image.new("RGB", SIZE, (219, 0, 0))
+    for rule, wanted in ((b"R03\0", (255, 0, 0)), (b"R98\0", (219, 0, 0))):
+        raw = encoded(image, kind, **({"quality": 100, "subsampling": 0} if kind == "JPEG" else {}))
+        data = adobe_exif(order, rule)
+        if kind == "PNG":
+            raw = with_chunk(raw, b"eXIf", data)
+        else:
+            raw = raw[:2] + b"\xff\xe1" + struct.pack(">H", len(data) + 8) + b"Exif\0\0" + data + raw[2:]
+        assert np.abs(np.subtract(decode_photo(raw).getpixel((5, 5)), wanted)).max() <= 3
+        assert decode(raw).notes == ()
+
+
+def test_the_adobe_rgb_that_is_built_in_is_that_of_the_standard():
+    """Against the profile that is computed from the primaries; the tone curves differ, but not at full values."""
+    for colour in ((255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 255, 0), (255, 255, 0)):
+        image = Image.new("RGB", SIZE, colour)
+        built, computed = (to_srgb(image, data)[0].getpixel((0, 0)) for data in (adobe_rgb(), icc.rgb_profile(icc.ADOBE_RGB)))
+        assert np.abs(np.subtract(built, computed)).max() <= 2
+    assert to_srgb(Image.new("RGB", SIZE, (128, 128, 128)), adobe_rgb())[0].getpixel((0, 0)) == pytest.approx(
+        (127, 127, 127), abs=2
+    )
 
 
 @pytest.mark.parametrize("kind", PROFILED)

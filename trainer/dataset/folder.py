@@ -1,7 +1,6 @@
 """A folder of photos, read as a dataset: which files count, what is wrong with them, when they change. Plain data, no torch."""
 
 import hashlib
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from PIL import Image
 from ..run.messages import Message, UserError, message
 from .caption_files import read_captions
 from .crop import is_small
-from .folder_files import FolderFiles, folder_files, photo_names, shown_name, subfolders
+from .folder_files import FolderFiles, count_photos, folder_files, shown_name, subfolders
 from .metadata_files import MAX_REPEATS, Caption
 from .named import listed
 from .photo_checks import is_blank
@@ -24,6 +23,8 @@ MAX_VARIANTS = 64
 MAX_JITTER = 0.5
 MAX_PREVIEWS = 100
 """So many prepared pictures are returned; those of a large folder would fill the memory."""
+MOST_SUBFOLDERS = 100
+"""So many subfolders of a folder are looked into."""
 
 
 def fingerprint(folder: Path) -> str:
@@ -129,12 +130,9 @@ def _counted(counts: dict[str, int]) -> Message | Sequence[str | Message]:
 def subfolders_with_photos(folder: Path, depth: int = 3) -> dict[str, int]:
     """Return how many photos the folders below have, by their paths from the folder's own name; at most `depth` levels down."""
     counts: dict[str, int] = {}
-    for path in subfolders(folder):
-        if path.is_symlink() or not os.access(path, os.R_OK):
-            continue
-        name = f"{folder.name}/{shown_name(path.name)}"
-        count = len(photo_names(path))
-        counts |= {name: count} if count else {}
+    for path in [path for path in subfolders(folder) if not path.is_symlink()][:MOST_SUBFOLDERS]:
+        count = count_photos(path)
+        counts |= {f"{folder.name}/{shown_name(path.name)}": count} if count else {}
         if depth > 1:
             counts |= {f"{folder.name}/{below}": number for below, number in subfolders_with_photos(path, depth - 1).items()}
     return counts

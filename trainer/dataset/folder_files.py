@@ -96,6 +96,14 @@ def subfolders(folder: Path) -> list[Path]:
     return [path for path in paths if path.is_dir()]
 
 
+def count_photos(folder: Path) -> int:
+    """Return how many files of a folder are photos by their names; 0 where it cannot be read."""
+    try:
+        return sum(Path(entry.name).suffix.lower() in PHOTO_SUFFIXES for entry in os.scandir(folder))
+    except OSError:
+        return 0
+
+
 def is_inside(folder: Path, path: Path) -> bool:
     """Return whether the path, directly in the folder, is an existing file that lies below it, links followed."""
     try:

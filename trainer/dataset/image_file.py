@@ -6,11 +6,14 @@ Metadata of JPEG and PNG files never reach Pillow: what is damaged, or large, in
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..run.messages import UserError
 
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
+ADOBE_RGB = b"Adobe RGB (1998)"
+"""Stands for the profile of photos that say by EXIF alone that they are Adobe RGB."""
 LARGEST_PROFILE = 16_000_000
 """Bytes of a colour profile, unpacked, up to which it is read."""
 _BRANDS = (
@@ -86,7 +89,7 @@ class Parts:
     orientation: int | None = None
     """By EXIF, 1 to 8; None where the decoder has to say it."""
     profile: bytes | None = None
-    """The ICC profile, empty without one; None where the decoder has to say it."""
+    """The ICC profile or ADOBE_RGB, empty without one; None where the decoder has to say it."""
 
 
 def image_kind(raw: bytes) -> str:
@@ -108,21 +111,39 @@ def take_apart(kind: str, raw: bytes) -> Parts:
 
 def exif_orientation(exif: bytes) -> int:
     """Return how a picture lies by its EXIF data, 1 to 8; 1 (upright) where they are damaged or do not say it."""
+    value = next((value for tag, value in _exif_entries(exif) if tag == 0x0112 and isinstance(value, int)), 1)
+    return value if 1 <= value <= 8 else 1
+
+
+def is_adobe_rgb(exif: bytes) -> bool:
+    """Return whether EXIF data say that a camera has written Adobe RGB, which many do without a profile."""
+    at: int | None = None
+    for link in (0x8769, 0xA005):  # to the directory of EXIF, and in it to that of the interoperability rule
+        at = next((value for tag, value in _exif_entries(exif, at) if tag == link and isinstance(value, int)), 0)
+        if not at:
+            return False
+    return (0x0001, b"R03\0") in _exif_entries(exif, at)
+
+
+def _exif_entries(exif: bytes, start: int | None = None) -> Iterator[tuple[int, int | bytes]]:
+    """Yield tag and value of a directory's entries, of the first one by default: integers as such, else four bytes.
+
+    It ends where the data are damaged.
+    """
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return 1
     try:
-        (start,) = struct.unpack_from(order + "I", tiff, 4)
+        if order and start is None:
+            (start,) = struct.unpack_from(order + "I", tiff, 4)
+        if order is None or start is None:
+            return
         (count,) = struct.unpack_from(order + "H", tiff, start)
-        for entry in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(order + "HH", tiff, entry)
-            if tag == 0x0112 and kind in _INTEGERS:
-                (value,) = struct.unpack_from(order + _INTEGERS[kind], tiff, entry + 8)
-                return value if 1 <= value <= 8 else 1
+        for place in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(order + "HH", tiff, place)
+            (value,) = struct.unpack_from(order + _INTEGERS.get(kind, "4s"), tiff, place + 8)
+            yield tag, value
     except struct.error:  # it ends too early, or points out of itself
-        pass
-    return 1
+        return
 
 
 def xmp_orientation(xmp: bytes) -> int:
@@ -133,7 +154,7 @@ def xmp_orientation(xmp: bytes) -> int:
 
 def _jpeg_parts(raw: bytes) -> Parts:
     """Keep of a JPEG's segments those that say how its pixels are written: of the APPs, JFIF's and Adobe's."""
-    kept, place, orientation, profile = [raw[:2]], 2, 1, {}
+    kept, place, orientation, profile, exif = [raw[:2]], 2, 1, {}, b""
     while place + 4 <= len(raw) and raw[place] == 0xFF and raw[place + 1] != 0xDA:  # SOS: the pixels follow
         marker, (length,) = raw[place + 1], struct.unpack_from(">H", raw, place + 2)
         if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # filling, and markers without data
@@ -143,6 +164,7 @@ def _jpeg_parts(raw: bytes) -> Parts:
             break
         data = raw[place + 4 : place + 2 + length]
         if marker == 0xE1 and orientation == 1:
+            exif = exif or (data if data.startswith(b"Exif\0") else b"")
             orientation = exif_orientation(data) if data.startswith(b"Exif\0") else xmp_orientation(data)
         elif marker == 0xE2 and data.startswith(b"ICC_PROFILE\0"):
             profile[data[12:13]] = data[14:]
@@ -151,7 +173,8 @@ def _jpeg_parts(raw: bytes) -> Parts:
         if jfif or adobe or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
             kept.append(raw[place : place + 2 + length])
         place += 2 + length
-    return Parts(b"".join([*kept, raw[place:]]), orientation, b"".join(part for _, part in sorted(profile.items())))
+    icc = b"".join(part for _, part in sorted(profile.items())) or (ADOBE_RGB if is_adobe_rgb(exif) else b"")
+    return Parts(b"".join([*kept, raw[place:]]), orientation, icc)
 
 
 def jpeg_has_all_scans(jpeg: bytes) -> bool:
@@ -173,7 +196,7 @@ def jpeg_has_all_scans(jpeg: bytes) -> bool:
 
 def _png_parts(raw: bytes) -> Parts:
     """Keep of a PNG's chunks those that say how its pixels are written."""
-    kept, place, orientation, profile = [PNG_MARK], len(PNG_MARK), 1, b""
+    kept, place, orientation, profile, adobe = [PNG_MARK], len(PNG_MARK), 1, b"", False
     while place + 8 <= len(raw):
         length, kind = struct.unpack_from(">I4s", raw, place)
         data = raw[place + 8 : place + 8 + length]
@@ -185,7 +208,7 @@ def _png_parts(raw: bytes) -> Parts:
         elif kind in (b"IDAT", b"IEND"):
             kept.append(chunk)
         elif kind == b"eXIf":
-            orientation = exif_orientation(data)
+            orientation, adobe = exif_orientation(data), is_adobe_rgb(data)
         elif kind == b"iTXt" and data.startswith(b"XML:com.adobe.xmp\0") and orientation == 1:
             orientation = xmp_orientation(data)
         elif kind == b"iCCP":
@@ -193,7 +216,7 @@ def _png_parts(raw: bytes) -> Parts:
         if kind == b"IEND":
             break
         place += 12 + length
-    return Parts(b"".join(kept), orientation, profile)
+    return Parts(b"".join(kept), orientation, profile or (ADOBE_RGB if adobe else b""))
 
 
 def _tiff_parts(raw: bytes) -> Parts:
@@ -213,7 +236,8 @@ def _tiff_parts(raw: bytes) -> Parts:
     kept = [entry for entry, (tag, *_) in zip(entries, tags, strict=True) if tag in _TIFF_PIXELS]
     directory = struct.pack(order + "H", len(kept)) + b"".join(kept) + following
     pixels = raw[:start] + directory + raw[start + len(directory) :]
-    return Parts(pixels, exif_orientation(raw), profile[:LARGEST_PROFILE])
+    profile = profile[:LARGEST_PROFILE] or (ADOBE_RGB if is_adobe_rgb(raw) else b"")
+    return Parts(pixels, exif_orientation(raw), profile)
 
 
 def _unpacked(packed: bytes) -> bytes:

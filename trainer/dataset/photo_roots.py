@@ -1,11 +1,10 @@
 """Which folders of photos can be chosen below ComfyUI's folders, and what their names mean. Plain data, no torch."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..run.messages import UserError
-from .folder_files import PHOTO_SUFFIXES, subfolders
+from .folder_files import count_photos, subfolders
 
 Roots = Sequence[tuple[str, Path]]
 """Folders whose subfolders are offered, each after the prefix of their names: "" for input, "datasets/" for the others."""
@@ -20,7 +19,7 @@ def chosen_folders(roots: Roots) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for prefix, root in _by_priority(roots):
         for path in _subfolders(root, root, DEPTH):
-            if path.parent == root or _has_photos(path):
+            if path.parent == root or count_photos(path):
                 found.setdefault(prefix + path.relative_to(root).as_posix(), path)
     plain = {name: path for name, path in found.items() if any(not prefix and path.is_relative_to(r) for prefix, r in roots)}
     return {**plain, **found}
@@ -69,10 +68,3 @@ def _subfolders(root: Path, folder: Path, depth: int) -> list[Path]:
         if leads_into(root, path):
             found += [path, *(_subfolders(root, path, depth - 1) if depth > 1 else [])]
     return found
-
-
-def _has_photos(folder: Path) -> bool:
-    try:
-        return any(Path(entry.name).suffix.lower() in PHOTO_SUFFIXES for entry in os.scandir(folder))
-    except OSError:  # not ours to read
-        return False

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from demo import photos as demo_photos
 from demo import standin
-from trainer.dataset.folder import SUFFIXES, read_folder
+from trainer.dataset.folder import read_folder
+from trainer.dataset.folder_files import PHOTO_SUFFIXES
 from trainer.dataset.photos import Dataset
 from trainer.run.files import write_json
 from trainer.run.run_dir import Run, RunDir
@@ -62,7 +63,7 @@ def gather_photos(source: Path | None, batch_size: int, target: Path) -> None:
     if source is None:
         source = target.with_name("drawn")
         demo_photos.draw(source)
-    files = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in source.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
     if not files:
         raise SystemExit(f"The folder {source} has no photos.")
     target.mkdir()

@@ -67,8 +67,8 @@ class CaptionWithToken(io.ComfyNode):
         """Caption the photos, and show the captions and how CLIP splits them."""
         token, class_word = check_token(token), " ".join(class_word.split())
         of_class = class_prompt(template, class_word)
-        texts = [caption_with_token(photo.caption, token, class_word, template) for photo in dataset.photos]
-        captions = {Path(photo.path).name: text for photo, text in zip(dataset.photos, texts, strict=True)}
+        texts = [[caption_with_token(text, token, class_word, template) for text in photo.captions] for photo in dataset.photos]
+        captions = by_name(dataset, texts)
         notes = token_notes(token, captions)
         panel = {
             "notes": {ENGLISH: joined(notes), **in_all_languages(notes)},
@@ -84,6 +84,16 @@ class CaptionWithToken(io.ComfyNode):
             of_class,
             ui={"text": ("\n".join(lines),), "captions": (panel,)},
         )
+
+
+def by_name(dataset: PhotoDataset, texts: list[list[str]]) -> dict[str, str]:
+    """Return the captions by the names of their photos; alternatives of one photo are numbered."""
+    captions = {}
+    for photo, alternatives in zip(dataset.photos, texts, strict=True):
+        name = Path(photo.path).name
+        for number, text in enumerate(alternatives, 1):
+            captions[f"{name} ({number}/{len(alternatives)})" if len(alternatives) > 1 else name] = text
+    return captions
 
 
 def token_notes(token: str, captions: dict[str, str]) -> list[Message]:

@@ -82,8 +82,9 @@ def photo_inputs() -> list[io.Input]:
         io.Combo.Input(
             "folder",
             options=[*photo_folders(), WIRED],
-            tooltip="A subfolder of ComfyUI's input or datasets folder with jpg, png, webp or bmp photos. "
-            "A caption is read from <name>.txt beside the photo, or from metadata.jsonl (file_name, text, repeats).",
+            tooltip="A subfolder of ComfyUI's input or datasets folder with photos: jpg, png, webp, tiff and others. "
+            "A caption is read from <name>.txt beside the photo, each line an alternative, or from metadata.jsonl (file_name, "
+            "text, repeats).",
         ),
         io.Int.Input(
             "resolution",

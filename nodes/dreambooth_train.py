@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..trainer.dataset.captions import check_class_word
 from ..trainer.dataset.photos import Dataset as PhotoDataset
 from ..trainer.run.messages import UserError, message
 from ..trainer.run.names import DREAMBOOTH, check_name
@@ -123,6 +124,9 @@ def resolve_settings(dataset: PhotoDataset, class_dataset: PhotoDataset | None, 
     class_images = widgets.get("class_images", 0)
     if class_dataset and class_images:
         raise UserError("Class images come from class_dataset: set class_images to 0, or unwire class_dataset.")
+    uncaptioned = class_dataset and not all(photo.caption for photo in class_dataset.photos)
+    if class_images or uncaptioned:
+        check_class_word(dataset.class_word)
     if not (class_dataset or class_images):  # then it has no effect, and must not decide the key
         widgets = {name: value for name, value in widgets.items() if name != "prior_loss_weight"}
     return settings_from(
@@ -146,4 +150,6 @@ def caption_class_images(dataset: PhotoDataset, class_dataset: PhotoDataset) -> 
         )
     if class_dataset.token:
         raise UserError("The class images carry the subject's token. Wire their photo loader to class_dataset directly.")
-    return class_dataset.with_captions([photo.caption or dataset.class_prompt for photo in class_dataset.photos])
+    return class_dataset.with_captions(
+        [photo.captions if photo.caption else dataset.class_prompt for photo in class_dataset.photos]
+    )

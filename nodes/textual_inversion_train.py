@@ -90,7 +90,7 @@ class TextualInversionTrain(io.ComfyNode):
 def caption_dataset(dataset: PhotoDataset, token: str, class_word: str) -> PhotoDataset:
     """Return the dataset with the token in its captions. Raises UserError when they have another token."""
     if not dataset.token:
-        texts = [caption_with_token(photo.caption, token, class_word) for photo in dataset.photos]
+        texts = [[caption_with_token(text, token, class_word) for text in photo.captions] for photo in dataset.photos]
         return dataset.with_captions(texts, token=token, class_word=class_word)
     if dataset.token != token:
         raise UserError(

@@ -79,7 +79,7 @@ export const fetchRunCard = (run) => request(`/runs/${encodeURIComponent(run)}`)
 /** @param {string} run */
 export const finishRun = (run) => post(`/runs/${encodeURIComponent(run)}/finish`, {})
 
-/** @param {PhotoSettings} settings @returns {Promise<{ total: number, photos: Photo[] }>} */
+/** @param {PhotoSettings} settings @returns {Promise<{ total: number, notes: string[], photos: Photo[] }>} */
 export const fetchPhotos = (settings) => request(`/photos?${query(settings)}`)
 
 /** @param {PhotoSettings & { name: string }} photo */

@@ -29,6 +29,11 @@ export function fillIn(template, values = {}) {
 /** @param {string} text */
 const escapeRegExp = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
 
+// Scripts that are written without blanks, or set particles to a word, as trainer/dataset/captions.py has them.
+const UNSPACED =
+  "\\u0e00-\\u0eff\\u1000-\\u109f\\u1780-\\u17ff\\u2e80-\\u30ff\\u3400-\\u9fff\\uac00-\\ud7af\\uf900-\\ufaff\\u{20000}-\\u{3ffff}"
+const LETTER = `(?![${UNSPACED}])[\\p{L}\\p{N}]`
+
 /**
  * Split a caption where the token and the class stand as whole words, in upper or lower case.
  * @param {string} caption
@@ -39,7 +44,7 @@ const escapeRegExp = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
 export function splitCaption(caption, token, classWord) {
   const names = [token, classWord].filter(Boolean).map(escapeRegExp)
   if (!names.length) return [{ text: caption, kind: "plain" }]
-  const whole = new RegExp(`(?<![\\p{L}\\p{N}_])(${names.join("|")})(?![\\p{L}\\p{N}_])`, "giu")
+  const whole = new RegExp(`(?<!${LETTER})(${names.join("|")})(?!${LETTER})`, "giu")
   // Split at an expression in parentheses: what it matched is at the odd places, between the rest.
   /** @type {CaptionPart[]} */
   const parts = caption.split(whole).map((text, index) => {

@@ -105,14 +105,15 @@ class PhotoView {
     const asked = JSON.stringify(settings)
     const sameSettings = this.current.settings === asked
     this.current.settings = asked
-    /** @type {{ total: number, photos: Photo[], error?: string }} */
-    const found = await fetchPhotos(settings).catch((error) => ({ total: 0, photos: [], error: error.message }))
+    /** @type {{ total: number, notes: string[], photos: Photo[] }} */
+    const found = await fetchPhotos(settings).catch((error) => ({ total: 0, notes: [error.message], photos: [] }))
     const answer = JSON.stringify(found)
     if (this.current.settings !== asked || (sameSettings && this.current.answer === answer)) return
     if (sameSettings && this.editors.some((editor) => editor.isInUse())) return // An edit must not be lost.
     this.current.answer = answer
     const more = found.total - found.photos.length
-    this.status.textContent = found.error ?? (more > 0 ? t("more", { count: more }) : "")
+    const lines = [...found.notes, ...(more > 0 ? [t("more", { count: more })] : [])]
+    this.status.replaceChildren(...lines.map((text) => element("div", { text })))
     this.editors = found.photos.map((photo) => new CaptionEditor(settings.folder, photo))
     this.grid.replaceChildren(...found.photos.map((photo, index) => photoCard(photo, settings, this.editors[index])))
   }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import cache
 
-from ...trainer.dataset.folder import listed
+from ...trainer.dataset.named import listed
 from ...trainer.run.messages import Message, message
 from .folders import tokenizer_path
 
@@ -26,9 +26,16 @@ def clip_pieces(text: str) -> list[str]:
 
 
 def known_token_note(token: str) -> Message | None:
-    """Return a warning when CLIP has the token as one word of its own; None when it puts it together from pieces."""
+    """Return a warning when CLIP has the token as a word of its own, or as several; None when it puts it together from pieces."""
     ids = _tokenizer()(token, add_special_tokens=False).input_ids
     if len(ids) != 1:
+        words = all(piece.endswith("</w>") for piece in _tokenizer().tokenize(token))
+        if words and max(ids) < COMMON:  # "plush-toy", "dog1"
+            return message(
+                "'{token}' is made of common words: your subject has to replace the meanings that they have. A rare word like "
+                "'mysks' works better.",
+                token=token,
+            )
         return None
     if ids[0] < COMMON:
         return message(

@@ -2,15 +2,15 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import comfy.sd
 import folder_paths
 import torch
 from blake3 import blake3
-from PIL import Image
 
+from ...trainer.dataset.photo_roots import chosen_folders, find_folder, leads_into
+from ...trainer.dataset.wired import as_image, wired_pixels
 from ...trainer.run.files import partial_file
 from ...trainer.run.messages import UserError
 
@@ -53,11 +53,12 @@ def check_writable(folder: Path) -> None:
 
 
 def write_pictures(pictures: list[torch.Tensor]) -> Path:
-    """Write the pictures of an IMAGE socket, each (H, W, 3) in [0, 1], as png files and return their folder.
+    """Write the pictures of an IMAGE socket, each (H, W, 1, 3 or 4) in [0, 1], as png files and return their folder.
 
-    The folder is named after what the pictures show, so that the same ones are written once.
+    The folder is named after what the pictures show, so that the same ones are written once. Raises UserError for what is no
+    picture.
     """
-    pixels = [(picture.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy() for picture in pictures]
+    pixels = [wired_pixels(picture.float().cpu().numpy(), number) for number, picture in enumerate(pictures, 1)]
     hasher = blake3()
     for picture in pixels:
         hasher.update(f"{picture.shape}".encode() + picture.tobytes())
@@ -66,18 +67,13 @@ def write_pictures(pictures: list[torch.Tensor]) -> Path:
         path = folder / f"{number:04}.png"
         if not path.is_file():
             with partial_file(path) as partial:
-                Image.fromarray(picture[..., :3]).save(partial, "PNG")
+                as_image(picture).save(partial, "PNG")
     return folder
 
 
 def photo_folders() -> dict[str, Path]:
-    """Return the folders that the loader lists, by their names there: direct subfolders of input and of each datasets folder."""
-    folders: dict[str, Path] = {}
-    for prefix, root in _photo_roots():
-        if root.is_dir():
-            for path in sorted(p for p in root.iterdir() if p.is_dir() and _is_inside(root, p) and not p.name.startswith(".")):
-                folders.setdefault(prefix + path.name, path)
-    return folders
+    """Return the folders that the loader lists, by their names there; see `chosen_folders`."""
+    return chosen_folders(_photo_roots())
 
 
 def photo_folder(name: str) -> Path:
@@ -85,37 +81,15 @@ def photo_folder(name: str) -> Path:
 
     Raises UserError when it leads out of them or does not exist.
     """
-    paths = [(root, root / name.removeprefix(prefix)) for prefix, root in _photo_roots() if name.startswith(prefix)]
-    inside = [path for root, path in paths if _is_inside(root, path)]
-    for path in inside:
-        if path.is_dir():
-            return path
-    if inside:
-        raise UserError(
-            "The folder {folder!r} does not exist. Put the photos into a subfolder of ComfyUI's input and press R.", folder=name
-        )
-    raise UserError(
-        "The folder {folder!r} is outside ComfyUI's input and datasets folders. Copy the photos into a subfolder of input.",
-        folder=name,
-    )
+    return find_folder(_photo_roots(), name)
 
 
 def is_child(root: Path, path: Path) -> bool:
     """Return whether the path is a folder or file directly in the root, and no link that leads elsewhere."""
-    return path.parent == root and _is_inside(root, path) and path.resolve().parent == root.resolve()
+    return path.parent == root and leads_into(root, path) and path.resolve().parent == root.resolve()
 
 
-def _photo_roots() -> Iterator[tuple[str, Path]]:
-    """Yield each folder whose subfolders are listed, after the prefix of their names."""
-    yield "", Path(folder_paths.get_input_directory())
-    for path in folder_paths.get_folder_paths("datasets"):
-        yield "datasets/", Path(path)
-
-
-def _is_inside(root: Path, path: Path) -> bool:
-    """Return whether the path, symbolic links followed, is a true descendant of the root."""
-    try:
-        path, root = path.resolve(), root.resolve()
-    except (OSError, ValueError):  # a link to itself, a zero byte
-        return False
-    return path != root and path.is_relative_to(root)
+def _photo_roots() -> list[tuple[str, Path]]:
+    """Return each folder whose subfolders are listed, after the prefix of their names."""
+    datasets = folder_paths.get_folder_paths("datasets")
+    return [("", Path(folder_paths.get_input_directory())), *(("datasets/", Path(path)) for path in datasets)]

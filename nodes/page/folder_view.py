@@ -5,9 +5,11 @@ from pathlib import Path
 
 from ...trainer.dataset.caption_files import read_captions
 from ...trainer.dataset.crop import is_small, prepare
-from ...trainer.dataset.folder import photo_names
+from ...trainer.dataset.decode import decode_photo
+from ...trainer.dataset.folder import check_folder, file_notes
+from ...trainer.dataset.folder_files import folder_files, shown_name
+from ...trainer.dataset.metadata_files import Caption
 from ...trainer.dataset.photo_checks import BLURRY, PhotoCheck, check_photo
-from ...trainer.dataset.photos import decode_photo
 from ...trainer.run.messages import Catalog, Message, message
 
 MAX_PHOTOS = 200
@@ -17,34 +19,47 @@ THUMBNAIL_SIDE = 224
 
 
 def photo_list(folder: Path, resolution: int, crop: str, catalog: Catalog) -> dict:
-    """Return {"total", "photos": [{"name", "caption", "notes": [sentence]}]}: the first MAX_PHOTOS of the folder.
+    """Return {"total", "notes", "photos": [{"name", "caption", "notes": [sentence]}]}: the first MAX_PHOTOS of the folder.
 
-    The notes say what is suspicious about a photo, in the catalog's language.
+    The notes say what is suspicious about the folder and about each photo, in the catalog's language. Raises UserError for a
+    folder without pictures.
     """
-    names = photo_names(folder)
-    captions = read_captions(folder, names[:MAX_PHOTOS])
-    checks = {name: check_photo(folder / name) for name in names[:MAX_PHOTOS]}
+    files = folder_files(folder)
+    check_folder(folder, files)
+    problems = dict(files.foreign)
+    names = sorted([*files.photos, *problems])
+    shown = [name for name in names[:MAX_PHOTOS] if name not in problems]
+    found = read_captions(folder, shown, files)
+    checks = {name: check_photo(folder / name) for name in shown}
+    checks |= {name: PhotoCheck(problem=problem) for name, problem in problems.items() if name in names[:MAX_PHOTOS]}
     copies: dict[str, list[str]] = {}
     for name, check in checks.items():
         copies.setdefault(check.sha256, []).append(name)
     photos = []
-    for name, check in checks.items():
+    for name, check in sorted(checks.items()):
         others = [other for other in copies[check.sha256] if other != name]
-        caption = captions[name].text
+        caption = found.captions.get(name, Caption())
         notes = _notes(check, others, caption, is_small(check.width, check.height, resolution, crop))
-        photos.append({"name": name, "caption": caption, "notes": [note.text(catalog) for note in notes]})
-    return {"total": len(names), "photos": photos}
+        if name in found.shared:
+            notes.append(message("shares {file} with another photo", file=found.shared[name]))
+        photos.append({"name": shown_name(name), "caption": caption.text, "notes": [note.text(catalog) for note in notes]})
+    notes = [note.text(catalog) for note in (*file_notes(folder, files), *found.notes)]
+    return {"total": len(names), "notes": notes, "photos": photos}
 
 
-def _notes(check: PhotoCheck, copies: list[str], caption: str, small: bool) -> list[Message]:
+def _notes(check: PhotoCheck, copies: list[str], caption: Caption, small: bool) -> list[Message]:
     """Return what is suspicious about a photo; `copies` are the names of photos with the same bytes."""
     if check.problem:
         return [message("cannot be read: {reason}", reason=check.problem)]
+    count = len(caption.texts)
     notes = (
         message("the same photo as {name}", name=copies[0]) if copies else None,
         message("small: {width}x{height}", width=check.width, height=check.height) if small else None,
-        message("blurry") if check.blurriness > BLURRY else None,
-        None if caption else message("no caption"),
+        message("of one colour, or all transparent") if check.blank else None,
+        message("blurry") if check.blurriness > BLURRY and not check.blank else None,
+        message("no caption") if not count else None,
+        message("{count} captions, a line each: one is drawn each time", count=count) if count > 1 else None,
+        *check.notes,
     )
     return [note for note in notes if note]
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from server import PromptServer
 
 from ...trainer.dataset.caption_files import ConflictError, write_caption
-from ...trainer.dataset.folder import photo_names
+from ...trainer.dataset.folder_files import photo_names
 from ...trainer.dataset.photos import check_framing
 from ...trainer.run.messages import Message, MessageError, UserError, message
 from ...trainer.run.run_dir import RunDir

@@ -1,5 +1,6 @@
 """Wrong input gets a sentence before any training starts, and the server goes on."""
 
+import json
 import subprocess
 import sys
 
@@ -72,6 +73,32 @@ def test_empty_folder(server, quick_graph, folder):
         server.run(use(quick_graph, "DatasetLoader", folder=folder.name))
 
 
+def test_a_folder_whose_subfolders_have_the_photos(server, quick_graph, folder):
+    (folder / "10_mysks dog").mkdir()
+    picture(folder / "10_mysks dog" / "a.png")
+    with pytest.raises(REFUSED, match=r"Choose one of its subfolders: .*/10_mysks dog \(1 photos\)"):
+        server.run(use(quick_graph, "DatasetLoader", folder=folder.name))
+    offered = server.get("/object_info/DatasetLoader")["DatasetLoader"]["input"]["required"]["folder"]
+    assert f"{folder.name}/10_mysks dog" in json.dumps(offered)
+
+
+def test_class_images_of_no_class(server, quick_graph):
+    use(quick_graph, "CaptionWithToken", class_word=" ")
+    with pytest.raises(Failed, match="Class images need a class: write in Caption with Token"):
+        server.run(up_to_training(use(quick_graph, "DreamBoothTrain", class_images=2)))
+
+
+@pytest.mark.parametrize(("token", "note"), [("the", "is a common word"), ("dog1", "is made of common words")])
+def test_a_token_of_everyday_words_is_warned_of(server, token, note):
+    graph = {
+        "1": {"class_type": "DatasetLoader", "inputs": {"folder": "plush", "resolution": 64, "crop": "center"}},
+        "2": {"class_type": "CaptionWithToken", "inputs": {"dataset": ["1", 0], "token": token, "class_word": "toy"}},
+    }
+    graph["2"]["inputs"]["template"] = "a photo of {token} {class}"
+    graph["3"] = {"class_type": "PreviewAny", "inputs": {"source": ["2", 1]}}
+    assert f"'{token}' {note}" in server.run(graph).outputs["2"]["text"][0]
+
+
 def test_no_readable_image(server, quick_graph, folder):
     (folder / "a.jpg").write_bytes(b"\xff\xd8 broken")
     with pytest.raises(REFUSED, match=r"1 of 1 images cannot be read: a\.jpg \(damaged.*Convert them"):
@@ -80,10 +107,10 @@ def test_no_readable_image(server, quick_graph, folder):
 
 def test_some_unreadable_images_are_each_named(server, quick_graph, folder):
     picture(folder / "good.png")
-    (folder / "IMG_04.heic").write_bytes(b"x")
+    (folder / "IMG_04.jxl").write_bytes(b"x")
     (folder / "zero.png").write_bytes(b"")
     with pytest.raises(
-        REFUSED, match=r"2 of 3 images cannot be read: IMG_04\.heic \(unsupported format\), zero\.png \(empty file\)"
+        REFUSED, match=r"2 of 3 images cannot be read: IMG_04\.jxl \(unsupported format\), zero\.png \(empty file\)"
     ):
         server.run(use(quick_graph, "DatasetLoader", folder=folder.name))
 

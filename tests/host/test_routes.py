@@ -1,10 +1,12 @@
 """What the page asks the server for: right answers, and no way out of the roots."""
 
 import json
+import sys
 import urllib.error
 import urllib.parse
 
 import pytest
+from PIL import Image
 
 from demo.run import node
 
@@ -98,6 +100,67 @@ def test_photos_are_listed_shown_and_their_captions_written(server, base_directo
         assert shown["captions"][0]["text"] == "mysks plush toy, a <img onerror=x> toy"
     finally:
         caption.write_text(was, encoding="utf-8")
+
+
+def test_several_lines_are_several_captions(server, base_directory, quick_graph):
+    caption = base_directory / "input" / "plush" / "plush-1.txt"
+    was = caption.read_text(encoding="utf-8")
+    try:
+        body = {"folder": "plush", "name": "plush-1.jpg", "text": "on grass\nin  snow", "was": was}
+        assert server.post("/subject_trainer/caption", body) == {}
+        assert caption.read_text(encoding="utf-8") == "on grass\nin snow\n"
+        (photo, *_) = server.get(path("photos", folder="plush", resolution=64, crop="center"))["photos"]
+        assert photo["caption"] == "on grass\nin snow"
+        assert "2 captions, a line each: one is drawn each time" in photo["notes"]
+        label = node(quick_graph, "CaptionWithToken")
+        graph = {i: n for i, n in quick_graph.items() if n["class_type"] in ("DatasetLoader", "CaptionWithToken")}
+        graph["shown"] = {"class_type": "PreviewAny", "inputs": {"source": [label, 1]}}
+        shown = server.run(graph).outputs[label]["captions"][0]["captions"]
+        assert [(c["name"], c["text"]) for c in shown[:2]] == [
+            ("plush-1.jpg (1/2)", "mysks plush toy, on grass"),
+            ("plush-1.jpg (2/2)", "mysks plush toy, in snow"),
+        ]
+    finally:
+        caption.write_text(was, encoding="utf-8")
+
+
+def test_a_transparent_picture_that_is_wired_is_treated_as_a_file(server):
+    """White where it is transparent, which is all of it."""
+    graph = {
+        "image": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0xFF00FF}},
+        "mask": {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 64, "height": 64}},
+        "joined": {"class_type": "JoinImageWithAlpha", "inputs": {"image": ["image", 0], "alpha": ["mask", 0]}},
+        "1": {"class_type": "DatasetLoader", "inputs": {"folder": "(pictures wired to images)", "resolution": 64}},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 1]}},
+    }
+    graph["1"]["inputs"] |= {"crop": "center", "images": ["joined", 0]}
+    result = server.run(graph)
+    assert "have nothing to learn from: 0000.png." in result.outputs["1"]["text"][0]
+    assert server.image(result.outputs["2"]["images"][0]).convert("RGB").getextrema() == ((255, 255),) * 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right of their own")
+def test_no_route_follows_a_link_inside_a_folder_that_leads_out(server, base_directory, tmp_path):
+    folder = base_directory / "input" / "links"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.linear_gradient("L").save(folder / name)
+    Image.linear_gradient("L").save(tmp_path / "secret.png")
+    (tmp_path / "secret.txt").write_text("secret words")
+    (folder / "c.png").symlink_to(tmp_path / "secret.png")
+    (folder / "a.txt").symlink_to(tmp_path / "secret.txt")
+    (folder / "b.txt.partial").symlink_to(tmp_path / "secret.txt")
+    answer = server.get(path("photos", folder="links", resolution=64, crop="center"))
+    assert "secret" not in json.dumps(answer)
+    assert answer["notes"] == ["Links that lead out of the folder were not read: a.txt."]
+    assert refusal(server.open, path("photo", folder="links", name="c.png"))[0] == 400
+    for name in ("a.png", "b.png"):
+        assert server.post("/subject_trainer/caption", {"folder": "links", "name": name, "text": "mine", "was": ""}) == {}
+    assert (
+        refusal(server.post, "/subject_trainer/caption", {"folder": "links", "name": "c.png", "text": "x", "was": ""})[0] == 400
+    )
+    assert (tmp_path / "secret.txt").read_text() == "secret words"
+    assert [(folder / f"{name}.txt").read_text() for name in "ab"] == ["mine\n", "mine\n"]
 
 
 @pytest.mark.parametrize("outside", OUTSIDE)

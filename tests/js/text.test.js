@@ -59,7 +59,7 @@ test("upper and lower case are the same name", () => {
 })
 
 test("only whole words are marked, in every script", () => {
-  assert.equal(written("dogs hotdog dog2 dog_ 3dog пdog dog", "sks", "dog"), "dogs hotdog dog2 dog_ 3dog пdog (dog)")
+  assert.equal(written("dogs hotdog dog2 dog_ 3dog пdog dog", "sks", "dog"), "dogs hotdog dog2 (dog)_ 3dog пdog (dog)")
   assert.equal(written("dog-dog", "sks", "dog"), "(dog)-(dog)")
 })
 
@@ -78,6 +78,12 @@ test("nothing to mark leaves one plain part, an empty caption none", () => {
   assert.deepEqual(splitCaption("a photo, in snow", "mysks", "toy"), plain)
   assert.deepEqual(splitCaption("a photo, in snow", "", ""), plain)
   assert.deepEqual(splitCaption("", "mysks", "toy"), [])
+})
+
+test("underscores, and letters of scripts without blanks, end a word", () => {
+  assert.equal(written("photo_of_mysks_dog", "mysks", "dog"), "photo_of_[mysks]_(dog)")
+  assert.equal(written("一张mysks狗的照片, รูปmysksหมา", "mysks", ""), "一张[mysks]狗的照片, รูป[mysks]หมา")
+  assert.equal(written("mysksä ємysks mysks2", "mysks", ""), "mysksä ємysks mysks2")
 })
 
 test("HTML in a caption is text", () => {

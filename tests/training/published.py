@@ -9,7 +9,8 @@ from torch import Tensor
 from trainer.data.batches import BatchSource, plan_batch
 from trainer.data.latent_cache import to_tensor
 from trainer.dataset.crop import prepare
-from trainer.dataset.photos import Dataset, decode_photo
+from trainer.dataset.decode import decode_photo
+from trainer.dataset.photos import Dataset
 from trainer.models.sd15 import LATENT_FACTOR, BaseModel, encode_prompts, load_tokenizer
 
 from .runs import TOKENIZER

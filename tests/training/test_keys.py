@@ -9,7 +9,7 @@ from demo import standin
 from demo.standin import unet_shapes
 from trainer.data.latent_cache import to_tensor
 from trainer.dataset.crop import prepare
-from trainer.dataset.photos import decode_photo
+from trainer.dataset.decode import decode_photo
 from trainer.models import key_mapping as keys
 from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer
 

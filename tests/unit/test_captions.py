@@ -1,6 +1,6 @@
 import pytest
 
-from trainer.dataset.captions import caption_with_token, class_prompt, fill_template
+from trainer.dataset.captions import caption_with_token, check_class_word, class_prompt, fill_template, has_word
 
 TEMPLATE = "a photo of {token} {class}"
 
@@ -52,3 +52,69 @@ def test_a_template_without_token_is_refused():
 )
 def test_class_prompt_names_any_member_of_the_class(template, class_word, expected):
     assert class_prompt(template, class_word) == expected
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("一张mysks狗的照片", "一张 mysks 狗的照片"),
+        ("草の上のmysksの犬", "草の上の mysks の犬"),
+        ("mysks가 있는 사진", "mysks 가 있는 사진"),
+        ("รูปmysksหมา", "รูป mysks หมา"),
+        ("MYSKS狗", "MYSKS 狗"),
+        ("photo_of_mysks_dog", "photo_of_mysks_dog"),
+        ("mysks-dog, mysks's bowl", "mysks-dog, mysks's bowl"),
+        ("photo_of_dog", "photo_of_mysks dog"),
+        ("我的dog在草上", "我的 mysks dog在草上"),
+        ("mysksä dog", "mysksä mysks dog"),
+    ],
+)
+def test_the_token_is_found_beside_underscores_and_letters_of_scripts_without_blanks(caption, expected):
+    assert caption_with_token(caption, "mysks", "dog", TEMPLATE) == expected
+
+
+@pytest.mark.parametrize("inside", ["mysksian", "amysks", "mysks2", "mysksä", "ємysks", "mysksский"])
+def test_letters_of_the_same_kind_make_another_word(inside):
+    assert not has_word(f"a {inside} b", "mysks")
+
+
+CLASSES = [
+    *(("a", word) for word in ("dog", "plush toy", "bus", "glass", "dress", "unicorn", "university", "used car")),
+    *(
+        ("a", word)
+        for word in (
+            "European robin",
+            "one-eyed cat",
+            "UFO",
+            "UK flag",
+            "ukulele",
+            "house",
+            "lens",
+            "hero",
+            "canvas",
+            "rhinoceros",
+        )
+    ),
+    *(
+        ("an", word)
+        for word in ("owl", "hourglass", "honest man", "heirloom", "umbrella", "SUV", "LED lamp", "X-ray", "egg", "octopus")
+    ),
+    *(
+        ("an", word)
+        for word in ("MRI scan", "8-bit hero", "18-inch doll", "Alsatian", "unidentified object", "urn", "iguana", "old man")
+    ),
+    *(("", word) for word in ("toys", "plush toys", "people", "old men", "children", "glasses", "scissors", "cats and dogs")),
+    *(("", word) for word in ("furniture", "blond hair", "my dog", "the Eiffel Tower", "an owl", "boxes", "mice")),
+]
+
+
+@pytest.mark.parametrize(("article", "word"), CLASSES)
+def test_a_class_prompt_reads_as_english(article, word):
+    assert class_prompt(TEMPLATE, word) == " ".join(f"a photo of {article} {word}".split())
+
+
+@pytest.mark.parametrize("word", ["", " ", "\t"])
+def test_class_images_of_no_class_are_refused(word):
+    with pytest.raises(ValueError, match="Class images need a class: write in Caption with Token"):
+        check_class_word(word)
+    check_class_word("dog")

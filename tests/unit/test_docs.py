@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from demo.settings_docs import NODES, WORDS, page_with_tables, pages, tables
+from trainer.dataset.decode import MAX_PIXELS, MEMORY, MOST_PIXELS_OF_JPEG
 from trainer.run.events import KINDS, PHASES
 from trainer.run.run_dir import FORMAT, RunDir
 from trainer.run.settings import method_settings
@@ -132,6 +133,75 @@ def test_what_is_not_in_the_key_is_told():
     (sentence,) = re.findall(r"Not in the key are settings(.*?)\.", text, re.DOTALL)
     settings = {setting: f for method in NODES.values() for setting, f in method_settings(method).items()}
     assert set(re.findall("`([a-z_]+)`", sentence)) == {n for n, f in settings.items() if not f.metadata["setting"].decides}
+
+
+PROMISES = {
+    "Names and folders": [
+        "test_no_name_leads_out_of_the_roots",
+        "test_a_link_to_a_folder_outside_is_neither_listed_nor_found",
+        "test_a_name_stays_one_file_name_on_every_system",
+        "test_nothing_outside_the_roots_is_read_or_written",
+    ],
+    "Links": [
+        "test_no_text_behind_a_link_that_leads_out_is_read",
+        "test_a_caption_is_never_written_through_a_link",
+        "test_a_photo_behind_a_link_that_leads_out_or_nowhere_is_named_and_not_shown",
+        "test_no_file_of_a_run_is_written_through_a_planted_link",
+    ],
+    "No pickles": ["test_a_file_is_there_whole_or_not_at_all", "test_a_foreign_run_json_is_read_or_refused"],
+    "Photos": [
+        "test_kinds_are_known_by_their_bytes",
+        "test_other_formats_in_disguise_are_refused",
+        "test_an_absurd_size_is_refused_by_the_header",
+        "test_what_cannot_be_read_is_named_with_its_own_remedy",
+    ],
+    "Texts are data": [
+        "test_photos_are_listed_shown_and_their_captions_written",
+        "test_what_somebody_has_written_stays_as_it_is",
+    ],
+    "One writer": ["test_it_waits_until_the_other_one_is_gone_however_that_ends"],
+    "Routes": ["test_nothing_outside_the_roots_is_read_or_written", "test_a_wrong_request_is_refused"],
+    "Runs from elsewhere": ["test_a_foreign_run_json_is_read_or_refused", "test_a_foreign_message_is_read_or_refused"],
+    "Formats": [
+        "test_every_format_that_pillow_reads_is_used",
+        "test_heic_is_read_by_pillow_heif_where_that_is_installed",
+        "test_a_picture_that_cannot_be_read_is_named_in_the_node_and_in_the_panel",
+    ],
+    "Damage": [
+        "test_no_exif_entry_of_any_tag_and_type_costs_the_photo_or_its_orientation",
+        "test_a_chunk_of_a_png_that_is_damaged_or_huge_does_not_cost_the_photo",
+        "test_a_file_that_lacks_pixels_is_refused",
+        "test_a_jpeg_that_lacks_its_end_mark_alone_is_used_with_a_note",
+    ],
+    "Colours": [
+        "test_wide_gamut_is_converted",
+        "test_adobe_rgb_is_known_by_exif_alone",
+        "test_transparency_becomes_white",
+        "test_sixteen_bit_greyscale_keeps_its_brightness",
+    ],
+    "Size": ["test_a_phone_s_108_megapixels_are_read", "test_an_absurd_size_is_refused_by_the_header"],
+    "Other trainers' files": [
+        "test_a_mask_of_another_trainer_is_no_photo",
+        "test_kohya_s_subfolders_are_offered_and_their_repeats_read",
+    ],
+}
+"""What the docs promise about files, by the bold beginning of each line, and the tests that hold it."""
+
+
+def test_every_promise_about_files_has_its_tests():
+    security = read(DOCS / "security.md").partition("## What the pack promises")[2].partition("\n## ")[0]
+    photos = read(DOCS / "photos.md").partition("## Captions")[0]
+    promised = re.findall(r"^- \*\*(.+?)\.?\*\*", security + photos, re.MULTILINE)
+    assert sorted({*promised}) == sorted(PROMISES)
+    written = {test for path in (ROOT / "tests").rglob("test_*.py") for test in re.findall(r"def (test_\w+)", read(path))}
+    assert {test for tests in PROMISES.values() for test in tests} - written == set()
+
+
+def test_the_limits_of_a_photo_s_size_are_those_that_the_docs_name():
+    text = read(DOCS / "photos.md")
+    for limit in (MAX_PIXELS, MOST_PIXELS_OF_JPEG, MEMORY // 7, MEMORY // 4):
+        assert str(limit // 10**6) in text
+    assert f"{MEMORY // 10**6} MB to decode" in read(DOCS / "security.md")
 
 
 def test_the_table_of_troubles_quotes_what_is_said():

@@ -64,7 +64,7 @@ def test_the_thumbnail_has_the_shape_that_training_sees(tmp_path, photo, crop, s
 def test_a_caption_is_written_beside_its_photo_and_read_by_the_loader(tmp_path, photo):
     photo.save(tmp_path / "a.png")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "old"}\n')
-    write_caption(tmp_path, "a.png", " <b>a</b> mysks\non a  märz meadow", was="old")
+    write_caption(tmp_path, "a.png", " <b>a</b> mysks on a  märz meadow", was="old")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "<b>a</b> mysks on a märz meadow\n"
     assert read_folder(tmp_path, 64)[0].photos[0].caption == "<b>a</b> mysks on a märz meadow"
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.txt", "metadata.jsonl"}
@@ -78,3 +78,22 @@ def test_a_caption_that_changed_elsewhere_is_not_overwritten(tmp_path, photo):
     assert (tmp_path / "a.txt").read_text() == "theirs"
     with pytest.raises(ValueError, match=f"at most {MAX_CAPTION}"):
         write_caption(tmp_path, "a.png", "x" * (MAX_CAPTION + 1), was="theirs")
+
+
+def test_what_the_node_says_of_the_folder_the_panel_says_too(tmp_path, photo):
+    for name in ("a.png", "b.jpg", "a-masklabel.png"):
+        photo.save(tmp_path / name)
+    (tmp_path / "c.png.part").write_bytes((tmp_path / "a.png").read_bytes())
+    (tmp_path / "d.txt").write_text("x")
+    (tmp_path / "a.txt").write_bytes("café".encode("cp1252"))
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "gone.png", "text": "x"}\n')
+    said = [str(note) for note in read_folder(tmp_path, 64)[0].warnings]
+    assert len(said) == 5
+    assert folder_view.photo_list(tmp_path, 64, "center", ENGLISH)["notes"] == said
+
+
+def test_the_panel_of_a_folder_without_photos_says_what_the_node_says(tmp_path, photo):
+    (tmp_path / "img" / "10_dog").mkdir(parents=True)
+    photo.save(tmp_path / "img" / "10_dog" / "a.png")
+    with pytest.raises(ValueError, match="Choose one of its subfolders: img/10_dog"):
+        folder_view.photo_list(tmp_path / "img", 64, "center", ENGLISH)

@@ -13,17 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.icc import DISPLAY_P3, rgb_profile
 from trainer.dataset.caption_files import read_captions
 from trainer.dataset.captions import caption_with_token, class_prompt, fill_template, has_word, split_at_word
-from trainer.dataset.photos import Dataset, Photo, decode_photo
+from trainer.dataset.decode import decode_photo
+from trainer.dataset.photos import Dataset, Photo
 from trainer.run.events import KINDS, Progress, decode
-from trainer.run.messages import Message, message
+from trainer.run.messages import Message, UserError, message
 from trainer.run.metrics_file import read_metrics
 from trainer.run.names import check_name, check_token
 from trainer.run.run_dir import Run
 from trainer.run.settings import GROUPS, Settings
 
-FUZZED = 2400
+FUZZED = 3200
 NASTY = st.sampled_from(
     [
         ".",
@@ -87,20 +89,37 @@ def test_a_template_is_filled_or_refused(template):
             fill_template(template, "mysks", "toy")
 
 
-@settings(deadline=None, max_examples=400)
-@given(st.one_of(st.binary(max_size=300), JSON.map(lambda data: json.dumps(data).encode()), TEXT.map(str.encode)))
-def test_captions_and_metadata_of_any_bytes_are_read_or_named(tmp_path_factory, raw):
+ENTRIES = st.dictionaries(
+    st.sampled_from(["file_name", "text", "caption", "prompt", "repeats", "tags", "./a.png"]), JSON, max_size=4
+)
+CAPTION_BYTES = st.one_of(
+    st.binary(max_size=300),
+    JSON.map(lambda data: json.dumps(data).encode()),
+    ENTRIES.map(lambda entry: json.dumps({"file_name": "a.png", **entry}).encode()),
+    st.lists(ENTRIES, max_size=3).map(lambda entries: json.dumps(entries).encode()),
+    st.tuples(TEXT, st.sampled_from(["utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1251", "cp932", "gbk"])).map(
+        lambda given: given[0].encode(given[1], "replace")
+    ),
+    TEXT.map(lambda text: f"file_name,text\na.png,{text}\n".encode()),
+)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.caption", "a.png.txt", "metadata.jsonl", "metadata.csv", "metadata.json"])
+@settings(deadline=None, max_examples=300)
+@given(CAPTION_BYTES)
+def test_caption_files_of_any_bytes_are_read_or_named(tmp_path_factory, name, raw):
     folder = tmp_path_factory.mktemp("photos")
-    (folder / "a.txt").write_bytes(raw)
-    (folder / "metadata.jsonl").write_bytes(raw)
+    (folder / "a.png").touch()
+    (folder / name).write_bytes(raw)
     try:
-        captions = read_captions(folder, ["a.png"])
-    except ValueError as error:
-        named = str(error)
-        assert "metadata.jsonl" in named
+        found = read_captions(folder, ["a.png"])
+    except UserError as error:
+        assert name in str(error)  # noqa: PT017
         return
-    assert "\n" not in captions["a.png"].text
-    assert 1 <= captions["a.png"].repeats <= 100
+    caption = found.captions["a.png"]
+    assert all(text and text == text.strip() and not {*"\n\r\0\x85\u2028"} & {*text} for text in caption.texts)
+    assert 0 <= caption.repeats <= 100
+    json.dumps([caption.texts, [note.to_json() for note in found.notes]], ensure_ascii=False).encode()
 
 
 def run() -> dict:
@@ -217,6 +236,11 @@ def originals() -> list[bytes]:
         (picture.convert("RGB"), "WEBP", {"save_all": True, "append_images": [picture.convert("RGB")]}),
         (picture.convert("RGB"), "BMP", {}),
         (picture.convert("P"), "BMP", {}),
+        (picture.convert("P"), "GIF", {"save_all": True, "append_images": [picture.convert("P")]}),
+        (picture.convert("RGB"), "TIFF", {"compression": "tiff_lzw"}),
+        (picture.convert("I;16"), "TIFF", {}),
+        (picture.convert("RGB"), "AVIF", {}),
+        (picture.convert("RGB"), "PNG", {"icc_profile": rgb_profile(DISPLAY_P3)}),
     ]
     encoded = []
     for image, kind, options in kinds:
@@ -244,6 +268,7 @@ def damaged(raw: bytes, rng: random.Random) -> bytes:
     return bytes(data[: rng.randrange(len(data) + 1)] if rng.random() < 0.1 else data)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about metadata
 def test_damaged_pictures_are_decoded_or_named():
     rng, kinds = random.Random(0), originals()
     counts, slowest = {"decoded": 0, "named": 0}, 0.0

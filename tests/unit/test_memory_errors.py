@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from trainer.__main__ import describe
 from trainer.context import TrainingError
-from trainer.dataset.photos import decode_photo
+from trainer.dataset.decode import decode_photo
 from trainer.run.memory_errors import out_of_memory
 from trainer.run.messages import UserError
 

@@ -9,7 +9,8 @@ from string import Formatter
 
 import pytest
 
-from trainer.dataset.folder import listed, read_folder
+from trainer.dataset.folder import read_folder
+from trainer.dataset.named import listed
 from trainer.run.messages import Message, MessageError, UserError, message
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,13 +52,13 @@ NOT_SHOWN = {
     "%Y-%m-%d %H:%M",
     # captions and foreign errors, shown as they are
     "{}: {}",
+    "{} ({}/{})",
     # what the user types
     "pip install --force-reinstall bitsandbytes",
     "import sys; sys.path.insert(0, sys.argv[1]); from trainer.run.eight_bit import main; main(sys.argv[2])",
     # what errors of libraries are known by
     "CUDA error",
     "\\(os error (28|112)\\)",
-    "\\w[\\w .-]{{0,63}}",
     # the worker's command line, and its log
     "Train one run directory.",
     "cpu (unless given), cuda:0, mps; cuda under a launcher",
@@ -67,6 +68,8 @@ NOT_SHOWN = {
     "{} is not the folder of a run: it has no run.json.",
     # names
     "Subject Trainer",
+    "JPEG XL",
+    "JPEG 2000",
 }
 """Strings with a blank that are no messages: not said to users, or the same in every language."""
 
@@ -339,16 +342,16 @@ def test_help_pages_quote_what_is_said(pages, quotes):
 
 
 def test_a_refusal_is_said_in_either_language_to_its_innermost_part(tmp_path):
-    (tmp_path / "a.heic").write_bytes(b"whatever")
+    (tmp_path / "a.jxl").write_bytes(b"whatever")
     (tmp_path / "training.png").touch()
     with pytest.raises(UserError) as error:
         read_folder(tmp_path, 64)
     assert str(error.value) == (
-        "2 of 2 images cannot be read: a.heic (unsupported format), training.png (empty file). "
+        "2 of 2 images cannot be read: a.jxl (unsupported format), training.png (empty file). "
         "Convert them to jpg or png, or remove them."
     )
     assert error.value.message.text(UKRAINIAN) == (
-        "Не вдається прочитати зображень: 2 з 2: a.heic (непідтримуваний формат), training.png (порожній файл). "
+        "Не вдається прочитати зображень: 2 з 2: a.jxl (непідтримуваний формат), training.png (порожній файл). "
         "Перетворіть їх на jpg чи png або приберіть."
     )
 

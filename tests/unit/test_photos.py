@@ -8,8 +8,10 @@ from PIL import Image
 
 from trainer.dataset.caption_files import ConflictError, write_caption
 from trainer.dataset.crop import frame_size, prepare
-from trainer.dataset.folder import fingerprint, listed, read_folder
-from trainer.dataset.photos import Dataset, check_framing, check_resolution, decode_photo, read_photo
+from trainer.dataset.decode import decode_photo
+from trainer.dataset.folder import fingerprint, read_folder
+from trainer.dataset.named import listed
+from trainer.dataset.photos import Dataset, check_framing, check_resolution, read_photo
 from trainer.run.messages import MessageError, UserError, message
 
 
@@ -19,13 +21,16 @@ def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
     return buffer.getvalue()
 
 
-def save(folder, name: str, size=(96, 80), colour=(200, 30, 40), **options) -> None:
-    Image.new("RGB", size, colour).save(folder / name, **options)
+def save(folder, name: str, size=(96, 80), colour=(200, 30, 40), plain=False) -> None:
+    image = Image.new("RGB", size, colour)
+    if not plain:
+        image.paste((0, 90, 160), (0, 0, size[0] // 2, size[1] // 2))
+    image.save(folder / name)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.png", "a.webp", "a.bmp"])
 def test_every_promised_format_is_read(tmp_path, name):
-    save(tmp_path, name)
+    save(tmp_path, name, plain=True)
     dataset, (square,) = read_folder(tmp_path, 64)
     assert square.size == (64, 64)
     assert np.abs(np.asarray(square, dtype=int) - (200, 30, 40)).max() <= 4
@@ -104,7 +109,7 @@ def test_every_unreadable_image_is_named_with_reason_and_remedy(tmp_path):
     with pytest.raises(ValueError, match="4 of 5 images cannot be read") as error:
         read_folder(tmp_path, 64)
     for part in (
-        "IMG_04.heic (unsupported format)",
+        "IMG_04.heic (damaged or not an image)",
         "empty.jpg (empty file)",
         "text.png (damaged",
         "cut.jpg (damaged",
@@ -299,7 +304,7 @@ def test_reasons_are_messages_inside_the_message(tmp_path):
     with pytest.raises(UserError) as error:
         read_folder(tmp_path, 64)
     assert error.value.message.values["images"] == [
-        message("{name} ({reason})", name="IMG.heic", reason=message("unsupported format")),
+        message("{name} ({reason})", name="IMG.heic", reason=message("empty file")),
         message("{name} ({reason})", name="empty.jpg", reason=message("empty file")),
     ]
 

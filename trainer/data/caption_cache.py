@@ -81,4 +81,4 @@ def cache_captions(
 
 def distinct_captions(datasets: Sequence[Dataset]) -> list[str]:
     """Return the empty caption, then all others of the datasets in order."""
-    return ["", *sorted({photo.caption for dataset in datasets for photo in dataset.photos} - {""})]
+    return ["", *sorted({text for dataset in datasets for photo in dataset.photos for text in photo.captions} - {""})]

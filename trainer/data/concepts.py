@@ -95,7 +95,7 @@ class ConceptCache:
             caption_dropout=loss.caption_dropout,
             noise_offset=loss.noise_offset,
         )
-        captions = tuple(tuple(index[text] for text in prompts or (photo.caption,)) for photo in dataset.photos)
+        captions = tuple(tuple(index[text] for text in prompts or photo.captions) for photo in dataset.photos)
         return Concept(latents, captions, source)
 
     def encode_all(self, datasets: Mapping[str, Dataset], loss: LossSettings, prompts: Sequence[str] = ()) -> dict[str, Concept]:

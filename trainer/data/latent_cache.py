@@ -11,7 +11,8 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
-from ..dataset.photos import Dataset, decode_photo
+from ..dataset.decode import decode_photo
+from ..dataset.photos import Dataset
 from ..models.sd15 import LATENT_FACTOR
 from ..run.events import Reporter
 from ..run.memory_errors import out_of_memory
@@ -73,7 +74,10 @@ def encode_photos(vae: AutoencoderKL, dataset: Dataset, folder: Path, reporter: 
             raw = b""
         if hashlib.sha256(raw).hexdigest() != photo.sha256:
             raise UserError("{name} was changed or removed after the dataset was loaded. Queue the graph again.", name=path.name)
-        image = decode_photo(raw)
+        try:
+            image = decode_photo(raw)
+        except UserError as error:  # another Pillow than the host's, for example
+            raise UserError("{name} cannot be read: {reason}", name=path.name, reason=error.message) from None
         encoded = []
         for number in range(dataset.views):
             stop.check()

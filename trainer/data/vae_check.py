@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..dataset.photos import Dataset, decode_photo
+from ..dataset.decode import decode_photo
+from ..dataset.photos import Dataset
 from .latent_cache import LatentCache, to_tensor
 
 # How a latent's four numbers give a pixel's colour, roughly: the least squares that ComfyUI draws its previews with

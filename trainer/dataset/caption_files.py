@@ -1,27 +1,34 @@
-"""Captions on disk: `<name>.txt` beside the photo, and `metadata.jsonl`. Plain data, no torch."""
+"""Captions on disk: files beside the photos, and metadata files of the whole folder. Plain data, no torch."""
 
-import codecs
-import json
-from dataclasses import dataclass, replace
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..run.files import partial_file
-from ..run.messages import MessageError, UserError
+from ..run.memory_errors import out_of_memory
+from ..run.messages import Message, MessageError, UserError, message
+from .folder_files import CAPTION_SUFFIXES, FolderFiles, folder_files, is_inside, read_inside, same_name, shown_name
+from .metadata_files import MAX_ALTERNATIVES, Caption, match, read_entries
+from .named import listed
+from .text_file import clean, decode_text
 
 MAX_CAPTION = 20_000
 """Characters that a caption may have when it is written."""
 MAX_CAPTION_FILE_BYTES = 1_000_000
-MAX_REPEATS = 100
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.json", "meta_cap.json")
+"""Where captions of the whole folder are looked for; the first that has one of a photo counts."""
 
 
 @dataclass(frozen=True)
-class Caption:
-    """What is written about one photo."""
+class CaptionSet:
+    """The captions of photos by their file names, and what the user should know of the files."""
 
-    text: str = ""
-    """Empty when there is none."""
-    repeats: int = 1
-    """How often the photo is seen for each time that one with one repeat is."""
+    captions: dict[str, Caption]
+    shared: dict[str, str]
+    """By photo the caption file that it shares with another photo."""
+    notes: tuple[Message, ...]
 
 
 class ConflictError(MessageError):
@@ -33,75 +40,145 @@ class ConflictError(MessageError):
         """What it is now."""
 
 
-def read_captions(folder: Path, names: list[str]) -> dict[str, Caption]:
-    """Return the caption of each file name: `<name>.txt` beside the photo, else its line of `metadata.jsonl`.
+def read_captions(folder: Path, names: Sequence[str], files: FolderFiles | None = None) -> CaptionSet:
+    """Return the captions of the photos of these names: those of a file beside it, else its entry in a metadata file.
 
-    Raises UserError for a file that is too large, or that is no metadata.jsonl.
+    Raises UserError for a file that is too large, of an unknown encoding, or no metadata file.
     """
-    metadata = _read_metadata(folder / "metadata.jsonl")
-    captions = {}
+    files = files or folder_files(folder)
+    photos = list(dict.fromkeys([*files.photos, *names]))
+    notes: list[Message] = []
+    tables = _tables(files)
+    known = _read_metadata(folder, tables, photos, notes)
+    sidecars = _sidecars(photos, files.captions)
+    counts = Counter(sidecars.values())
+    captions, texts = {}, {}
     for name in names:
-        sidecar = (folder / name).with_suffix(".txt")
-        known = metadata.get(name, Caption())
-        text = _read_text(sidecar) if sidecar.is_file() else known.text
-        captions[name] = replace(known, text=" ".join(text.split()))
-    return captions
+        caption, sidecar = known.get(name, Caption()), sidecars.get(name)
+        if sidecar and is_inside(folder, folder / sidecar):
+            if sidecar not in texts:  # two photos may share it
+                texts[sidecar] = _alternatives(_read_text(folder, sidecar, notes), sidecar)
+            caption = Caption(texts[sidecar], caption.repeats)
+        captions[name] = caption
+    shared = {name: sidecar for name, sidecar in sidecars.items() if counts[sidecar] > 1}
+    used = {*sidecars.values(), *tables.values()}
+    return CaptionSet(captions, shared, (*notes, *_file_notes(folder, files, used, shared)))
 
 
 def write_caption(folder: Path, name: str, text: str, was: str) -> None:
-    """Write a photo's caption beside it, whole or not at all.
+    """Write a photo's captions, one a line, beside it, whole or not at all.
 
-    Raises ConflictError when the caption is no longer `was`, UserError for a text that is too long.
+    Raises ConflictError when they are no longer `was`, UserError for a text that is too long.
     """
-    text = " ".join(text.split())
     if len(text) > MAX_CAPTION:
         raise UserError("The caption has {length} characters; at most {most} are allowed.", length=len(text), most=MAX_CAPTION)
-    now = read_captions(folder, [name])[name].text
-    if now != " ".join(was.split()):
+    files = folder_files(folder)
+    now = read_captions(folder, [name], files).captions[name].text
+    if now != "\n".join(_alternatives(was, name)):
         raise ConflictError(now)
-    with partial_file((folder / name).with_suffix(".txt")) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
+    with partial_file(folder / _sidecar_to_write(files, name)) as partial:
+        partial.write_text("\n".join(_alternatives(text, name)) + "\n", encoding="utf-8")
 
 
-def _read_metadata(path: Path) -> dict[str, Caption]:
-    """Return the captions of a metadata.jsonl (file_name, text, repeats a line) by file name; none when there is no file."""
-    captions: dict[str, Caption] = {}
-    if not path.is_file():
-        return captions
-    for number, line in enumerate(_read_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            caption = Caption(str(entry["text"]), int(entry.get("repeats", 1)))
-            if not 1 <= caption.repeats <= MAX_REPEATS:
-                raise ValueError
-            captions[str(entry["file_name"])] = caption
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-            raise UserError(
-                'Line {number} of metadata.jsonl is not of the form {{"file_name": "a.jpg", "text": "a caption"}}, with '
-                '"repeats": 2 (1 to {most}) where a photo counts more. Correct or remove it.',
-                number=number,
-                most=MAX_REPEATS,
-            ) from None
-    return captions
+def _sidecar_to_write(files: FolderFiles, name: str) -> str:
+    """Return the file for a photo's caption: <name>.txt, or with the photo's suffix in it where another photo has that name."""
+    stem = same_name(Path(name).stem)
+    alone = [same_name(Path(photo).stem) for photo in files.photos].count(stem) <= 1
+    found = _sidecars([name], files.captions).get(name, "")
+    if found.lower().endswith(".txt") and (alone or same_name(found) == same_name(name + ".txt")):
+        return found
+    return f"{Path(name).stem}.txt" if alone else f"{name}.txt"
 
 
-def _read_text(path: Path) -> str:
-    if path.stat().st_size > MAX_CAPTION_FILE_BYTES:
+def _sidecars(photos: Sequence[str], files: Sequence[str]) -> dict[str, str]:
+    """Return the caption file of each photo that has one: of exactly its name, else of its name in other case."""
+    exact, alike = {*files}, {same_name(file): file for file in files}
+    endings = [(whole, suffix) for suffix in CAPTION_SUFFIXES for whole in (True, False)]
+    candidates = {photo: [(photo if whole else Path(photo).stem) + suffix for whole, suffix in endings] for photo in photos}
+    found = {}
+    for photo, wanted in candidates.items():
+        file = next((file for file in wanted if file in exact), None)
+        if file:
+            found[photo] = file
+    taken = {*found.values()}
+    for photo, wanted in candidates.items():
+        file = next((alike[same_name(file)] for file in wanted if same_name(file) in alike), None)
+        if file and photo not in found and file not in taken:
+            found[photo] = file
+    return found
+
+
+def _tables(files: FolderFiles) -> dict[str, str]:
+    """Return the metadata files that there are, by their names in METADATA: of exactly that name, else in other case."""
+    alike = {same_name(file): file for file in files.tables} | {file: file for file in files.tables}
+    return {name: alike[name] for name in METADATA if name in alike}
+
+
+def _file_notes(folder: Path, files: FolderFiles, used: set[str], shared: dict[str, str]) -> list[Message]:
+    """Return what the user should know of the caption files, of which `used` are read."""
+    notes = []
+    outside = [file for file in (*files.captions, *files.tables) if not is_inside(folder, folder / file)]
+    if outside:
+        notes.append(message("Links that lead out of the folder were not read: {names}.", names=_names(outside)))
+    if shared:
+        notes.append(
+            message(
+                "Photos of one name share a caption: {names}. Where they need their own, call the files as in {example}.",
+                names=listed([message("{name} ({reason})", name=n, reason=shared[n]) for n in sorted(shared)]),
+                example=f"{min(shared)}.txt",
+            )
+        )
+    unused = sorted({*files.captions, *files.tables} - used - {*outside})
+    if unused:
+        notes.append(message("Files that may hold captions, but are no photo's: {names}.", names=_names(unused)))
+    return notes
+
+
+def _names(names: Sequence[str]) -> Message | Sequence[str | Message]:
+    return listed([shown_name(name) for name in names])
+
+
+def _alternatives(text: str, name: str) -> tuple[str, ...]:
+    """Return the captions of a text, one a line. Raises UserError for more than can be."""
+    texts = tuple(dict.fromkeys(filter(None, map(clean, re.split(r"\r\n|\r|\n", text)))))
+    if len(texts) > MAX_ALTERNATIVES:
+        raise UserError(
+            "{name} has {count} lines; each is a caption of the whole photo, and at most {most} are read. Make one line of "
+            "them, or fewer.",
+            name=name,
+            count=len(texts),
+            most=MAX_ALTERNATIVES,
+        )
+    return texts
+
+
+def _read_metadata(folder: Path, tables: dict[str, str], photos: Sequence[str], notes: list[Message]) -> dict[str, Caption]:
+    """Return the captions of all metadata files by photo, and add what the user should know of them to the notes."""
+    known: dict[str, Caption] = {}
+    for name, file in tables.items():
+        if is_inside(folder, folder / file):
+            entries, note = read_entries(name, _read_text(folder, file, notes))
+            found, more = match(name, entries, folder, photos)
+            known = {**found, **known}
+            notes += [*([note] if note else []), *more]
+    return known
+
+
+def _read_text(folder: Path, name: str, notes: list[Message]) -> str:
+    if (folder / name).stat().st_size > MAX_CAPTION_FILE_BYTES:
         raise UserError(
             "{name} is larger than {megabytes} MB, too large for captions.",
-            name=path.name,
+            name=name,
             megabytes=MAX_CAPTION_FILE_BYTES // 10**6,
         )
-    return _decode(path.read_bytes())
-
-
-def _decode(raw: bytes) -> str:
-    """Return the text of a caption file: UTF-8 or UTF-16 by their marks, else UTF-8, else Windows-1252."""
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return raw.decode("utf-16", errors="replace")
     try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return raw.decode("cp1252", errors="replace")
+        raw = read_inside(folder, name)
+    except OSError as error:
+        if out_of_memory(error):
+            raise
+        reason = message("file system error: {reason}", reason=error.strerror or str(error))
+        raise UserError("{name} cannot be read: {reason}", name=shown_name(name), reason=reason) from None
+    text, note = decode_text(raw, shown_name(name))
+    if note:
+        notes.append(note)
+    return text

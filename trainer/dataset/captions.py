@@ -7,8 +7,25 @@ from ..run.messages import UserError
 DEFAULT_TEMPLATE = "a photo of {token} {class}"
 
 
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+"""Letters of scripts that are written without blanks, or set particles to a word: Thai to Khmer, Chinese, Japanese, Korean."""
+_BEFORE, _AFTER = rf"(?<![^\W_{_UNSPACED}])", rf"(?![^\W_{_UNSPACED}])"
+"""Where a word begins and ends: at anything but a letter or digit of its own kind, so at an underscore, too."""
+_CONSONANT_U = "uni(?![dmn])|use|usu|uti|ute|ukul|ubiq|ura|eu|ewe|one\\b|once\\b|ouija"
+_VOWEL_SOUND = re.compile(rf"hour|honest|honou?r|heir|8|1[18]\b|(?!{_CONSONANT_U})[aeiou]", re.IGNORECASE)
+_VOWEL_LETTER = re.compile(r"[AEFHILMNORSX][A-Z0-9]{1,4}\b|[AEFHILMNORSX]\b")
+"""What an abbreviation that is spelled out begins with: an SUV, an LED, a UFO."""
+_DETERMINERS = ("a", "an", "the", "my", "your", "his", "her", "its", "our", "their", "this", "that", "these", "those", "some")
+_PLURALS = ("people", "men", "women", "children", "mice", "geese", "feet", "teeth", "cattle", "police")
+_SINGULAR_S = re.compile(r"(ss|us|is|ous|as|gas|lens|bias|atlas|canvas|series|species|rhinoceros|thermos)$")
+_MASS = (
+    *("furniture", "jewelry", "jewellery", "clothing", "food", "water", "hair", "scenery", "graffiti", "art", "footwear"),
+    *("pottery", "luggage", "equipment", "machinery", "glassware", "embroidery", "armor", "armour", "architecture", "bread"),
+)
+
+
 def _word(text: str) -> re.Pattern:
-    return re.compile(rf"(?<!\w){re.escape(text)}(?!\w)", re.IGNORECASE)
+    return re.compile(_BEFORE + re.escape(text) + _AFTER, re.IGNORECASE)
 
 
 def has_word(caption: str, word: str) -> bool:
@@ -35,7 +52,8 @@ def fill_template(template: str, token: str, class_word: str) -> str:
 def caption_with_token(caption: str, token: str, class_word: str, template: str = DEFAULT_TEMPLATE) -> str:
     """Return the caption as training shall see it.
 
-    It is left alone where it has the token. Where it names the class, the class (and its article) becomes token + class:
+    It is left alone where it has the token, but for blanks that set the token apart from the letters of scripts without blanks:
+    CLIP would read them as one word. Where it names the class, the class (and its article) becomes token + class:
     "a photo of a plush toy on a post" -> "a photo of mysks plush toy on a post". Where it has neither, token + class
     lead it. Without a caption, it is the template filled in.
     """
@@ -43,19 +61,46 @@ def caption_with_token(caption: str, token: str, class_word: str, template: str 
     if not caption:
         return fill_template(template, token, class_word)
     if has_word(caption, token):
-        return caption
+        return _set_apart(caption, token)
     subject = f"{token} {class_word}".strip()
     if class_word:
-        named = re.compile(rf"(?<!\w)(?:(?:a|an|the|my|this|that)\s+)?{re.escape(class_word)}(?!\w)", re.IGNORECASE)
+        named = re.compile(rf"{_BEFORE}(?:(?:a|an|the|my|this|that)\s+)?{re.escape(class_word)}{_AFTER}", re.IGNORECASE)
         if named.search(caption):
-            return named.sub(lambda _: subject, caption, count=1)
+            return _set_apart(named.sub(lambda _: subject, caption, count=1), token)
     return f"{subject}, {caption}"
+
+
+def _set_apart(caption: str, token: str) -> str:
+    touching = re.compile(
+        rf"(?<=[{_UNSPACED}])(?={re.escape(token)}{_AFTER})|(?<={re.escape(token)})(?=[{_UNSPACED}])", re.IGNORECASE
+    )
+    return touching.sub(" ", caption)
+
+
+def with_article(class_word: str) -> str:
+    """Return "a <class>" or "an <class>" by its sound, and the class alone where English has no article: "toys", "my dog"."""
+    words = class_word.split()
+    last = words[-1].lower() if words else ""
+    plural = last in _PLURALS or (last.endswith("s") and len(last) > 3 and not _SINGULAR_S.search(last))
+    if not words or words[0].lower() in _DETERMINERS or plural or last in _MASS:
+        return class_word
+    abbreviation = re.match(r"[A-Z][A-Z0-9]{0,4}\b", words[0])
+    vowel = (_VOWEL_LETTER if abbreviation else _VOWEL_SOUND).match(words[0])
+    return f"{'an' if vowel else 'a'} {class_word}"
 
 
 def class_prompt(template: str, class_word: str) -> str:
     """Return the class prompt of prior preservation: the template with "a <class>" where token and class stood."""
-    article = "an" if class_word[:1].lower() in "aeiou" else "a"
-    subject = f"{article} {class_word}" if class_word else ""
+    subject = with_article(class_word)
     if "{class}" not in template:
         return fill_template(template, subject, "")
     return fill_template(re.sub(r"\{token\}\s*\{class\}", "{token}", template), subject, class_word)
+
+
+def check_class_word(class_word: str) -> None:
+    """Raise UserError for a class without a name, of which no class image can be."""
+    if not class_word.strip():
+        raise UserError(
+            "Class images need a class: write in Caption with Token, at class_word, what the subject is, for example 'dog'. Or "
+            "train without class images."
+        )

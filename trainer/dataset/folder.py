@@ -1,6 +1,7 @@
 """A folder of photos, read as a dataset: which files count, what is wrong with them, when they change. Plain data, no torch."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,36 +13,18 @@ from PIL import Image
 from ..run.messages import Message, UserError, message
 from .caption_files import read_captions
 from .crop import is_small
-from .photos import Dataset, Photo, check_framing, read_photo
+from .folder_files import FolderFiles, count_photos, folder_files, shown_name, subfolders
+from .metadata_files import MAX_REPEATS, Caption
+from .named import listed
+from .photo_checks import is_blank
+from .photos import Dataset, Photo, PhotoFile, check_framing, read_photo
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-FOREIGN_SUFFIXES = (
-    ".heic",
-    ".heif",
-    ".avif",
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".jxl",
-    ".psd",
-    ".svg",
-    ".cr2",
-    ".nef",
-    ".arw",
-    ".dng",
-)
-"""Formats that folders of photos often hold and that we cannot read: named, rather than silently passed over."""
 MAX_VARIANTS = 64
 MAX_JITTER = 0.5
 MAX_PREVIEWS = 100
 """So many prepared pictures are returned; those of a large folder would fill the memory."""
-MAX_NAMED = 20
-"""So many files are named in a sentence."""
-
-
-def photo_names(folder: Path) -> list[str]:
-    """Return the names of the folder's files that are read as photos, sorted."""
-    return [name for name in _file_names(folder) if Path(name).suffix.lower() in SUFFIXES]
+MOST_SUBFOLDERS = 100
+"""So many subfolders of a folder are looked into."""
 
 
 def fingerprint(folder: Path) -> str:
@@ -70,52 +53,127 @@ def read_folder(
     check_framing(resolution, crop)
     _check_augmentation(augmentation)
     empty = Dataset(photos=(), resolution=resolution, crop=crop, **augmentation)
-    names = photo_names(folder)
-    foreign = [name for name in _file_names(folder) if Path(name).suffix.lower() in FOREIGN_SUFFIXES]
-    if not names and not foreign:
-        raise UserError("The folder {name!r} has no photos. Put jpg, png, webp or bmp files into it.", name=folder.name)
-    problems = {name: message("unsupported format") for name in foreign}
-    captions = read_captions(folder, names)
+    files = folder_files(folder)
+    check_folder(folder, files)
+    problems = dict(files.foreign)
+    found = read_captions(folder, files.photos, files)
     photos: list[Photo] = []
     previews: list[Image.Image] = []
-    for done, name in enumerate(names):
-        on_photo(done, len(names))
+    blank: list[str] = []
+    notes: list[Message] = []
+    for done, name in enumerate(files.photos):
+        on_photo(done, len(files.photos))
         path = folder / name
         try:
-            image, sha256 = read_photo(path)
+            read = read_photo(path)
         except UserError as error:
             problems[name] = error.message
             continue
-        photo = Photo(
-            path=str(path.resolve()),
-            sha256=sha256,
-            width=image.width,
-            height=image.height,
-            caption=captions[name].text,
-            repeats=captions[name].repeats,
-        )
+        photo = _photo(path, read, found.captions[name])
         photos.append(photo)
-        previews += [empty.view(image, photo, number) for number in range(min(empty.views, MAX_PREVIEWS - len(previews)))]
+        notes += [message("{name} ({reason})", name=name, reason=note) for note in read.notes]
+        blank += [name] if is_blank(read.image) else []
+        previews += [empty.view(read.image, photo, number) for number in range(min(empty.views, MAX_PREVIEWS - len(previews)))]
     if problems:
         raise UserError(
             "{unreadable} of {total} images cannot be read: {images}. Convert them to jpg or png, or remove them.",
             unreadable=len(problems),
             total=len(photos) + len(problems),
-            images=listed([message("{name} ({reason})", name=n, reason=reason) for n, reason in sorted(problems.items())]),
+            images=listed(
+                [message("{name} ({reason})", name=shown_name(n), reason=reason) for n, reason in sorted(problems.items())]
+            ),
         )
     dataset = replace(empty, photos=tuple(photos))
-    return replace(dataset, warnings=_warnings(dataset)), previews
+    told = (*_warnings(dataset), *_photo_notes(blank, notes), *file_notes(folder, files), *found.notes)
+    return replace(dataset, warnings=told), previews
 
 
-def listed(items: Sequence[str | Message]) -> Message | Sequence[str | Message]:
-    """Return the items as a value of a message: all of them, or the first MAX_NAMED and how many more there are."""
-    if len(items) <= MAX_NAMED:
-        return items
-    return message("{items} and {more} more", items=items[:MAX_NAMED], more=len(items) - MAX_NAMED)
+def _photo(path: Path, read: PhotoFile, caption: Caption) -> Photo:
+    first, *others = caption.texts or ("",)
+    return Photo(
+        path=str(path.resolve()),
+        sha256=read.sha256,
+        width=read.image.width,
+        height=read.image.height,
+        caption=first,
+        repeats=caption.repeats or folder_repeats(path.parent),
+        alternatives=tuple(others),
+    )
 
 
-def _file_names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+def folder_repeats(folder: Path) -> int:
+    """Return how often the photos of a folder count by its name, as kohya's trainers have it: 10 of "10_mysks dog", else 1."""
+    number = re.match(r"(\d{1,4})_.", folder.name)
+    return int(number[1]) if number and 1 <= int(number[1]) <= MAX_REPEATS else 1
+
+
+def check_folder(folder: Path, files: FolderFiles) -> None:
+    """Raise UserError for a folder that has no pictures, or whose name cannot be written down."""
+    if shown_name(str(folder.resolve())) != str(folder.resolve()):
+        raise UserError("The name of the folder {name!r} is not UTF-8. Rename it.", name=shown_name(folder.name))
+    if files.photos or files.foreign:
+        return
+    counts = subfolders_with_photos(folder)
+    if counts:
+        raise UserError(
+            "The folder {name!r} has no photos of its own. Choose one of its subfolders: {folders}.",
+            name=folder.name,
+            folders=_counted(counts),
+        )
+    raise UserError("The folder {name!r} has no photos. Put jpg, png, webp or bmp files into it.", name=folder.name)
+
+
+def _counted(counts: dict[str, int]) -> Message | Sequence[str | Message]:
+    return listed([message("{name} ({count} photos)", name=name, count=count) for name, count in counts.items()])
+
+
+def subfolders_with_photos(folder: Path, depth: int = 3) -> dict[str, int]:
+    """Return how many photos the folders below have, by their paths from the folder's own name; at most `depth` levels down."""
+    counts: dict[str, int] = {}
+    for path in [path for path in subfolders(folder) if not path.is_symlink()][:MOST_SUBFOLDERS]:
+        count = count_photos(path)
+        counts |= {f"{folder.name}/{shown_name(path.name)}": count} if count else {}
+        if depth > 1:
+            counts |= {f"{folder.name}/{below}": number for below, number in subfolders_with_photos(path, depth - 1).items()}
+    return counts
+
+
+def _photo_notes(blank: list[str], notes: list[Message]) -> list[Message]:
+    """Return what was odd about photos that were read, and which show nothing."""
+    told = []
+    if notes:
+        told.append(message("Photos that were read with a remark: {photos}.", photos=listed(notes)))
+    if blank:
+        told.append(
+            message("Photos of one colour, or all transparent, have nothing to learn from: {photos}.", photos=listed(blank))
+        )
+    return told
+
+
+def file_notes(folder: Path, files: FolderFiles) -> list[Message]:
+    """Return what the user should know of the files that are not used."""
+    told = []
+    below = subfolders_with_photos(folder)
+    if below:
+        told.append(message("Photos in subfolders are not read: {folders}.", folders=_counted(below)))
+    if files.companions:
+        told.append(
+            message(
+                "Masks and the like of other trainers are not used: {names}.", names=listed([*map(shown_name, files.companions)])
+            )
+        )
+    if files.strangers:
+        told.append(
+            message(
+                "Pictures whose names do not end like a photo's were passed over: {names}. Rename them to use them.",
+                names=_names(files.strangers),
+            )
+        )
+    return told
+
+
+def _names(names: Sequence[str]) -> Message | Sequence[str | Message]:
+    return listed([shown_name(name) for name in names])
 
 
 def _check_augmentation(values: dict[str, Any]) -> None:

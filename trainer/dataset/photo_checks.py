@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,9 @@ BLUR_WIDTH = 9
 """Pixels over which `blurriness` blurs once more."""
 BLURRY = 0.45
 """`blurriness` above which a photo is called so. 18 good photos have 0.03 to 0.13; blurred by two pixels, 0.39 to 0.59."""
+
+SAME_COLOUR = 4
+"""Steps of 255 that a JPEG of one colour may vary by."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,10 @@ class PhotoCheck:
     """Of the file's bytes, as hex."""
     blurriness: float = 0.0
     """From 0 (sharp) to 1."""
+    blank: bool = False
+    """Whether it shows nothing; see `is_blank`."""
+    notes: tuple[Message, ...] = ()
+    """What the user should know of the file."""
     problem: Message | None = None
     """Why it cannot be read; the other fields have their defaults then."""
 
@@ -40,10 +48,17 @@ def check_photo(path: Path) -> PhotoCheck:
 @lru_cache(maxsize=2000)
 def _check_photo(path: Path, modified: int, size: int) -> PhotoCheck:  # modified and size: a changed file is another one
     try:
-        image, sha256 = read_photo(path)
+        photo = read_photo(path)
     except UserError as error:
         return PhotoCheck(problem=error.message)
-    return PhotoCheck(image.width, image.height, sha256, blurriness(image))
+    image = photo.image
+    return PhotoCheck(image.width, image.height, photo.sha256, blurriness(image), is_blank(image), photo.notes)
+
+
+def is_blank(image: Image.Image) -> bool:
+    """Return whether an RGB picture is of one colour, as one is that was all transparent."""
+    extrema: Any = image.getextrema()  # a pair a band
+    return all(high - low <= SAME_COLOUR for low, high in extrema)
 
 
 def blurriness(image: Image.Image) -> float:

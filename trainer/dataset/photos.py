@@ -1,29 +1,25 @@
-"""The photos of one subject as data, how they are decoded, and which sizes and crops are allowed. Plain data, no torch."""
+"""The photos of one subject as data, and which sizes and crops are allowed. Plain data, no torch."""
 
 import hashlib
-import io
 import random
-import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from ..run.memory_errors import out_of_memory
 from ..run.messages import Message, UserError
 from .crop import CROPS, GRID, augment, frame_size, prepare
+from .decode import decode
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-"""Nothing else, whatever a file is called: some of Pillow's readers start other programs."""
-MAX_PIXELS = 100_000_000
 MIN_RESOLUTION, MAX_RESOLUTION, RESOLUTION_STEP = 64, 2048, 8
 """Which resolutions there are, in pixels: the VAE makes one latent of 8 x 8 of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Photo:
-    """One photo and its caption."""
+    """One photo and its captions."""
 
     path: str
     """Absolute path of the file."""
@@ -36,6 +32,13 @@ class Photo:
     """Empty when there is none."""
     repeats: int = 1
     """How often it is seen for each time that a photo with one repeat is."""
+    alternatives: tuple[str, ...] = ()
+    """Further captions of the whole photo: each time it is seen, one of all is drawn."""
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """Return all its captions, one of which it is seen under."""
+        return (self.caption, *self.alternatives)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,7 @@ class Dataset:
         """Return what decides the training result, by name; where the files lie does not."""
         framing = ("resolution", "crop", "flip", "view_jitter", "color_jitter", "light_jitter")
         return {
-            "photos": [(photo.sha256, photo.caption, photo.repeats) for photo in self.photos],
+            "photos": [(photo.sha256, *photo.captions, photo.repeats) for photo in self.photos],
             "views": self.views,
             **{name: getattr(self, name) for name in framing},
         }
@@ -101,10 +104,16 @@ class Dataset:
         """Return the same photos, each with one view."""
         return replace(self, flip=False, view_jitter=0.0, color_jitter=0.0, light_jitter=0.0)
 
-    def with_captions(self, captions: list[str], **names: str) -> "Dataset":
-        """Return the photos with other captions, one a photo; `names` may set token, class_word and class_prompt."""
-        photos = tuple(replace(photo, caption=c) for photo, c in zip(self.photos, captions, strict=True))
-        return replace(self, photos=photos, **names)
+    def with_captions(self, captions: Sequence[str | Sequence[str]], **names: str) -> "Dataset":
+        """Return the photos with other captions, one a photo, or a list of alternatives.
+
+        `names` may set token, class_word and class_prompt.
+        """
+        photos = []
+        for photo, given in zip(self.photos, captions, strict=True):
+            first, *others = dict.fromkeys([given] if isinstance(given, str) else given)
+            photos.append(replace(photo, caption=first, alternatives=tuple(others)))
+        return replace(self, photos=tuple(photos), **names)
 
     def to_json(self) -> dict:
         """Return the dataset as JSON has it; `from_json` reads it."""
@@ -113,7 +122,7 @@ class Dataset:
     @classmethod
     def from_json(cls, data: dict) -> "Dataset":
         """Read what `to_json` wrote. Raises ValueError, KeyError or TypeError for anything else."""
-        photos = tuple(Photo(**photo) for photo in data["photos"])
+        photos = tuple(Photo(**{**photo, "alternatives": tuple(photo.get("alternatives", ()))}) for photo in data["photos"])
         notes = tuple(Message.from_json(warning) for warning in data["warnings"])
         return cls(**{**data, "photos": photos, "warnings": notes})
 
@@ -147,48 +156,25 @@ def check_framing(resolution: int, crop: str) -> None:
         )
 
 
-def read_photo(path: Path) -> tuple[Image.Image, str]:
-    """Return the decoded photo of a file, and the sha256 of its bytes. Raises UserError, with the reason alone."""
+@dataclass(frozen=True)
+class PhotoFile:
+    """What a photo file holds."""
+
+    image: Image.Image
+    """RGB, upright."""
+    sha256: str
+    """Of the file's bytes, as hex."""
+    notes: tuple[Message, ...]
+    """What the user should know of the file."""
+
+
+def read_photo(path: Path) -> PhotoFile:
+    """Return the decoded photo of a file. Raises UserError, with the reason alone."""
     try:
         raw = path.read_bytes()
     except OSError as error:
         if out_of_memory(error):
             raise
         raise UserError("file system error: {reason}", reason=error.strerror or str(error)) from None
-    return decode_photo(raw), hashlib.sha256(raw).hexdigest()
-
-
-def decode_photo(raw: bytes) -> Image.Image:
-    """Return the photo in a file's bytes: upright (EXIF), as RGB, transparency over white, 16 bits scaled to 8.
-
-    Raises UserError, with the reason alone, when it cannot be read.
-    """
-    if not raw:
-        raise UserError("empty file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own, named limit follows
-            image = Image.open(io.BytesIO(raw), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        image.load()
-        return _as_rgb(ImageOps.exif_transpose(image))
-    except Image.DecompressionBombError:
-        raise UserError("more than {most} megapixels", most=MAX_PIXELS // 10**6) from None
-    except Image.UnidentifiedImageError:
-        raise UserError("damaged or not an image") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        if out_of_memory(error):  # the photo may be as good as any
-            raise
-        raise UserError("damaged: {reason}", reason=str(error)) from None
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # 16 bits a pixel, greyscale
-        pixels = np.asarray(image, dtype=np.float32)
-        image = Image.fromarray((np.clip(pixels / 257.0, 0, 255) + 0.5).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    decoded = decode(raw)
+    return PhotoFile(decoded.image, hashlib.sha256(raw).hexdigest(), decoded.notes)

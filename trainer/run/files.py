@@ -33,18 +33,22 @@ def write_json(path: Path, data: Any) -> None:
 def partial_file(path: Path) -> Iterator[Path]:
     """Give the block a temporary name to write to, which becomes `path` when all is written and on the disk.
 
-    Neither a crash nor a power loss leaves half a file there; when the block fails, nothing stays. Raises OSError(ENOSPC) with
-    the name of the file when the disk is full: a write does not name it, and safetensors' own error has no errno.
+    Neither a crash nor a power loss leaves half a file there; when the block fails, nothing stays. A link that somebody has put
+    under the temporary name is removed, and not written through. Raises OSError(ENOSPC) with the name of the file when the
+    disk is full: a write does not name it, and safetensors' own error has no errno.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.touch()
+        partial.unlink(missing_ok=True)
+        partial.touch(exist_ok=False)
         mode = partial.stat().st_mode
         yield partial
-        partial.chmod(mode)  # safetensors makes its files private
+        if partial.stat().st_mode != mode:  # safetensors makes its files private
+            with suppress(OSError):  # exFAT and some shares know no modes
+                partial.chmod(mode)
         with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+            _sync(file.fileno())
         _replace(partial, path)
     except Exception as error:
         no_space = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -53,6 +57,15 @@ def partial_file(path: Path) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sync(file: int) -> None:
+    """Have the file on the disk, where the file system can promise that."""
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
 
 
 def _replace(partial: Path, path: Path) -> None:
@@ -66,9 +79,9 @@ def _replace(partial: Path, path: Path) -> None:
                 raise
             time.sleep(0.1)
     if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            with suppress(OSError):  # some network drives cannot
+        with suppress(OSError):  # some network drives and exFAT cannot
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
                 os.fsync(folder)
-        finally:
-            os.close(folder)
+            finally:
+                os.close(folder)

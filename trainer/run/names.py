@@ -1,6 +1,7 @@
 """The names of the methods, and which tokens and run names can be used: each becomes a file name on every system."""
 
 import re
+import unicodedata
 
 from .messages import UserError
 
@@ -8,7 +9,8 @@ DREAMBOOTH, TEXTUAL_INVERSION = "dreambooth", "textual_inversion"
 METHODS = (DREAMBOOTH, TEXTUAL_INVERSION)
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_NAME = re.compile(r"\w[\w .-]{0,63}")
+_LONGEST_NAME, _LONGEST_NAME_BYTES = 64, 190
+"""A file's name may have 255 bytes, and a run's key and steps are added to it."""
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
 
 
@@ -27,14 +29,25 @@ def check_token(token: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """Return the run name without surrounding blanks. Raises UserError unless it is a plain file name on every system."""
-    name = name.strip()
+    """Return the run name without surrounding blanks, its accents composed, as macOS does not leave them.
+
+    Raises UserError unless it is a plain file name on every system.
+    """
+    name = unicodedata.normalize("NFC", name.strip())
     if not name:
         raise UserError("The name is empty. Give the run a name, for example 'my-plush-toy'.")
-    if not _NAME.fullmatch(name) or name.endswith(".") or name.split(".")[0].strip().lower() in _RESERVED:
+    if not _is_file_name(name) or name.endswith(".") or name.split(".")[0].strip().lower() in _RESERVED:
         raise UserError(
-            "The name {name!r} cannot be a file name: use letters, digits, blanks, '.', '-' and '_' (at most 64), beginning with "
-            "a letter or digit.",
+            "The name {name!r} cannot be a file name: use letters, digits, blanks, '.', '-' and '_' (at most 64, or 190 bytes), "
+            "beginning with a letter or digit.",
             name=name,
         )
     return name
+
+
+def _is_file_name(name: str) -> bool:
+    """Return whether the name begins with a letter or digit of any script and goes on with such, their marks, and " .-_"."""
+    kinds = [unicodedata.category(letter)[0] for letter in name]
+    plain = all(kind in "LNM" or letter in " .-_" for kind, letter in zip(kinds, name, strict=True))
+    short = len(name) <= _LONGEST_NAME and plain and len(name.encode()) <= _LONGEST_NAME_BYTES
+    return short and (kinds[0] in "LN" or name[0] == "_")

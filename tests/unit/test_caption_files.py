@@ -1,0 +1,359 @@
+"""Captions as people have them: read right, or told with the name of the file."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from tests.pack import load
+from trainer.dataset.caption_files import MAX_CAPTION, ConflictError, read_captions, write_caption
+from trainer.dataset.folder import read_folder
+from trainer.dataset.photos import Dataset
+from trainer.run.messages import ENGLISH, UserError
+
+folder_view = load("nodes.page.folder_view")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the photos a.jpg and b.jpg."""
+    path = tmp_path / "10_mysks dog"
+    path.mkdir()
+    for number, name in enumerate(("a.jpg", "b.jpg")):
+        image = Image.new("RGB", (96, 80), (200, 30 * number, 40))
+        image.paste((0, 90, 160), (0, 0, 48, 40))
+        image.save(path / name)
+    return path
+
+
+def captions(folder) -> dict[str, tuple[str, ...]]:
+    """All captions by photo, in the node; those that the panel shows and those that run.json holds must be the same."""
+    dataset, _ = read_folder(folder, 64)
+    listed = folder_view.photo_list(folder, 64, "center", ENGLISH)["photos"]
+    names = [photo.path.rpartition("/")[2] for photo in dataset.photos]
+    assert {photo["name"]: photo["caption"] for photo in listed} == {
+        name: "\n".join(filter(None, photo.captions)) for name, photo in zip(names, dataset.photos, strict=True)
+    }
+    written = json.dumps(dataset.to_json(), ensure_ascii=False).encode()
+    assert Dataset.from_json(json.loads(written)).photos == dataset.photos
+    return {name: photo.captions for name, photo in zip(names, dataset.photos, strict=True)}
+
+
+def told(folder) -> str:
+    return "\n".join(map(str, read_folder(folder, 64)[0].warnings))
+
+
+def write_lines(folder, *entries, name: str = "metadata.jsonl") -> None:
+    (folder / name).write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in entries), encoding="utf-8", newline="\n")
+
+
+SEPARATORS = ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"]
+
+
+@pytest.mark.parametrize("separator", SEPARATORS, ids=ascii)
+def test_other_separators_of_lines_stand_in_a_caption(folder, separator):
+    text = f'{{"file_name": "a.jpg", "text": "a dog{separator}on grass"}}\n{{"file_name": "b.jpg", "text": "in snow"}}\n'
+    if separator >= " ":  # JSON has the others as escapes alone
+        (folder / "metadata.jsonl").write_text(text, encoding="utf-8", newline="\n")
+        assert captions(folder) == {"a.jpg": ("a dog on grass",), "b.jpg": ("in snow",)}
+        (folder / "metadata.jsonl").unlink()
+    write_lines(folder, {"file_name": "a.jpg", "text": f"a dog{separator}on grass"})
+    (folder / "b.txt").write_bytes(f"in{separator}snow\n".encode())
+    assert captions(folder) == {"a.jpg": ("a dog on grass",), "b.jpg": ("in snow",)}
+
+
+@pytest.mark.parametrize("key", ["text", "caption", "prompt"])
+@pytest.mark.parametrize("file_key", ["file_name", "image", "file", "path"])
+@pytest.mark.parametrize(
+    "name",
+    ["a.jpg", "./a.jpg", ".\\a.jpg", "A.JPG", "10_mysks dog/a.jpg", "C:\\x\\10_Mysks Dog\\a.jpg", "/x/10_mysks dog/a.jpg", "a"],
+)
+def test_an_entry_finds_its_photo(folder, key, file_key, name):
+    write_lines(folder, {file_key: name, key: "a dog on grass"}, {"file_name": "b.jpg", "text": "in snow"})
+    assert captions(folder) == {"a.jpg": ("a dog on grass",), "b.jpg": ("in snow",)}
+    assert "metadata" not in told(folder)
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "metadata.json"])
+@pytest.mark.parametrize("missing", ["c.jpg", "other/a.jpg", "", "caf\u00e9.png"])
+def test_an_entry_without_a_photo_is_told_with_its_file_and_line(folder, name, missing):
+    if name == "metadata.csv":
+        (folder / name).write_text(f'file_name,text\na.jpg,"a dog, on grass"\n{missing},in snow\n', encoding="utf-8")
+        if not missing:
+            with pytest.raises(UserError, match=r"Line 3 of metadata\.csv has no file_name"):
+                read_folder(folder, 64)
+            return
+    else:
+        rows = [{"file_name": "a.jpg", "text": "a dog, on grass"}, {"file_name": missing, "text": "in snow"}]
+        text = json.dumps(rows) if name.endswith("json") else "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / name).write_text(text, encoding="utf-8")
+    assert captions(folder) == {"a.jpg": ("a dog, on grass",), "b.jpg": ("",)}
+    line = 3 if name.endswith("csv") else 2
+    assert f"{name} names no photo of this folder with: {missing} ({line})." in told(folder)
+
+
+@pytest.mark.parametrize("text", [True, False, 3, 0.5, {"a": "b"}, ["a", None], [["a"]]], ids=str)
+def test_a_caption_that_is_no_text_is_refused_by_its_line(folder, text):
+    write_lines(folder, {"file_name": "b.jpg", "text": "x"}, {"file_name": "a.jpg", "text": text})
+    with pytest.raises(UserError, match=r"Line 2 of metadata\.jsonl"):
+        read_folder(folder, 64)
+    with pytest.raises(ValueError, match=r"Line 2 of metadata\.jsonl"):  # the pack's own class of errors
+        folder_view.photo_list(folder, 64, "center", ENGLISH)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"text": None}, ("",)),
+        ({"text": ""}, ("",)),
+        ({"text": []}, ("",)),
+        ({"text": None, "caption": "a dog"}, ("a dog",)),
+        ({"text": ["a dog", "a pet", "a dog", " "]}, ("a dog", "a pet")),
+        ({"text": "a dog \ud83d"}, ("a dog",)),
+        ({"text": "a dog \ud83d\udc36"}, ("a dog \U0001f436",)),
+        ({"text": "\udc36a\0 dog\x07"}, ("a dog",)),
+        ({"text": "None"}, ("None",)),
+    ],
+)
+def test_what_may_stand_for_a_caption(folder, entry, expected):
+    (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.jpg", **entry}) + "\n")
+    assert captions(folder)["a.jpg"] == expected
+
+
+def test_a_spreadsheet_is_read(folder):
+    for text in (
+        'file_name,text,repeats\na.jpg,"a dog, on ""grass""",3\nb.jpg,in snow,\n',
+        'file_name;caption;repeats\r\na.jpg;a dog, on "grass";3\r\nb.jpg;in snow;\r\n',
+        'image\tprompt\trepeats\na.jpg\t"a dog, on ""grass"""\t3\nb.jpg\tin snow\t\n',
+    ):
+        (folder / "metadata.csv").write_text(text, encoding="utf-8-sig", newline="")
+        assert captions(folder) == {"a.jpg": ('a dog, on "grass"',), "b.jpg": ("in snow",)}
+        assert [photo.repeats for photo in read_folder(folder, 64)[0].photos] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    "row", ["a.jpg,a dog, on grass", 'a.jpg,"a dog\nb.jpg,x', 'a.jpg,"a" dog', "a.jpg,x,many", "a.jpg,x,1.5", ",x"]
+)
+def test_a_wrong_row_of_a_spreadsheet_is_refused_by_its_line(folder, row):
+    columns = "file_name,text,repeats" if row.count(",") == 2 and "grass" not in row else "file_name,text"
+    (folder / "metadata.csv").write_text(f"{columns}\n{row}\n")
+    with pytest.raises(UserError, match=r"Line [23] of metadata\.csv has no file_name, a text with a comma"):
+        read_folder(folder, 64)
+
+
+@pytest.mark.parametrize(("repeats", "expected"), [("2", 2), ('"3"', 3), ("2.0", 2), ("null", 1), ("100", 100)])
+def test_what_may_stand_for_repeats(folder, repeats, expected):
+    (folder / "metadata.jsonl").write_text(f'{{"file_name": "a.jpg", "text": "x", "repeats": {repeats}}}\n')
+    assert read_folder(folder, 64)[0].photos[0].repeats == expected
+
+
+@pytest.mark.parametrize("repeats", ["1.5", "true", "NaN", "Infinity", "[2]", '""', "101", "0", "1e400", "9" * 400])
+def test_repeats_that_are_no_whole_number_are_refused(folder, repeats):
+    (folder / "metadata.jsonl").write_text(f'{{"file_name": "a.jpg", "text": "x", "repeats": {repeats}}}\n')
+    with pytest.raises(UserError, match=r"Line 1 of metadata\.jsonl"):
+        read_folder(folder, 64)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system(folder, end):
+    rows = [json.dumps({"file_name": name, "text": f"of {name}"}) for name in ("a.jpg", "b.jpg")]
+    (folder / "metadata.jsonl").write_text(end.join(rows) + end, newline="")
+    assert captions(folder) == {"a.jpg": ("of a.jpg",), "b.jpg": ("of b.jpg",)}
+
+
+@pytest.mark.parametrize(
+    "raw", [b"\x1f\x8b\x08\0abcd\xff\0", b"PK\3\4\x14\0\0\0\x08\0", b"\0" * 9, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"], ids=ascii
+)
+def test_what_is_no_text_is_not_read_as_one(folder, raw):
+    (folder / "a.txt").write_bytes(raw)
+    with pytest.raises(UserError, match=r"The encoding of a\.txt cannot be told"):
+        read_folder(folder, 64)
+
+
+def test_marks_that_cannot_be_seen_are_left_out_and_joiners_stay(folder):
+    family = "\U0001f469\u200d\U0001f467"
+    (folder / "a.txt").write_text(f"\ufeff\ufeffa\u200b \u202edog\u202c {family}", encoding="utf-8")
+    assert captions(folder)["a.jpg"] == (f"a dog {family}",)
+
+
+@pytest.mark.parametrize("text", ["a.jpg,a dog\n", "file_name,label\na.jpg,3\n", ""])
+def test_a_spreadsheet_without_its_columns_is_refused(folder, text):
+    (folder / "metadata.csv").write_text(text)
+    with pytest.raises(UserError, match=r"metadata\.csv does not name its columns"):
+        read_folder(folder, 64)
+
+
+def test_kohya_s_metadata_are_read(folder):
+    data = {
+        "/data/img/10_mysks dog/a.jpg": {"caption": "a dog", "tags": "grass, sun", "train_resolution": [512, 512]},
+        "b": {"tags": "dog, snow"},
+        "gone.png": {"caption": "x"},
+    }
+    (folder / "metadata.json").write_text(json.dumps(data))
+    assert captions(folder) == {"a.jpg": ("a dog, grass, sun",), "b.jpg": ("dog, snow",)}
+    assert "metadata.json names no photo of this folder with: gone.png" in told(folder)
+
+
+@pytest.mark.parametrize("text", ['{"id": 3}', "[1]", "{", "3", "{}", "null", '{"a.jpg": {"caption": 3}}', "[" * 5000])
+def test_another_program_s_metadata_are_passed_over_with_a_word(folder, text):
+    (folder / "metadata.json").write_text(text)
+    assert "metadata.json is not of a form that is read here" in told(folder)
+
+
+def test_several_entries_of_one_photo_are_told(folder):
+    write_lines(folder, {"file_name": "a.jpg", "text": "one"}, {"file_name": "A.jpg", "text": "two"})
+    assert captions(folder)["a.jpg"] == ("two",)
+    assert "metadata.jsonl has several entries for a.jpg. The last one counts." in told(folder)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.caption", "a.jpg.txt", "a.TXT", "A.txt", "a.jpg.caption", "A.Caption"])
+def test_a_file_beside_the_photo_is_its_caption(folder, name):
+    (folder / name).write_text("a dog on grass\n")
+    assert captions(folder) == {"a.jpg": ("a dog on grass",), "b.jpg": ("",)}
+    assert "may hold captions" not in told(folder)
+
+
+def test_a_caption_file_without_a_photo_is_told(folder):
+    for name in ("c.txt", "a .txt", "b.caption", "b.txt"):
+        (folder / name).write_text("x")
+    assert "Files that may hold captions, but are no photo's: a .txt, b.caption, c.txt." in told(folder)
+
+
+@pytest.mark.parametrize("name", ["captions.json", "a.json", "data.csv", "train.jsonl", "x.tsv", "0000.parquet"])
+def test_a_file_that_may_hold_captions_is_told_where_it_is_not_read(folder, name):
+    (folder / name).write_text('{"file_name": "a.jpg", "text": "x"}')
+    assert f"Files that may hold captions, but are no photo's: {name}." in told(folder)
+
+
+@pytest.mark.parametrize("name", ["Metadata.jsonl", "METADATA.JSONL"])
+def test_a_metadata_file_is_read_in_any_case(folder, name):
+    write_lines(folder, {"file_name": "a.jpg", "text": "a dog"}, name=name)
+    assert captions(folder)["a.jpg"] == ("a dog",)
+    assert "may hold captions" not in told(folder)
+
+
+TEXTS = {
+    "utf-8": "a dog — собака 犬 \U0001f436",
+    "utf-8-sig": "a dog — собака 犬 \U0001f436",
+    "utf-16": "a dog — собака 犬 \U0001f436",
+    "utf-32": "a dog — собака 犬 \U0001f436",
+    "utf-16-le": "a dog on grass",
+    "utf-16-be": "a dog on grass",
+    "cp1252": "a dog at the café’s door",
+}
+
+
+@pytest.mark.parametrize("encoding", TEXTS)
+@pytest.mark.parametrize("name", ["a.txt", "a.caption", "metadata.jsonl", "metadata.csv"])
+def test_every_encoding_that_can_be_told_is_read(folder, encoding, name):
+    text = TEXTS[encoding]
+    shown = {
+        "metadata.jsonl": json.dumps({"file_name": "a.jpg", "text": text}, ensure_ascii=False) + "\r\n",
+        "metadata.csv": f"file_name,text\r\na.jpg,{text}\r\n",
+    }.get(name, text + "\r\n")
+    (folder / name).write_bytes(shown.encode(encoding))
+    assert captions(folder)["a.jpg"] == (text,)
+    note = f"{name} is not UTF-8, and was read as Windows-1252"
+    assert (note in told(folder)) == (encoding == "cp1252")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1251", "собака на траві"),
+        ("cp1251", "a photo of собака"),
+        ("koi8-u", "собака на траві"),
+        ("cp1253", "ένας σκύλος"),
+        ("cp932", "a photo of 犬"),
+        ("cp932", "草の上の犬"),
+        ("gbk", "a photo of 狗"),
+        ("big5", "草地上的狗"),
+        ("euc-kr", "잔디 위의 개"),
+        ("cp874", "หมาบนหญ้า"),
+        ("cp1255", "כלב"),
+        ("cp1256", "كلب على العشب"),
+        ("utf-16-le", "草地上的狗"),
+        ("utf-16-be", "собака"),
+        ("utf-32-le", "a dog"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.txt", "metadata.jsonl"])
+def test_an_encoding_that_cannot_be_told_is_named_with_its_file(folder, encoding, text, name):
+    shown = text if name == "a.txt" else json.dumps({"file_name": "a.jpg", "text": text}, ensure_ascii=False)
+    (folder / name).write_bytes(shown.encode(encoding))
+    try:
+        assert captions(folder)["a.jpg"] == (text,)  # some can be told by their zeros
+    except UserError as error:
+        assert f"The encoding of {name} cannot be told. Save it as UTF-8." in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xfea", b"\xff\xfea\0=\xd8", b"\xed\xa0\xbd", b"a\0\0b\0", b"\x80\x81"], ids=repr)
+def test_half_letters_in_a_file_are_named(folder, raw):
+    (folder / "a.txt").write_bytes(raw)
+    with pytest.raises(UserError, match=r"The encoding of a\.txt cannot be told"):
+        read_folder(folder, 64)
+
+
+def test_several_lines_are_alternatives(folder):
+    (folder / "a.txt").write_bytes(b"a dog on grass\r\na brown dog\n\n a  pet \ra dog on grass")
+    assert captions(folder)["a.jpg"] == ("a dog on grass", "a brown dog", "a pet")
+    dataset, _ = read_folder(folder, 64)
+    assert dataset.photos[0].caption == "a dog on grass"
+    assert dataset.deciding()["photos"][0][1:] == ("a dog on grass", "a brown dog", "a pet", 10)
+    (shown, _) = folder_view.photo_list(folder, 64, "center", ENGLISH)["photos"]
+    assert shown["caption"] == "a dog on grass\na brown dog\na pet"
+    assert "3 captions, a line each: one is drawn each time" in shown["notes"]
+
+
+def test_every_alternative_gets_the_token(folder):
+    (folder / "a.txt").write_text("a dog on grass\na mysks dog\n")
+    dataset, _ = read_folder(folder, 64)
+    taught = dataset.with_captions([[f"mysks, {text}" for text in photo.captions] for photo in dataset.photos], token="mysks")
+    assert taught.photos[0].captions == ("mysks, a dog on grass", "mysks, a mysks dog")
+    assert taught.with_captions([["x", "x"], "y"]).photos[0].captions == ("x",)
+
+
+def test_more_lines_than_captions_can_be_are_refused(folder):
+    (folder / "a.txt").write_text("\n".join(map(str, range(101))))
+    with pytest.raises(UserError, match=r"a\.txt has 101 lines; each is a caption"):
+        read_folder(folder, 64)
+
+
+def test_alternatives_are_saved_a_line_each(folder):
+    (folder / "a.txt").write_text("one\ntwo\n")
+    write_caption(folder, "a.jpg", "one\r\n three  dogs \n\n", was="one\ntwo")
+    assert (folder / "a.txt").read_bytes() == b"one\nthree dogs\n"
+    with pytest.raises(ConflictError) as error:
+        write_caption(folder, "a.jpg", "x", was="one\ntwo")
+    assert error.value.caption == "one\nthree dogs"
+    write_caption(folder, "a.jpg", "", was="one\nthree dogs")
+    assert captions(folder)["a.jpg"] == ("",)
+    with pytest.raises(UserError, match=f"at most {MAX_CAPTION}"):
+        write_caption(folder, "a.jpg", "x" * (MAX_CAPTION + 1), was="")
+
+
+def test_two_photos_of_one_name_share_a_caption_with_a_word(folder):
+    (folder / "a.jpg").rename(folder / "b.png")
+    (folder / "b.txt").write_text("a dog\n")
+    assert captions(folder) == {"b.jpg": ("a dog",), "b.png": ("a dog",)}
+    assert "Photos of one name share a caption: b.jpg (b.txt), b.png (b.txt). Where they need" in told(folder)
+    assert "call the files as in b.jpg.txt" in told(folder)
+    notes = {photo["name"]: photo["notes"] for photo in folder_view.photo_list(folder, 64, "center", ENGLISH)["photos"]}
+    assert all("shares b.txt with another photo" in notes[name] for name in ("b.jpg", "b.png"))
+    write_caption(folder, "b.png", "a cat", was="a dog")
+    assert captions(folder) == {"b.jpg": ("a dog",), "b.png": ("a cat",)}
+    assert (folder / "b.txt").read_text() == "a dog\n"
+    assert "share a caption" not in told(folder)
+    write_caption(folder, "b.jpg", "an owl", was="a dog")
+    assert captions(folder) == {"b.jpg": ("an owl",), "b.png": ("a cat",)}
+
+
+def test_the_caption_of_another_photo_s_case_is_not_taken(tmp_path):
+    """On Linux a.jpg and A.jpg are two photos."""
+    for name in ("a.jpg", "A.jpg"):
+        Image.linear_gradient("L").save(tmp_path / name)
+    if len(list(tmp_path.iterdir())) < 2:
+        pytest.skip("this file system has one case")
+    (tmp_path / "a.txt").write_text("a dog")
+    found = read_captions(tmp_path, ["A.jpg", "a.jpg"]).captions
+    assert [found[name].texts for name in ("A.jpg", "a.jpg")] == [(), ("a dog",)]

@@ -1,0 +1,152 @@
+"""The files of a folder of photos: which are photos, which are not, and where they really lie. Plain data, no torch."""
+
+import os
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..run.messages import Message, message
+from .image_file import image_kind
+
+PHOTO_SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib"),
+    *(".gif", ".tif", ".tiff", ".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"),
+}
+RAW_SUFFIXES = {
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".k25", ".kdc", ".mef", ".mos", ".mrw"),
+    *(".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+}
+FOREIGN_SUFFIXES = {
+    ".jxl",
+    ".jp2",
+    ".j2k",
+    ".jpx",
+    ".psd",
+    ".psb",
+    ".svg",
+    ".tga",
+    ".exr",
+    ".hdr",
+    ".ppm",
+    ".pgm",
+    ".xcf",
+    ".kra",
+}
+"""Formats that folders of photos often hold and that we cannot read: named, rather than silently passed over."""
+COMPANIONS = ("-masklabel", "-condlabel")
+"""How other trainers end the names of masks and of conditioning pictures."""
+CAPTION_SUFFIXES = (".txt", ".caption")
+TABLE_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
+MOST_STRANGERS = 500
+"""So many files without a photo's name are looked into."""
+
+
+@dataclass(frozen=True)
+class FolderFiles:
+    """The files of a folder by what they are, each sorted by name."""
+
+    photos: tuple[str, ...]
+    """By their names; whether they can be read is not known yet."""
+    foreign: tuple[tuple[str, Message], ...]
+    """Pictures that cannot be read, and why."""
+    companions: tuple[str, ...]
+    """Masks and the like of other trainers."""
+    strangers: tuple[str, ...]
+    """Pictures by their first bytes, but not by their names."""
+    captions: tuple[str, ...]
+    """Files with captions, each of one photo."""
+    tables: tuple[str, ...]
+    """Files that may hold captions of the whole folder."""
+
+
+def folder_files(folder: Path) -> FolderFiles:
+    """Return the files of a folder, hidden ones left out."""
+    photos, foreign, companions, strangers, captions, tables = [], [], [], [], [], []
+    for name in sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(".")):
+        path, suffix = folder / name, Path(name).suffix.lower()
+        if suffix in PHOTO_SUFFIXES | RAW_SUFFIXES | FOREIGN_SUFFIXES:
+            reason = _why_not(folder, path, suffix)
+            if path.is_dir():
+                continue
+            if Path(name).stem.lower().endswith(COMPANIONS):
+                companions.append(name)
+            elif reason:
+                foreign.append((name, reason))
+            else:
+                photos.append(name)
+        elif suffix in TABLE_SUFFIXES | {*CAPTION_SUFFIXES}:
+            if path.is_file() or path.is_symlink():
+                (captions if suffix in CAPTION_SUFFIXES else tables).append(name)
+        elif len(strangers) < MOST_STRANGERS and _is_picture(folder, path):
+            strangers.append(name)
+    return FolderFiles(tuple(photos), tuple(foreign), tuple(companions), tuple(strangers), tuple(captions), tuple(tables))
+
+
+def photo_names(folder: Path) -> list[str]:
+    """Return the names of the folder's files that are read as photos, sorted."""
+    return list(folder_files(folder).photos)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders directly in a folder, sorted, hidden ones left out; none where it cannot be read."""
+    try:
+        paths = sorted(folder / entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+    except OSError:
+        return []
+    return [path for path in paths if path.is_dir()]
+
+
+def count_photos(folder: Path) -> int:
+    """Return how many files of a folder are photos by their names; 0 where it cannot be read."""
+    try:
+        return sum(Path(entry.name).suffix.lower() in PHOTO_SUFFIXES for entry in os.scandir(folder))
+    except OSError:
+        return 0
+
+
+def is_inside(folder: Path, path: Path) -> bool:
+    """Return whether the path, directly in the folder, is an existing file that lies below it, links followed."""
+    try:
+        return path.is_file() and (not path.is_symlink() or path.resolve().is_relative_to(folder.resolve()))
+    except (OSError, ValueError, RuntimeError):  # a link to itself
+        return False
+
+
+def read_inside(folder: Path, name: str) -> bytes:
+    """Return the bytes of a file for which `is_inside` holds; a link that is put in its place meanwhile is not followed."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    with open(os.open((folder / name).resolve(), flags), "rb") as file:
+        return file.read()
+
+
+def same_name(name: str) -> str:
+    """Return what two names have in common that differ in case or in how their accents are written alone."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def shown_name(name: str) -> str:
+    """Return a file's name as it can be written: what is not Unicode in it becomes a question mark."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def _why_not(folder: Path, path: Path, suffix: str) -> Message | None:
+    """Return why a picture cannot be read, as far as its name tells."""
+    if not is_inside(folder, path):
+        return message("a link that leads out of the folder, or nowhere: put the file itself there")
+    if shown_name(path.name) != path.name:
+        return message("its name is not UTF-8: rename it")
+    if suffix in RAW_SUFFIXES:
+        return message("a camera's raw file: develop it to jpg first")
+    return message("unsupported format") if suffix in FOREIGN_SUFFIXES else None
+
+
+def _is_picture(folder: Path, path: Path) -> bool:
+    return is_inside(folder, path) and image_kind(_head(path)) not in ("", "BMP", "SVG")  # "BM" begins words, too
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(64)
+    except OSError:
+        return b""

@@ -1,0 +1,180 @@
+"""Captions of a whole folder in one file: metadata.jsonl, metadata.csv, and kohya's metadata.json. Plain data, no torch."""
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..run.messages import Message, UserError, message
+from .folder_files import same_name, shown_name
+from .named import listed
+from .text_file import clean
+
+MAX_REPEATS = 100
+MAX_ALTERNATIVES = 100
+FILE_KEYS = ("file_name", "image", "file", "filename", "path")
+TEXT_KEYS = ("text", "caption", "prompt")
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What is written about one photo."""
+
+    texts: tuple[str, ...] = ()
+    """One, or alternatives; none when there is no caption."""
+    repeats: int = 0
+    """How often the photo is seen for each time that one with one repeat is; 0 where nothing is written about it."""
+
+    @property
+    def text(self) -> str:
+        """Return the captions, one a line."""
+        return "\n".join(self.texts)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a file says of one photo."""
+
+    place: str
+    """The number of the line, or the key."""
+    file_name: str
+    caption: Caption
+
+
+class _WrongEntryError(Exception):
+    """An entry is not of a form that is read."""
+
+
+def read_entries(name: str, text: str) -> tuple[list[Entry], Message | None]:
+    """Return the entries of a metadata file by its name, and a note. Raises UserError that names a line that is wrong."""
+    if name.endswith(".jsonl"):
+        return list(_lines(text)), None
+    return (list(_rows(text)), None) if name.endswith(".csv") else _kohya(name, text)
+
+
+def match(name: str, entries: Sequence[Entry], folder: Path, photos: Sequence[str]) -> tuple[dict[str, Caption], list[Message]]:
+    """Return the caption of each photo that the entries of a file name, and notes about the others."""
+    found: dict[str, Caption] = {}
+    unmatched, counts = [], Counter()
+    for entry in entries:
+        photo = _photo_of(entry.file_name, folder.name, photos)
+        if photo is None:
+            unmatched.append(message("{name} ({reason})", name=shown_name(entry.file_name), reason=entry.place))
+        else:
+            counts[photo] += 1
+            found[photo] = entry.caption
+    notes = []
+    if unmatched:
+        notes.append(message("{file} names no photo of this folder with: {names}.", file=name, names=listed(unmatched)))
+    several = [photo for photo, count in counts.items() if count > 1]
+    if several:
+        notes.append(message("{file} has several entries for {names}. The last one counts.", file=name, names=listed(several)))
+    return found, notes
+
+
+def caption_of(entry: dict[str, Any]) -> Caption:
+    """Return the caption of an entry: one text, or a list of alternatives. Raises _WrongEntryError."""
+    given = next((entry[key] for key in TEXT_KEYS if entry.get(key) is not None), None)
+    if given is None and not any(key in entry for key in TEXT_KEYS):
+        raise _WrongEntryError
+    texts = given if isinstance(given, list) else [] if given is None else [given]
+    if not all(isinstance(text, str) for text in texts) or len(texts) > MAX_ALTERNATIVES:
+        raise _WrongEntryError
+    repeats = entry.get("repeats")
+    repeats = 1 if repeats is None else repeats
+    try:
+        number = float(repeats)
+    except (ValueError, TypeError, OverflowError):
+        raise _WrongEntryError from None
+    if isinstance(repeats, bool) or number not in range(1, MAX_REPEATS + 1):
+        raise _WrongEntryError
+    return Caption(tuple(dict.fromkeys(filter(None, map(clean, texts)))), int(number))
+
+
+def _entry(place: str, data: Any) -> Entry:
+    if not isinstance(data, dict):
+        raise _WrongEntryError
+    names = [data[key] for key in FILE_KEYS if key in data]
+    if not names or not isinstance(names[0], str):
+        raise _WrongEntryError
+    return Entry(place, names[0], caption_of(data))
+
+
+def _lines(text: str) -> Iterator[Entry]:
+    lines = re.split(r"\r\n|\r|\n", text)  # not splitlines: JSON may hold other separators of lines as they are
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            yield _entry(str(number), json.loads(line))
+        except (ValueError, RecursionError, _WrongEntryError):
+            raise UserError(
+                'Line {number} of metadata.jsonl is not of the form {{"file_name": "a.jpg", "text": "a caption"}}, with '
+                '"repeats": 2 (1 to {most}) where a photo counts more. Correct or remove it.',
+                number=number,
+                most=MAX_REPEATS,
+            ) from None
+
+
+def _rows(text: str) -> Iterator[Entry]:
+    first = text.partition("\n")[0]
+    separator = max(",;\t", key=first.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        columns = {column.strip().lower() for column in reader.fieldnames or () if column}
+        if not (columns & {*FILE_KEYS} and columns & {*TEXT_KEYS}):
+            raise UserError("The first line of metadata.csv does not name its columns: file_name, text. Add that line.")
+        for row in reader:
+            if None in row:  # more cells than columns: a comma in a text without quotes
+                raise _WrongEntryError
+            cells = {key.strip().lower(): value for key, value in row.items() if key and value}
+            cells = {key: value for key, value in cells.items() if value.strip() or key != "repeats"}
+            if cells:
+                yield _entry(str(reader.line_num), {"text": None, **cells})
+    except (csv.Error, _WrongEntryError) as error:
+        raise UserError(
+            "Line {number} of metadata.csv has no file_name, a text with a comma or a quote that is not in quotes, or repeats "
+            "that are no number from 1 to {most}. Correct or remove it.",
+            number=reader.line_num + isinstance(error, csv.Error),  # the row that it could not finish
+            most=MAX_REPEATS,
+        ) from None
+
+
+def _kohya(name: str, text: str) -> tuple[list[Entry], Message | None]:
+    """Read {"path or stem": {"caption": ..., "tags": ...}}, or a list of what metadata.jsonl has in its lines."""
+    ignored = message("{file} is not of a form that is read here, and was passed over.", file=name)
+    try:
+        data = json.loads(text)
+        if isinstance(data, list):
+            return [_entry(str(number), item) for number, item in enumerate(data, 1)], None
+        entries = []
+        for key, value in data.items() if isinstance(data, dict) else ():
+            if not isinstance(value, dict) or not {*value} & {*TEXT_KEYS, "tags"}:
+                return [], ignored
+            caption, tags = value.get("caption"), value.get("tags")
+            if isinstance(tags, str) and tags:
+                value = {**value, "caption": f"{caption}, {tags}" if isinstance(caption, str) and caption else tags}
+            entries.append(Entry("", Path(key.replace("\\", "/")).name, caption_of({"text": None, **value})))
+        return entries, None if entries else ignored
+    except (ValueError, RecursionError, _WrongEntryError):
+        return [], ignored
+
+
+def _photo_of(file_name: str, folder: str, photos: Sequence[str]) -> str | None:
+    """Return the photo that an entry names: by path or name, in any case, with or without its suffix."""
+    *above, name = [part for part in file_name.replace("\\", "/").split("/") if part not in ("", ".")] or [""]
+    if above and same_name(above[-1]) != same_name(folder):
+        return None
+    if name in photos:
+        return name
+    wanted = same_name(name)
+    for key in (same_name, lambda photo: same_name(Path(photo).stem)):
+        found = [photo for photo in photos if key(photo) == wanted]
+        if len(found) == 1:
+            return found[0]
+    return None

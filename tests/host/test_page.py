@@ -18,7 +18,10 @@ from demo.browser import INSTALLED, choose, open_browser, open_workflow, queue, 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 LANGUAGE = "SubjectTrainer.Language"
 SHIPPED = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-pytestmark = pytest.mark.skipif(not INSTALLED, reason="needs Chromium and its driver: apt-get install chromium chromium-driver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not INSTALLED, reason="needs Chromium and its driver: apt-get install chromium chromium-driver"),
+]
 
 
 def read(name: str) -> dict:

@@ -33,7 +33,15 @@ def before_training(graph: dict) -> dict:
     }
 
 
-@pytest.mark.parametrize("train", ["unet", "unet_and_token", "unet_and_text_encoder", "lora"])
+@pytest.mark.parametrize(
+    "train",
+    [
+        pytest.param("unet", marks=pytest.mark.nightly),
+        "unet_and_token",
+        pytest.param("unet_and_text_encoder", marks=pytest.mark.nightly),
+        "lora",
+    ],
+)
 def test_before_and_after_are_sampled_alike(server, quick_graph, base_directory, train):
     """With a learning rate of 0 the trained model is the base: the pictures are the same, or they compare two set-ups."""
     plain = before_training(quick_graph)

@@ -70,7 +70,7 @@ METHODS = {
         "DreamBoothTrain",
         *BEFORE_AND_AFTER,
         settings={},
-        taught_settings={"steps": 200, "batch_size": 4, "learning_rate": 1.5e-4, "lr_scheduler": "cosine", "lr_warmup_steps": 10},
+        taught_settings={"steps": 120, "batch_size": 4, "learning_rate": 1e-4},
     ),
     "lora": Method(
         "train_and_compare",

@@ -45,7 +45,7 @@ def prepare(args: argparse.Namespace, work: Path, tokenizer: Path) -> Inputs:
     """Everything under `work`, but for a checkpoint of the user's own."""
     checkpoint = args.checkpoint.resolve() if args.checkpoint else work / "standin.safetensors"
     if not args.checkpoint:
-        standin.build(checkpoint)
+        standin.build(checkpoint, taught=False)  # the figures of earlier runs are of this one
     convert(checkpoint, tokenizer, work / "pipeline")
     gather_photos(args.photos, args.batch_size, work / "photos")
     class_photos = None

@@ -97,7 +97,7 @@ def photograph_nodes(browser, nodes: tuple[str, ...]) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        standin.build(base / "models" / "checkpoints" / "v1-5-pruned-emaonly.safetensors")
+        standin.build(base / "models" / "checkpoints" / "v1-5-pruned-emaonly.safetensors", taught=False)
         photos.draw(base / "input" / "my-photos")
         with Server(base, port=free_port(), cpu=True) as server:
             browser = open_browser()

@@ -1,10 +1,13 @@
-"""Build a stand-in for the SD v1.5 checkpoint from a seed: same file format, no download.
+"""Build a stand-in for the SD v1.5 checkpoint: same file format, no download.
 
-    python demo/standin.py OUT.safetensors [--seed 0]
+    python -m demo.standin OUT.safetensors [--random [--seed 0]]
 
 CLIP-L and the VAE have their full size, the U-Net has two levels of SD v1.5's own blocks, so ComfyUI's checkpoint loader
-takes the file for SD v1.5. U-Net and CLIP are random. The VAE's weights are written down instead of trained: it is a real
-AutoencoderKL that turns a photo into its 8x-reduced self and back (see `vae_weights`).
+takes the file for SD v1.5. CLIP is random. The VAE's weights are written down instead of trained: it is a real AutoencoderKL
+that turns a photo into its 8x-reduced self and back (see `vae_weights`). The U-Net was taught a drawn world at 128 pixels
+(demo/world): it draws "a watercolor painting of a blue car on a beach", and what it is trained on besides can be seen to be
+learned, and the rest to be kept. With --random it is random: a test asks for that where it is about bytes, about states or
+about one photo learned by heart, and not about what a model knows; then any seed and any depth of CLIP will do.
 
 The text encoder is stored in fp16, U-Net and VAE in fp32: the types ComfyUI holds them in on a CPU, so that a file it saves
 again has the same bytes.
@@ -18,8 +21,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from .world.weights import load as load_taught
+
+CHANNELS = (320, 320)
 CONTEXT_DIM = 768
 TIME_DIM = 1280
+TAUGHT_TEXT = (0, 12)
+"""Seed and layers of the text encoder whose words the taught U-Net knows."""
 
 # The channels in which the VAE carries a picture: for each colour the value, its negative, and a large constant and its
 # negative. Four is what one normalisation group of the decoder's last layer holds (128 channels / 32 groups).
@@ -95,7 +103,7 @@ def unet_shapes(channels: tuple[int, ...], layers: int = 1) -> dict[str, tuple[i
     return shapes
 
 
-def unet_weights(generator: torch.Generator, channels: tuple[int, ...] = (320, 320)) -> dict[str, torch.Tensor]:
+def unet_weights(generator: torch.Generator, channels: tuple[int, ...] = CHANNELS) -> dict[str, torch.Tensor]:
     """Random U-Net: norms are identities, every other layer has torch's default uniform(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
     weights = {}
     shapes = unet_shapes(channels)
@@ -230,13 +238,19 @@ def vae_weights() -> dict[str, torch.Tensor]:
     return weights
 
 
-def build(path: Path, seed: int = 0, text_layers: int = 12) -> None:
-    """Write the stand-in checkpoint (about 0.7 GB) to `path`; the same seed gives the same bytes.
+def build(path: Path, seed: int = 0, text_layers: int = 12, taught: bool = True) -> None:
+    """Write the stand-in checkpoint (about 0.7 GB) to `path`; the same arguments give the same bytes.
 
-    With fewer layers in the text encoder than CLIP-L's 12, the worker reads it and is quicker; ComfyUI does not.
+    With fewer layers in the text encoder than CLIP-L's 12, the worker reads it and is quicker; ComfyUI does not. Raises
+    ValueError for a taught one of another seed or depth, because its U-Net was taught the words of this text encoder.
     """
+    if taught and (seed, text_layers) != TAUGHT_TEXT:
+        raise ValueError("The taught U-Net goes with the text encoder of seed 0 and 12 layers: ask for taught=False.")
     generator = torch.Generator().manual_seed(seed)
-    weights = {f"model.diffusion_model.{k}": v for k, v in unet_weights(generator).items()}
+    unet = unet_weights(generator)  # also when it is not used: the text encoder's numbers come after its own
+    if taught:
+        unet = load_taught(unet_shapes(CHANNELS))
+    weights = {f"model.diffusion_model.{k}": v for k, v in unet.items()}
     weights |= {f"cond_stage_model.transformer.text_model.{k}": v for k, v in clip_weights(generator, text_layers).items()}
     weights |= {f"first_stage_model.{k}": v for k, v in vae_weights().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +262,8 @@ def build(path: Path, seed: int = 0, text_layers: int = 12) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Build the stand-in checkpoint.")
     parser.add_argument("out", type=Path)
+    parser.add_argument("--random", action="store_true", help="with a random U-Net, of any seed")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    build(args.out, args.seed)
+    build(args.out, args.seed, taught=not args.random)
     print(f"{args.out}: {args.out.stat().st_size / 1e9:.2f} GB", file=sys.stderr)

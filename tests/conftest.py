@@ -50,8 +50,14 @@ def photo_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def standin_base(made_once) -> Path:
-    """Return the stand-in checkpoint."""
-    return made_once("standin-sd15.safetensors", standin.build)
+    """Return the random stand-in: for what is about states, bytes and one photo learned by heart, whatever a model knows."""
+    return made_once("standin-sd15.safetensors", lambda path: standin.build(path, taught=False))
+
+
+@pytest.fixture(scope="session")
+def taught_base(made_once) -> Path:
+    """Return the stand-in that knows the drawn world: for what is about how good the result is."""
+    return made_once("standin-taught.safetensors", standin.build)
 
 
 @pytest.fixture(scope="session")

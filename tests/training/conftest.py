@@ -22,14 +22,14 @@ TEXT_LAYERS = 2
 
 @pytest.fixture(scope="session")
 def standin_base(made_once) -> Path:
-    """Return a stand-in with a text encoder of two layers: no test here is about the depth, and it is quicker."""
-    return made_once("standin-two-layers.safetensors", lambda path: standin.build(path, text_layers=TEXT_LAYERS))
+    """Return the random stand-in with a text encoder of two layers: it is quicker, and no test of this is about the depth."""
+    return made_once("standin-two-layers.safetensors", lambda path: standin.build(path, text_layers=TEXT_LAYERS, taught=False))
 
 
 @pytest.fixture(scope="session")
 def deep_base(made_once) -> Path:
-    """Return the stand-in with CLIP-L's depth."""
-    return made_once("standin-sd15.safetensors", standin.build)
+    """Return the random stand-in with CLIP-L's depth."""
+    return made_once("standin-sd15.safetensors", lambda path: standin.build(path, taught=False))
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ DEPTH = 5
 def deeper_base(tmp_path_factory):
     """A stand-in whose text encoder has five layers, each with weights of its own."""
     path = tmp_path_factory.mktemp("base") / "deeper.safetensors"
-    standin.build(path, text_layers=DEPTH)
+    standin.build(path, text_layers=DEPTH, taught=False)
     return path
 
 

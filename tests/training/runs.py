@@ -14,10 +14,12 @@ from typing import TextIO
 import psutil
 
 from trainer import worker
+from trainer.dataset.photos import Dataset
 from trainer.run.events import Reporter
+from trainer.run.files import write_json
 from trainer.run.messages import Message
 from trainer.run.ranks import is_alive
-from trainer.run.run_dir import RunDir
+from trainer.run.run_dir import Run, RunDir
 from trainer.run.settings import Settings
 from trainer.run.stop_request import StoppedError, StopRequest
 
@@ -37,6 +39,26 @@ DREAMBOOTH = Settings.of(
     train="unet",
 )
 INVERSION = DREAMBOOTH.replace(method="textual_inversion", train="unet_and_token", initializer="toy", learning_rate=5e-3)
+
+
+def write_run(path: Path, base: Path, settings: Settings, dataset: Dataset, class_dataset: Dataset | None = None) -> RunDir:
+    """Write a run directory, as the nodes do, for a result beside it of the same name."""
+    run_dir = RunDir(path)
+    path.mkdir()
+    os.link(base, run_dir.base)
+    run = Run(
+        name=path.name,
+        settings=settings,
+        dataset=dataset,
+        class_dataset=class_dataset,
+        base_fingerprint=base.stem,
+        embedding="",
+        embedding_path=str(path.parent / f"{path.name}-word.safetensors"),
+        export_path=str(path.parent / f"{path.name}.safetensors"),
+        tokenizer_path=str(TOKENIZER),
+    )
+    write_json(run_dir.run_json, run.to_json())
+    return run_dir
 
 
 @functools.cache

@@ -15,13 +15,15 @@ if IN_PARALLEL:  # before torch is loaded: a thread a process, else those of two
 from demo import photos, standin  # noqa: E402
 
 TIERS = ("host", "training", "unit")
+LONGEST = ("test_subject.py", "test_stopping.py", "test_trained_parts.py", "test_faults.py")
+"""Files that begin their tier, for the same reason."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by its folder, and begin with the tier that takes longest, so that parallel processes end together."""
     for item in items:
         item.add_marker(item.path.parent.name)
-    items.sort(key=lambda item: TIERS.index(item.path.parent.name))
+    items.sort(key=lambda item: (TIERS.index(item.path.parent.name), item.path.name not in LONGEST))
 
 
 @pytest.fixture(scope="session")

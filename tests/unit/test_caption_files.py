@@ -1,6 +1,7 @@
 """Captions as people have them: read right, or told with the name of the file."""
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -8,6 +9,7 @@ from PIL import Image
 from tests.pack import load
 from trainer.dataset.caption_files import MAX_CAPTION, ConflictError, read_captions, write_caption
 from trainer.dataset.folder import read_folder
+from trainer.dataset.metadata_files import Caption, Entry, match
 from trainer.dataset.photos import Dataset
 from trainer.run.messages import ENGLISH, UserError
 
@@ -128,7 +130,7 @@ def test_a_spreadsheet_is_read(folder):
     ):
         (folder / "metadata.csv").write_text(text, encoding="utf-8-sig", newline="")
         assert captions(folder) == {"a.jpg": ('a dog, on "grass"',), "b.jpg": ("in snow",)}
-        assert [photo.repeats for photo in read_folder(folder, 64)[0].photos] == [3, 1]
+        assert [photo.repeats for photo in read_folder(folder, 64)[0].photos] == [3, 10]
 
 
 @pytest.mark.parametrize(
@@ -141,8 +143,9 @@ def test_a_wrong_row_of_a_spreadsheet_is_refused_by_its_line(folder, row):
         read_folder(folder, 64)
 
 
-@pytest.mark.parametrize(("repeats", "expected"), [("2", 2), ('"3"', 3), ("2.0", 2), ("null", 1), ("100", 100)])
+@pytest.mark.parametrize(("repeats", "expected"), [("2", 2), ('"3"', 3), ("2.0", 2), ("null", 10), ("100", 100)])
 def test_what_may_stand_for_repeats(folder, repeats, expected):
+    """The folder is called 10_...: that counts where nothing else is said."""
     (folder / "metadata.jsonl").write_text(f'{{"file_name": "a.jpg", "text": "x", "repeats": {repeats}}}\n')
     assert read_folder(folder, 64)[0].photos[0].repeats == expected
 
@@ -192,6 +195,21 @@ def test_kohya_s_metadata_are_read(folder):
     (folder / "metadata.json").write_text(json.dumps(data))
     assert captions(folder) == {"a.jpg": ("a dog, grass, sun",), "b.jpg": ("dog, snow",)}
     assert "metadata.json names no photo of this folder with: gone.png" in told(folder)
+
+
+def test_kohya_s_metadata_of_several_folders_give_each_its_own(folder):
+    data = {f"/data/img/{name}/a.jpg": {"caption": name} for name in ("5_cat", folder.name, "7_fish")}
+    (folder / "metadata.json").write_text(json.dumps(data))
+    assert captions(folder)["a.jpg"] == (folder.name,)
+    assert "names no photo of this folder with: /data/img/5_cat/a.jpg" in told(folder)
+
+
+def test_many_photos_are_matched_in_no_time():
+    names = [f"{number:05}.jpg" for number in range(20_000)]
+    entries = [Entry("", name.removesuffix(".jpg"), Caption((name,))) for name in names]
+    found, notes = match("metadata.json", entries, Path("folder"), names)
+    assert {name: caption.texts for name, caption in found.items()} == {name: (name,) for name in names}
+    assert notes == []
 
 
 @pytest.mark.parametrize("text", ['{"id": 3}', "[1]", "{", "3", "{}", "null", '{"a.jpg": {"caption": 3}}', "[" * 5000])

@@ -113,6 +113,20 @@ def test_a_class_prompt_reads_as_english(article, word):
     assert class_prompt(TEMPLATE, word) == " ".join(f"a photo of {article} {word}".split())
 
 
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        ("a photo of a {token} {class}", "a photo of an owl"),
+        ("a photo of an {token} {class}", "a photo of an owl"),
+        ("photo of the {token} {class}", "photo of the owl"),
+        ("my {token} {class} at home", "my owl at home"),
+        ("{token} {class}, studio light", "an owl, studio light"),
+    ],
+)
+def test_a_class_prompt_has_one_article(template, prompt):
+    assert class_prompt(template, "owl") == prompt
+
+
 @pytest.mark.parametrize("word", ["", " ", "\t"])
 def test_class_images_of_no_class_are_refused(word):
     with pytest.raises(ValueError, match="Class images need a class: write in Caption with Token"):

@@ -277,6 +277,24 @@ def test_a_jpeg_cut_anywhere_is_refused_or_has_every_pixel(kind):
     assert refused > len(lengths) * 0.8
 
 
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6, 0.8, 0.9])
+def test_a_progressive_jpeg_that_was_cut_and_closed_is_refused(share):
+    whole = WHOLE["progressive"]()
+    with pytest.raises(UserError):
+        decode_photo(whole[: int(len(whole) * share)] + b"\xff\xd9")
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(16, np.uint16), (32, np.int32)])
+def test_brightness_of_a_tiff_is_read_by_its_depth_or_refused(bits, dtype):
+    data = io.BytesIO()
+    Image.fromarray(np.full((64, 64), 2**15, dtype)).save(data, "TIFF")
+    if bits == 16:
+        assert np.asarray(decode_photo(data.getvalue())).max() == 128
+    else:
+        with pytest.raises(UserError, match="its brightness is written as int32, which has no fixed white"):
+            decode_photo(data.getvalue())
+
+
 @pytest.mark.usefixtures("switches")
 @pytest.mark.parametrize("kind", ["png", "png palette", "gif"])
 def test_a_file_that_lacks_its_end_but_no_pixel_is_used(kind):

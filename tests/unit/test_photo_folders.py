@@ -387,3 +387,31 @@ def test_a_caption_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "open", refuse(errno.EACCES))
     with pytest.raises(UserError, match=r"a\.txt cannot be read: file system error: Permission denied"):
         read_captions(tmp_path, ["a.jpg"])
+
+
+@LINKS
+def test_a_link_within_the_folder_keeps_its_own_name(tmp_path):
+    """Two of them to files of one name are two photos; a target that cannot be written down does not matter."""
+    for number, name in enumerate(("one/0.png", "two/0.png", os.fsdecode(b"caf\xe9/0.png"))):
+        Image.new("RGB", (96, 80 + number), (number, 30, 40)).save(save(tmp_path / name))
+        (tmp_path / f"{number}.png").symlink_to(tmp_path / name)
+    photos = read_folder(tmp_path, 64)[0].photos
+    assert [Path(photo.path).name for photo in photos] == ["0.png", "1.png", "2.png"]
+    assert [photo.height for photo in photos] == [80, 81, 82]
+    write_json(tmp_path / "run.json", [photo.path for photo in photos])
+    (tmp_path / "3.png").symlink_to(tmp_path / "one" / "0.png")
+    assert "The same photo more than once: 0.png and 3.png." in told(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["IMG1", "IMG2.pn", "x-masklabel.png"])
+def test_files_that_are_no_photos_are_named_where_there_are_no_others(tmp_path, name):
+    save(tmp_path / "a.png").rename(tmp_path / name)
+    with pytest.raises(UserError, match=f"has no photos: {name} are masks, or do not end like a photo's name"):
+        read_folder(tmp_path, 64)
+
+
+def test_a_file_that_is_larger_than_any_photo_is_named_unread(tmp_path):
+    with (tmp_path / "a.jpg").open("wb") as file:
+        file.truncate(6_000_000_000)
+    with pytest.raises(UserError, match=r"a\.jpg \(6\.0 GB, which no photo has\)"):
+        read_folder(tmp_path, 64)

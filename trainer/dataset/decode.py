@@ -24,6 +24,8 @@ MEMORY = 800_000_000
 """Bytes that decoding a photo may take before that."""
 MOST_PIXELS_OF_JPEG = 500_000_000
 """A JPEG is scaled down while it is read, so that its memory does not bound it; its time does."""
+_BITS_PER_SAMPLE = 258
+"""TIFF's tag."""
 _JPEG_END = b"\xff\xd9"
 _NOISE = bytes(1 + (167 * place + 89) % 254 for place in range(254))
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
@@ -120,7 +122,8 @@ def _decode(kind: str, parts: Parts) -> Decoded:
             raise
         image = _jpeg_without_end(parts.pixels, factor)
         notes.append(message("its last bytes are missing, but no pixel"))
-    if kind == "JPEG" and _ends_flat(image):  # as where a program has closed half a file
+    # A program may have closed half a file: its last rows are flat then, or, of a progressive one, scans are missing.
+    if kind == "JPEG" and (image.info.get("progressive") or _ends_flat(image)):
         _jpeg_without_end(_before_end(parts.pixels), factor)
     profile = image.info.get("icc_profile") if parts.profile is None else parts.profile
     orientation = _orientation(kind, image) if parts.orientation is None else parts.orientation
@@ -240,9 +243,12 @@ def _orientation(kind: str, image: Image.Image) -> int:
 
 def _plain(image: Image.Image) -> Image.Image:
     """Return the loaded picture as L, RGB, RGBA or CMYK."""
-    if image.mode.startswith("I"):  # 16 bits a pixel, greyscale
-        pixels = np.asarray(image, dtype=np.float32)
-        return Image.fromarray((np.clip(pixels / 257.0, 0, 255) + 0.5).astype(np.uint8))
+    if image.mode.startswith("I"):  # greyscale, 9 to 16 bits a pixel
+        bits = int(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0])
+        if bits > 16:
+            raise UserError("its brightness is written as {kind}, which has no fixed white", kind=f"int{bits}")
+        pixels = np.asarray(image, dtype=np.float32) * (255 / (2**bits - 1))
+        return Image.fromarray((np.clip(pixels, 0, 255) + 0.5).astype(np.uint8))
     if image.mode == "F":
         raise UserError("its brightness is written as {kind}, which has no fixed white", kind="float32")
     if image.has_transparency_data:

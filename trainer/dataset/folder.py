@@ -91,7 +91,7 @@ def read_folder(
 def _photo(path: Path, read: PhotoFile, caption: Caption) -> Photo:
     first, *others = caption.texts or ("",)
     return Photo(
-        path=str(path.resolve()),
+        path=str(path.parent.resolve() / path.name),  # its own name, also of a link
         sha256=read.sha256,
         width=read.image.width,
         height=read.image.height,
@@ -119,6 +119,14 @@ def check_folder(folder: Path, files: FolderFiles) -> None:
             "The folder {name!r} has no photos of its own. Choose one of its subfolders: {folders}.",
             name=folder.name,
             folders=_counted(counts),
+        )
+    unused = [*map(shown_name, (*files.strangers, *files.companions))]
+    if unused:
+        raise UserError(
+            "The folder {name!r} has no photos: {unused} are masks, or do not end like a photo's name. Put jpg, png, webp or bmp "
+            "files into it.",
+            name=folder.name,
+            unused=listed(unused),
         )
     raise UserError("The folder {name!r} has no photos. Put jpg, png, webp or bmp files into it.", name=folder.name)
 
@@ -212,7 +220,7 @@ def _duplicates(dataset: Dataset) -> Message | None:
     first: dict[str, str] = {}
     pairs = []
     for photo in dataset.photos:
-        original = first.setdefault(photo.sha256, _name(photo))
+        original = first.setdefault(photo.sha256, _name(photo))  # the names of a folder's files differ
         if original != _name(photo):
             pairs.append(message("{name} and {copy}", name=original, copy=_name(photo)))
     if not pairs:

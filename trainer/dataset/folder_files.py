@@ -5,7 +5,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..run.messages import Message, message
+from ..run.messages import Message, UserError, message
 from .image_file import image_kind
 
 PHOTO_SUFFIXES = {
@@ -62,7 +62,7 @@ class FolderFiles:
 def folder_files(folder: Path) -> FolderFiles:
     """Return the files of a folder, hidden ones left out."""
     photos, foreign, companions, strangers, captions, tables = [], [], [], [], [], []
-    for name in sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(".")):
+    for name in _listed(folder):
         path, suffix = folder / name, Path(name).suffix.lower()
         if suffix in PHOTO_SUFFIXES | RAW_SUFFIXES | FOREIGN_SUFFIXES:
             reason = _why_not(folder, path, suffix)
@@ -80,6 +80,14 @@ def folder_files(folder: Path) -> FolderFiles:
         elif len(strangers) < MOST_STRANGERS and _is_picture(folder, path):
             strangers.append(name)
     return FolderFiles(tuple(photos), tuple(foreign), tuple(companions), tuple(strangers), tuple(captions), tuple(tables))
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError("The folder {name!r} cannot be read ({reason}).", name=folder.name, reason=reason) from None
 
 
 def photo_names(folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,14 @@ def match(name: str, entries: Sequence[Entry], folder: Path, photos: Sequence[st
     """Return the caption of each photo that the entries of a file name, and notes about the others."""
     found: dict[str, Caption] = {}
     unmatched, counts = [], Counter()
+    names = _Names(photos)
+    if name.endswith(".json") and all(names.photo_of(entry.file_name, folder.name) is None for entry in entries):
+        entries = [replace(entry, file_name=_parts(entry.file_name)[-1]) for entry in entries]  # the folder was moved since
     for entry in entries:
-        photo = _photo_of(entry.file_name, folder.name, photos)
+        photo = names.photo_of(entry.file_name, folder.name)
         if photo is None:
-            unmatched.append(message("{name} ({reason})", name=shown_name(entry.file_name), reason=entry.place))
+            missing = shown_name(entry.file_name)
+            unmatched.append(message("{name} ({reason})", name=missing, reason=entry.place) if entry.place else missing)
         else:
             counts[photo] += 1
             found[photo] = entry.caption
@@ -86,14 +90,20 @@ def caption_of(entry: dict[str, Any]) -> Caption:
     if not all(isinstance(text, str) for text in texts) or len(texts) > MAX_ALTERNATIVES:
         raise _WrongEntryError
     repeats = entry.get("repeats")
-    repeats = 1 if repeats is None else repeats
+    if repeats is None:
+        return Caption(_texts(texts))
     try:
         number = float(repeats)
     except (ValueError, TypeError, OverflowError):
         raise _WrongEntryError from None
     if isinstance(repeats, bool) or number not in range(1, MAX_REPEATS + 1):
         raise _WrongEntryError
-    return Caption(tuple(dict.fromkeys(filter(None, map(clean, texts)))), int(number))
+    return Caption(_texts(texts), int(number))
+
+
+def _texts(given: Sequence[str]) -> tuple[str, ...]:
+    """Return the texts that say something, each once."""
+    return tuple(dict.fromkeys(filter(None, map(clean, given))))
 
 
 def _entry(place: str, data: Any) -> Entry:
@@ -159,22 +169,31 @@ def _kohya(name: str, text: str) -> tuple[list[Entry], Message | None]:
             caption, tags = value.get("caption"), value.get("tags")
             if isinstance(tags, str) and tags:
                 value = {**value, "caption": f"{caption}, {tags}" if isinstance(caption, str) and caption else tags}
-            entries.append(Entry("", Path(key.replace("\\", "/")).name, caption_of({"text": None, **value})))
+            entries.append(Entry("", key, caption_of({"text": None, **value})))
         return entries, None if entries else ignored
     except (ValueError, RecursionError, _WrongEntryError):
         return [], ignored
 
 
-def _photo_of(file_name: str, folder: str, photos: Sequence[str]) -> str | None:
-    """Return the photo that an entry names: by path or name, in any case, with or without its suffix."""
-    *above, name = [part for part in file_name.replace("\\", "/").split("/") if part not in ("", ".")] or [""]
-    if above and same_name(above[-1]) != same_name(folder):
-        return None
-    if name in photos:
-        return name
-    wanted = same_name(name)
-    for key in (same_name, lambda photo: same_name(Path(photo).stem)):
-        found = [photo for photo in photos if key(photo) == wanted]
-        if len(found) == 1:
-            return found[0]
-    return None
+def _parts(file_name: str) -> list[str]:
+    return [part for part in file_name.replace("\\", "/").split("/") if part not in ("", ".")] or [""]
+
+
+class _Names:
+    """The names of a folder's photos, to be found by."""
+
+    def __init__(self, photos: Sequence[str]):
+        self._photos = set(photos)
+        self._by: tuple[dict[str, list[str]], ...] = ({}, {})  # by name, and by name without suffix
+        for photo in photos:
+            for found, key in zip(self._by, (photo, Path(photo).stem), strict=True):
+                found.setdefault(same_name(key), []).append(photo)
+
+    def photo_of(self, file_name: str, folder: str) -> str | None:
+        """Return the photo that an entry names: by path or name, in any case, with or without its suffix."""
+        *above, name = _parts(file_name)
+        if above and same_name(above[-1]) != same_name(folder):
+            return None
+        if name in self._photos:
+            return name
+        return next((found[0] for by in self._by if len(found := by.get(same_name(name), [])) == 1), None)

@@ -1,6 +1,7 @@
 """Which folders of photos can be chosen below ComfyUI's folders, and what their names mean. Plain data, no torch."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..run.messages import UserError
@@ -33,8 +34,9 @@ def find_folder(roots: Roots, name: str) -> Path:
     paths = [(root, root / name.removeprefix(prefix)) for prefix, root in _by_priority(roots) if name.startswith(prefix)]
     inside = [path for root, path in paths if leads_into(root, path)]
     for path in inside:
-        if path.is_dir():
-            return path
+        with suppress(OSError):  # a name that is too long
+            if path.is_dir():
+                return path
     if inside:
         raise UserError(
             "The folder {folder!r} does not exist. Put the photos into a subfolder of ComfyUI's input and press R.", folder=name

@@ -168,9 +168,15 @@ class PhotoFile:
     """What the user should know of the file."""
 
 
+MAX_FILE_BYTES = 1_000_000_000
+
+
 def read_photo(path: Path) -> PhotoFile:
     """Return the decoded photo of a file. Raises UserError, with the reason alone."""
     try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise UserError("{size:.1f} GB, which no photo has", size=size / 1e9)
         raw = path.read_bytes()
     except OSError as error:
         if out_of_memory(error):

@@ -15,7 +15,7 @@ if IN_PARALLEL:  # before torch is loaded: a thread a process, else those of two
 from demo import photos, standin  # noqa: E402
 
 TIERS = ("host", "training", "unit")
-LONGEST = ("test_subject.py", "test_stopping.py", "test_trained_parts.py", "test_faults.py")
+LONGEST = ("test_textual_inversion.py", "test_stopping.py", "test_trained_parts.py", "test_faults.py")
 """Files that begin their tier, for the same reason."""
 
 

@@ -112,4 +112,8 @@ def test_a_base_that_was_cut_short_fails_and_the_server_goes_on(server, quick_gr
         file.truncate(path.stat().st_size // 2)
     with pytest.raises((Failed, Refused)):
         server.run(up_to_training(train_from(quick_graph, path.name)))
-    assert server.get("/queue")["queue_running"] == []
+    good = {
+        "1": {"class_type": "DatasetLoader", "inputs": {"folder": "plush", "resolution": 64, "crop": "center"}},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 1]}},
+    }
+    assert len(server.run(good).outputs["2"]["images"]) == 4

@@ -19,7 +19,7 @@ WORKFLOWS = Path(__file__).parents[2] / "workflows"
 LANGUAGE = "SubjectTrainer.Language"
 SHIPPED = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 pytestmark = [
-    pytest.mark.browser,
+    pytest.mark.alone,
     pytest.mark.skipif(not INSTALLED, reason="needs Chromium and its driver: apt-get install chromium chromium-driver"),
 ]
 

@@ -45,9 +45,9 @@ def test_the_prompt_text_is_what_any_clip_understands(server, trained):
     ("bare", "spelled"),
     [
         ("a (inverted:1.3) thing", "a (embedding:inverted:1.3) thing"),
-        ("Inverted, by a lake", "embedding:inverted , by a lake"),
+        pytest.param("Inverted, by a lake", "embedding:inverted , by a lake", marks=pytest.mark.nightly),
         ("a photo of invertedly", "a photo of invertedly"),
-        ("embedding:inverted again", "embedding:inverted again"),
+        pytest.param("embedding:inverted again", "embedding:inverted again", marks=pytest.mark.nightly),
     ],
 )
 def test_the_bare_token_means_the_embedding(server, trained, bare, spelled):

@@ -202,7 +202,7 @@ def test_a_full_disk_costs_nothing_but_the_step(make_run, small_disk):
     assert same(on_disk, whole)
 
 
-@pytest.mark.parametrize("train", ["lora", "unet_and_token"])
+@pytest.mark.parametrize("train", ["lora", pytest.param("unet_and_token", marks=pytest.mark.nightly)])
 def test_a_run_made_longer_equals_one_asked_for_at_once(make_run, train):
     settings = SETTINGS.replace(train=train, steps=5, lr_scheduler="constant", optimizer="adamw_8bit")
     whole = make_run(settings, "whole")
@@ -218,7 +218,7 @@ def test_a_run_made_longer_equals_one_asked_for_at_once(make_run, train):
     assert not whole.checkpoint.exists()
 
 
-@pytest.mark.parametrize("train", ["lora", "unet_and_token"])
+@pytest.mark.parametrize("train", ["lora", pytest.param("unet_and_token", marks=pytest.mark.nightly)])
 def test_what_there_is_is_exported_on_a_stop_if_wanted(make_run, train):
     settings = SETTINGS.replace(train=train, lr_scheduler="constant", lr_warmup_steps=0)
     short, whole = make_run(settings.replace(steps=2), "short"), make_run(settings, "whole")

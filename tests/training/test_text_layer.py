@@ -46,7 +46,9 @@ def test_a_layer_that_is_not_there_is_refused(make_run, layer):
         work_here(make_run(QUICK.replace(text_layer=layer)))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "adafactor"])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("adamw_8bit", "adafactor"))]
+)
 def test_a_skipped_layer_is_exported_as_it_was(make_run, standin_base, optimizer):
     """The decay must not reach it either; everything before it, and the last norm, learns."""
     settings = QUICK.replace(train="unet_and_text_encoder", optimizer=optimizer, weight_decay=0.5, ema_decay=0.5, text_layer=-2)

@@ -49,7 +49,9 @@ def step_seen():
 
 
 # The eight vectors are enough numbers for 8-bit AdamW to keep its moments in 8 bits.
-@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 0.1), ("adamw_8bit", 0.1), ("prodigy", 1.0)])
+@pytest.mark.parametrize(
+    ("optimizer", "rate"), [("adamw", 0.1), ("prodigy", 1.0), pytest.param("adamw_8bit", 0.1, marks=pytest.mark.nightly)]
+)
 def test_only_the_new_rows_change_with_any_optimizer(make_run, standin_base, table, monkeypatch, step_seen, optimizer, rate):
     kept = {}
 

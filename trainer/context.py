@@ -105,10 +105,10 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
     return Accelerator(
         mixed_precision="no" if precision == "fp32" else precision,
         cpu=device == "cpu",
-        # A process whose captions lack the token has no gradient of its vectors.
         kwargs_handlers=[
             InitProcessGroupKwargs(timeout=WAITING_TIME),
-            # Gradients lie in the buckets that are sent: else each process would have them twice.
+            # A process whose captions lack the token has no gradient of its vectors. Gradients lie in the buckets that are sent:
+            # else each process would have them twice.
             DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True),
         ],
     )

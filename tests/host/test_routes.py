@@ -85,43 +85,51 @@ def test_a_run_can_be_finished_from_the_page(server, workers, quick_graph, base_
     assert refusal(server.post, f"/subject_trainer/runs/{run}/finish", {}) == (409, "This run does not train now.")
 
 
-def test_photos_are_listed_shown_and_their_captions_written(server, base_directory, quick_graph):
+@pytest.fixture
+def caption(base_directory):
+    """The caption file of a photo, which has its text again afterwards."""
+    file = base_directory / "input" / "plush" / "plush-1.txt"
+    was = file.read_text(encoding="utf-8")
+    yield file
+    file.write_text(was, encoding="utf-8")
+
+
+def write_caption(server, caption, text: str) -> dict:
+    """Save another text through the route; return what was sent."""
+    body = {"folder": "plush", "name": "plush-1.jpg", "text": text, "was": caption.read_text(encoding="utf-8")}
+    assert server.post("/subject_trainer/caption", body) == {}
+    return body
+
+
+def captions_shown(server, quick_graph: dict) -> list[tuple[str, str]]:
+    """Name and text of each caption that the token's node shows."""
+    label = node(quick_graph, "CaptionWithToken")
+    graph = {i: n for i, n in quick_graph.items() if n["class_type"] in ("DatasetLoader", "CaptionWithToken")}
+    graph["shown"] = {"class_type": "PreviewAny", "inputs": {"source": [label, 1]}}
+    shown = server.run(graph).outputs[label]["captions"][0]["captions"]
+    return [(caption["name"], caption["text"]) for caption in shown]
+
+
+def test_photos_are_listed_shown_and_their_captions_written(server, caption, quick_graph):
     listed = server.get(path("photos", folder="plush", resolution=64, crop="center"))
     assert [photo["name"] for photo in listed["photos"]] == [f"plush-{number}.jpg" for number in (1, 2, 3, 4)]
     assert server.open(path("photo", folder="plush", name="plush-1.jpg", resolution=64, crop="center"))[:3] == b"\xff\xd8\xff"
-    caption = base_directory / "input" / "plush" / "plush-1.txt"
-    was = caption.read_text(encoding="utf-8")
-    try:
-        body = {"folder": "plush", "name": "plush-1.jpg", "text": "a <img onerror=x> toy", "was": was}
-        assert server.post("/subject_trainer/caption", body) == {}
-        assert caption.read_text(encoding="utf-8") == "a <img onerror=x> toy\n"
-        assert refusal(server.post, "/subject_trainer/caption", body)[0] == 409
-        shown = server.run(quick_graph).outputs[node(quick_graph, "CaptionWithToken")]["captions"][0]
-        assert shown["captions"][0]["text"] == "mysks plush toy, a <img onerror=x> toy"
-    finally:
-        caption.write_text(was, encoding="utf-8")
+    body = write_caption(server, caption, "a <img onerror=x> toy")
+    assert caption.read_text(encoding="utf-8") == "a <img onerror=x> toy\n"
+    assert refusal(server.post, "/subject_trainer/caption", body)[0] == 409
+    assert captions_shown(server, quick_graph)[0][1] == "mysks plush toy, a <img onerror=x> toy"
 
 
-def test_several_lines_are_several_captions(server, base_directory, quick_graph):
-    caption = base_directory / "input" / "plush" / "plush-1.txt"
-    was = caption.read_text(encoding="utf-8")
-    try:
-        body = {"folder": "plush", "name": "plush-1.jpg", "text": "on grass\nin  snow", "was": was}
-        assert server.post("/subject_trainer/caption", body) == {}
-        assert caption.read_text(encoding="utf-8") == "on grass\nin snow\n"
-        (photo, *_) = server.get(path("photos", folder="plush", resolution=64, crop="center"))["photos"]
-        assert photo["caption"] == "on grass\nin snow"
-        assert "2 captions, a line each: one is drawn each time" in photo["notes"]
-        label = node(quick_graph, "CaptionWithToken")
-        graph = {i: n for i, n in quick_graph.items() if n["class_type"] in ("DatasetLoader", "CaptionWithToken")}
-        graph["shown"] = {"class_type": "PreviewAny", "inputs": {"source": [label, 1]}}
-        shown = server.run(graph).outputs[label]["captions"][0]["captions"]
-        assert [(c["name"], c["text"]) for c in shown[:2]] == [
-            ("plush-1.jpg (1/2)", "mysks plush toy, on grass"),
-            ("plush-1.jpg (2/2)", "mysks plush toy, in snow"),
-        ]
-    finally:
-        caption.write_text(was, encoding="utf-8")
+def test_several_lines_are_several_captions(server, caption, quick_graph):
+    write_caption(server, caption, "on grass\nin  snow")
+    assert caption.read_text(encoding="utf-8") == "on grass\nin snow\n"
+    (photo, *_) = server.get(path("photos", folder="plush", resolution=64, crop="center"))["photos"]
+    assert photo["caption"] == "on grass\nin snow"
+    assert "2 captions, a line each: one is drawn each time" in photo["notes"]
+    assert captions_shown(server, quick_graph)[:2] == [
+        ("plush-1.jpg (1/2)", "mysks plush toy, on grass"),
+        ("plush-1.jpg (2/2)", "mysks plush toy, in snow"),
+    ]
 
 
 def test_a_transparent_picture_that_is_wired_is_treated_as_a_file(server):

@@ -1,5 +1,6 @@
 """Whether 8-bit AdamW can run. Plain until asked: bitsandbytes and torch are loaded then."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -38,8 +39,9 @@ def main(device: str) -> None:
     sys.exit(why_no_8bit(device) or 0)
 
 
+@functools.cache
 def why_no_8bit_there(device: str) -> str:
-    """Ask the same in a process of its own: what crashes in native code must not take ComfyUI with it."""
+    """Ask the same in a process of its own, once: what crashes in native code must not take ComfyUI with it."""
     root = str(Path(__file__).resolve().parents[2])
     try:
         done = subprocess.run(

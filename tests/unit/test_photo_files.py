@@ -373,7 +373,8 @@ def test_of_several_pictures_in_a_file_the_first_is_used_with_a_note(kind):
     raw = encoded(picture(), kind, save_all=True, append_images=[noise(SIZE)])
     decoded = decode(raw)
     assert is_upright(decoded.image)
-    assert [str(note) for note in decoded.notes] == (["only the first of its pictures is used"] if kind != "PNG" else [])
+    assert [str(note) for note in decoded.notes] == ["only the first of its pictures is used"]
+    assert decode(encoded(picture(), kind, save_all=True)).notes == ()
 
 
 @pytest.mark.usefixtures("switches")
@@ -483,6 +484,45 @@ def test_transparency_and_grey_keep_their_shape_under_a_profile():
     assert decoded.getpixel((2, 2)) == (255, 255, 255)
     assert np.abs(np.subtract(decoded.getpixel((20, 20)), (255, 0, 0))).max() <= 3
     assert decode_photo(encoded(picture("L"), "PNG", icc_profile=profile)).size == SIZE
+
+
+GREY = [(kind, mode) for kind in ("PNG", "TIFF", "WEBP") for mode in ("L", "LA", "I;16", "P", "RGB", "RGBA")]
+
+
+@pytest.mark.parametrize(("kind", "mode"), [pair for pair in GREY if pair != ("WEBP", "I;16")])
+def test_a_profile_of_grey_is_used_for_grey_however_that_is_written(kind, mode):
+    grey = Image.fromarray(np.full((32, 48), 128, np.uint8))
+    image = Image.fromarray(np.full((32, 48), 128 * 257, np.uint16)) if mode == "I;16" else grey.convert(mode)
+    decoded = decode(encoded(image, kind, icc_profile=icc.grey_profile(1.0), **({"lossless": True} if kind == "WEBP" else {})))
+    light = 128 / 255  # of a linear curve; what sRGB writes for it:
+    wanted = round(255 * (1.055 * light ** (1 / 2.4) - 0.055))
+    assert np.abs(np.subtract(decoded.image.getpixel((5, 5)), (wanted,) * 3)).max() <= 2
+    assert decoded.notes == ()
+
+
+def test_a_profile_of_grey_in_a_photo_with_colours_is_not_used_and_told():
+    decoded = decode(encoded(picture(), "PNG", icc_profile=icc.grey_profile(1.0)))
+    assert decoded.image.tobytes() == picture().tobytes()
+    assert [str(note) for note in decoded.notes] == ["its colour profile is damaged, and was not used"]
+
+
+@pytest.mark.parametrize(("channels", "depth"), [(1, 1), (1, 2), (1, 4), (1, 8), (1, 16), (3, 8), (3, 16)])
+@pytest.mark.parametrize("transparent", [0, 1])
+def test_the_colour_that_a_png_calls_transparent_is_white(channels, depth, transparent):
+    """Of two pixels, one has it."""
+    values = (1, 2**depth // 2 + 2**depth // 5) if depth > 1 else (0, 1)
+    colour = {1: 0, 3: 2}[channels]
+    bits = "".join(f"{value:0{depth}b}" * channels for value in values).ljust(8, "0")
+    row = b"\0" + int(bits, 2).to_bytes(len(bits) // 8 or 1, "big") if depth >= 8 else bytes((0, int(bits, 2)))
+    header = struct.pack(">IIBBBBB", 2, 1, depth, colour, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"tRNS", struct.pack(">H", values[transparent]) * channels), (b"IDAT", zlib.compress(row))
+    png = b"\x89PNG\r\n\x1a\n"
+    for kind, data in (*chunks, (b"IEND", b"")):
+        png += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    image = decode_photo(png)
+    kept = round(values[1 - transparent] * 255 / (2**depth - 1))
+    assert image.getpixel((transparent, 0)) == (255, 255, 255)
+    assert np.abs(np.subtract(image.getpixel((1 - transparent, 0)), (kept,) * 3)).max() <= 1
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "CMYK", "P", "1", "I;16", "LA"])

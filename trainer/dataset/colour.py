@@ -63,6 +63,11 @@ def to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, Message | 
     return converted, None
 
 
+def _is_grey(image: Image.Image) -> bool:
+    """Return whether an L, RGB or RGBA picture has shades of grey alone; many programs write these as RGB."""
+    return image.mode == "L" or len({band.tobytes() for band in image.split()[:3]}) == 1
+
+
 def _converted(image: Image.Image, profile: bytes) -> Image.Image | None:
     """Return the picture's colours as RGB in sRGB, or None when they are that already. Raises for an unusable profile."""
     from PIL import ImageCms  # here: a Pillow without littlecms lacks it
@@ -70,7 +75,7 @@ def _converted(image: Image.Image, profile: bytes) -> Image.Image | None:
     source: Any = ImageCms.ImageCmsProfile(io.BytesIO(adobe_rgb() if profile == ADOBE_RGB else profile))
     space = source.profile.xcolor_space.strip()
     mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}[space]
-    if (mode == "CMYK") != (image.mode == "CMYK") or (mode == "L" and image.mode != "L"):
+    if (mode == "CMYK") != (image.mode == "CMYK") or (mode == "L" and not _is_grey(image)):
         raise ValueError
     target = ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(source, target, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC)

@@ -109,7 +109,7 @@ def unreadable(kind: str) -> Message:
 def _decode(kind: str, parts: Parts) -> Decoded:
     image = _open(kind, parts.pixels)
     notes: list[Message] = []
-    if _is_animated(image):
+    if parts.animated or _is_animated(image):
         notes.append(message("only the first of its pictures is used"))
     size = image.size
     factor = _reduction(kind, image)
@@ -242,13 +242,17 @@ def _orientation(kind: str, image: Image.Image) -> int:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """Return the loaded picture as L, RGB, RGBA or CMYK."""
+    """Return the loaded picture as L, RGB, RGBA or CMYK. Raises UserError for brightness without a white."""
     if image.mode.startswith("I"):  # greyscale, 9 to 16 bits a pixel
         bits = int(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0])
         if bits > 16:
             raise UserError("its brightness is written as {kind}, which has no fixed white", kind=f"int{bits}")
         pixels = np.asarray(image, dtype=np.float32) * (255 / (2**bits - 1))
-        return Image.fromarray((np.clip(pixels, 0, 255) + 0.5).astype(np.uint8))
+        grey = Image.fromarray((np.clip(pixels, 0, 255) + 0.5).astype(np.uint8))
+        key = image.info.get("transparency")  # Pillow leaves it out of pictures of this kind
+        if not isinstance(key, int):
+            return grey
+        return Image.merge("RGBA", (grey, grey, grey, Image.fromarray((np.asarray(image) != key).astype(np.uint8) * 255)))
     if image.mode == "F":
         raise UserError("its brightness is written as {kind}, which has no fixed white", kind="float32")
     if image.has_transparency_data:

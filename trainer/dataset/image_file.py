@@ -90,6 +90,8 @@ class Parts:
     """By EXIF, 1 to 8; None where the decoder has to say it."""
     profile: bytes | None = None
     """The ICC profile or ADOBE_RGB, empty without one; None where the decoder has to say it."""
+    animated: bool = False
+    """Whether it is a PNG of several pictures, of which `pixels` has the first."""
 
 
 def image_kind(raw: bytes) -> str:
@@ -196,7 +198,7 @@ def jpeg_has_all_scans(jpeg: bytes) -> bool:
 
 def _png_parts(raw: bytes) -> Parts:
     """Keep of a PNG's chunks those that say how its pixels are written."""
-    kept, place, orientation, profile, adobe = [PNG_MARK], len(PNG_MARK), 1, b"", False
+    kept, place, orientation, profile, adobe, pictures = [PNG_MARK], len(PNG_MARK), 1, b"", False, 1
     while place + 8 <= len(raw):
         length, kind = struct.unpack_from(">I4s", raw, place)
         data = raw[place + 8 : place + 8 + length]
@@ -204,7 +206,7 @@ def _png_parts(raw: bytes) -> Parts:
         if kind in (b"IHDR", b"PLTE", b"tRNS"):
             if chunk[8 + length :] != struct.pack(">I", zlib.crc32(kind + data)):
                 raise UserError("damaged or not an image")
-            kept.append(chunk)
+            kept.append(_key_in_8_bits(kept[1], data) if kind == b"tRNS" and len(kept) > 1 else chunk)
         elif kind in (b"IDAT", b"IEND"):
             kept.append(chunk)
         elif kind == b"eXIf":
@@ -213,10 +215,22 @@ def _png_parts(raw: bytes) -> Parts:
             orientation = xmp_orientation(data)
         elif kind == b"iCCP":
             profile = _unpacked(data.partition(b"\0")[2][1:])
+        elif kind == b"acTL":
+            pictures = int.from_bytes(data[:4], "big")
         if kind == b"IEND":
             break
         place += 12 + length
-    return Parts(b"".join(kept), orientation, profile or (ADOBE_RGB if adobe else b""))
+    return Parts(b"".join(kept), orientation, profile or (ADOBE_RGB if adobe else b""), animated=pictures > 1)
+
+
+def _key_in_8_bits(header: bytes, data: bytes) -> bytes:
+    """Return the chunk tRNS as Pillow compares it: with pixels that it has brought to 8 bits, but for grey ones of 16."""
+    depth, colour = header[16:18]
+    if colour == 2 and depth == 16 and len(data) == 6:
+        data = bytes((0, data[0], 0, data[2], 0, data[4]))
+    elif colour == 0 and depth < 8 and len(data) == 2:
+        data = bytes((0, data[1] % 2**depth * 255 // (2**depth - 1)))
+    return struct.pack(">I", len(data)) + b"tRNS" + data + struct.pack(">I", zlib.crc32(b"tRNS" + data))
 
 
 def _tiff_parts(raw: bytes) -> Parts:

@@ -1,5 +1,6 @@
 """Captions as people have them: read right, or told with the name of the file."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -115,6 +116,12 @@ def test_a_caption_that_is_no_text_is_refused_by_its_line(folder, text):
         ({"text": "a dog \ud83d\udc36"}, ("a dog \U0001f436",)),
         ({"text": "\udc36a\0 dog\x07"}, ("a dog",)),
         ({"text": "None"}, ("None",)),
+        ({"text": "", "caption": "a dog"}, ("a dog",)),
+        ({"text": " \t", "prompt": "a dog"}, ("a dog",)),
+        ({"text": [""], "caption": ["a dog", ""]}, ("a dog",)),
+        ({"text": "", "caption": None, "prompt": "a dog"}, ("a dog",)),
+        ({"text": "", "caption": ""}, ("",)),
+        ({"text": "a cat", "caption": "a dog"}, ("a cat",)),
     ],
 )
 def test_what_may_stand_for_a_caption(folder, entry, expected):
@@ -131,6 +138,17 @@ def test_a_spreadsheet_is_read(folder):
         (folder / "metadata.csv").write_text(text, encoding="utf-8-sig", newline="")
         assert captions(folder) == {"a.jpg": ('a dog, on "grass"',), "b.jpg": ("in snow",)}
         assert [photo.repeats for photo in read_folder(folder, 64)[0].photos] == [3, 10]
+
+
+@pytest.mark.parametrize("above", ["", "\n", "\r\n \r\n", "sep={}\n", "SEP={}\r\n", "\nsep={}\n\n", "{}{}\n", "sep={}{}\r"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_spreadsheet_may_begin_as_excel_has_it(folder, above, separator):
+    rows = [["file_name", "text"], ["a.jpg", "a dog"], ["b.jpg", "in snow"], ["gone.jpg", "x"]]
+    text = above.format(separator, separator) + "".join(separator.join(row) + "\n" for row in rows)
+    (folder / "metadata.csv").write_text(text, encoding="utf-8-sig", newline="")
+    assert captions(folder) == {"a.jpg": ("a dog",), "b.jpg": ("in snow",)}
+    line = text.replace("\r\n", "\n").replace("\r", "\n").split("\n").index(separator.join(rows[3])) + 1
+    assert f"metadata.csv names no photo of this folder with: gone.jpg ({line})." in told(folder)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +189,31 @@ def test_what_is_no_text_is_not_read_as_one(folder, raw):
     (folder / "a.txt").write_bytes(raw)
     with pytest.raises(UserError, match=r"The encoding of a\.txt cannot be told"):
         read_folder(folder, 64)
+
+
+@pytest.mark.parametrize("zeros", [1, 2, 7, 500])
+@pytest.mark.parametrize("name", ["a.txt", "metadata.jsonl", "metadata.csv"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16", "utf-16-le", "utf-16-be"])
+def test_zeros_at_the_end_of_a_file_are_left_out(folder, name, zeros, encoding):
+    text = {
+        "metadata.jsonl": '{"file_name": "a.jpg", "text": "a dog at the café"}\n',
+        "metadata.csv": "file_name,text\na.jpg,a dog at the café\n",
+    }.get(name, "a dog at the café")
+    padding = bytes(2 * zeros if "16" in encoding else zeros)
+    (folder / name).write_bytes(text.encode(encoding) + padding)
+    assert captions(folder)["a.jpg"] == ("a dog at the café",)
+
+
+@pytest.mark.parametrize("letters", ["a", "犬", "犬\n"])
+def test_the_last_zero_of_a_letter_is_no_padding(folder, letters):
+    (folder / "a.txt").write_bytes(letters.encode("utf-16"))
+    assert captions(folder)["a.jpg"] == (letters.strip(),)
+
+
+def test_what_another_program_added_behind_the_mark_of_utf_8_is_read(folder):
+    (folder / "a.txt").write_bytes(b"\xef\xbb\xbf" + "a dog at the café’s door".encode("cp1252"))
+    assert captions(folder)["a.jpg"] == ("a dog at the café’s door",)
+    assert "a.txt is not UTF-8, and was read as Windows-1252: 'a dog at the café’s door'." in told(folder)
 
 
 def test_marks_that_cannot_be_seen_are_left_out_and_joiners_stay(folder):
@@ -216,6 +259,23 @@ def test_many_photos_are_matched_in_no_time():
 def test_another_program_s_metadata_are_passed_over_with_a_word(folder, text):
     (folder / "metadata.json").write_text(text)
     assert "metadata.json is not of a form that is read here" in told(folder)
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "meta_cap.json"])
+@pytest.mark.parametrize("raw", [b"[" + b"1," * 600_000 + b"1]", b"\x1f\x8b\x08\0abcd\xff\0"], ids=["large", "no text"])
+def test_a_file_of_another_program_does_not_cost_the_folder(folder, name, raw):
+    (folder / name).write_bytes(raw)
+    (folder / "a.txt").write_text("a dog")
+    assert captions(folder)["a.jpg"] == ("a dog",)
+    reason = f"{name} is larger than 1 MB, too large for captions." if len(raw) > 99 else f"The encoding of {name} cannot be told"
+    assert reason in told(folder)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "metadata.jsonl", "metadata.csv"])
+def test_a_file_that_is_too_large_for_captions_is_named(folder, name):
+    (folder / name).write_bytes(b"x" * 1_000_001)
+    with pytest.raises(UserError, match=f"{name} is larger than 1 MB, too large for captions"):
+        read_folder(folder, 64)
 
 
 def test_several_entries_of_one_photo_are_told(folder):
@@ -348,6 +408,21 @@ def test_alternatives_are_saved_a_line_each(folder):
     assert captions(folder)["a.jpg"] == ("",)
     with pytest.raises(UserError, match=f"at most {MAX_CAPTION}"):
         write_caption(folder, "a.jpg", "x" * (MAX_CAPTION + 1), was="")
+
+
+def test_a_caption_that_cannot_be_written_is_told_by_its_file_and_not_by_its_folder(folder, monkeypatch):
+    stem = "x" * 251
+    (folder / "a.jpg").rename(folder / f"{stem}.jpg")
+    with pytest.raises(UserError, match=rf"cannot be written to {stem}\.txt \(File name too long\)\. .* a shorter name"):
+        write_caption(folder, f"{stem}.jpg", "a dog", was="")
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder / "b.txt.partial"))
+
+    monkeypatch.setattr(Path, "touch", refuse)  # whoever runs the tests may be allowed everything
+    with pytest.raises(UserError, match=r"cannot be written to b\.txt \(Permission denied\)") as error:
+        write_caption(folder, "b.jpg", "a dog", was="")
+    assert str(folder) not in str(error.value)
 
 
 def test_two_photos_of_one_name_share_a_caption_with_a_word(folder):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..run.files import partial_file
+from ..run.files import DISK_FULL, partial_file
 from ..run.memory_errors import out_of_memory
 from ..run.messages import Message, MessageError, UserError, message
 from .folder_files import CAPTION_SUFFIXES, FolderFiles, folder_files, is_inside, read_inside, same_name, shown_name
@@ -68,7 +68,7 @@ def read_captions(folder: Path, names: Sequence[str], files: FolderFiles | None 
 def write_caption(folder: Path, name: str, text: str, was: str) -> None:
     """Write a photo's captions, one a line, beside it, whole or not at all.
 
-    Raises ConflictError when they are no longer `was`, UserError for a text that is too long.
+    Raises ConflictError when they are no longer `was`, UserError for a text that is too long or a file that cannot be written.
     """
     if len(text) > MAX_CAPTION:
         raise UserError("The caption has {length} characters; at most {most} are allowed.", length=len(text), most=MAX_CAPTION)
@@ -76,8 +76,19 @@ def write_caption(folder: Path, name: str, text: str, was: str) -> None:
     now = read_captions(folder, [name], files).captions[name].text
     if now != "\n".join(_alternatives(was, name)):
         raise ConflictError(now)
-    with partial_file(folder / _sidecar_to_write(files, name)) as partial:
-        partial.write_text("\n".join(_alternatives(text, name)) + "\n", encoding="utf-8")
+    lines, file = "\n".join(_alternatives(text, name)) + "\n", _sidecar_to_write(files, name)
+    try:
+        with partial_file(folder / file) as partial:
+            partial.write_text(lines, encoding="utf-8")
+    except OSError as error:
+        if out_of_memory(error) or error.strerror == str(DISK_FULL):
+            raise
+        raise UserError(
+            "The caption cannot be written to {file} ({reason}). Give ComfyUI the right to write to that folder, or the photo a "
+            "shorter name.",
+            file=file,
+            reason=error.strerror or str(error),
+        ) from None
 
 
 def _sidecar_to_write(files: FolderFiles, name: str) -> str:
@@ -157,7 +168,14 @@ def _read_metadata(folder: Path, tables: dict[str, str], photos: Sequence[str], 
     known: dict[str, Caption] = {}
     for name, file in tables.items():
         if is_inside(folder, folder / file):
-            entries, note = read_entries(name, _read_text(folder, file, notes))
+            try:
+                text = _read_text(folder, file, notes)
+            except UserError as error:
+                if not name.endswith(".json"):
+                    raise
+                notes.append(error.message)  # other programs have files of this name, too
+                continue
+            entries, note = read_entries(name, text)
             found, more = match(name, entries, folder, photos)
             known = {**found, **known}
             notes += [*([note] if note else []), *more]

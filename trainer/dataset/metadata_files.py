@@ -19,6 +19,9 @@ MAX_REPEATS = 100
 MAX_ALTERNATIVES = 100
 FILE_KEYS = ("file_name", "image", "file", "filename", "path")
 TEXT_KEYS = ("text", "caption", "prompt")
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_BEFORE_COLUMNS = re.compile(r"(?:[\s,;]*[\r\n])?(?:(?i:sep)=([,;\t])[\s,;]*[\r\n])?")
+"""Of a spreadsheet: empty rows, and the row in which Excel is told the separator."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,10 @@ def match(name: str, entries: Sequence[Entry], folder: Path, photos: Sequence[st
 
 def caption_of(entry: dict[str, Any]) -> Caption:
     """Return the caption of an entry: one text, or a list of alternatives. Raises _WrongEntryError."""
-    given = next((entry[key] for key in TEXT_KEYS if entry.get(key) is not None), None)
-    if given is None and not any(key in entry for key in TEXT_KEYS):
+    values = [entry[key] for key in TEXT_KEYS if key in entry]
+    if not values:
         raise _WrongEntryError
+    given = next((value for value in values if not _is_blank(value)), None)
     texts = given if isinstance(given, list) else [] if given is None else [given]
     if not all(isinstance(text, str) for text in texts) or len(texts) > MAX_ALTERNATIVES:
         raise _WrongEntryError
@@ -99,6 +103,12 @@ def caption_of(entry: dict[str, Any]) -> Caption:
     if isinstance(repeats, bool) or number not in range(1, MAX_REPEATS + 1):
         raise _WrongEntryError
     return Caption(_texts(texts), int(number))
+
+
+def _is_blank(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_blank, value))
+    return value is None or (isinstance(value, str) and not clean(value))
 
 
 def _texts(given: Sequence[str]) -> tuple[str, ...]:
@@ -116,7 +126,7 @@ def _entry(place: str, data: Any) -> Entry:
 
 
 def _lines(text: str) -> Iterator[Entry]:
-    lines = re.split(r"\r\n|\r|\n", text)  # not splitlines: JSON may hold other separators of lines as they are
+    lines = _LINE_END.split(text)  # not splitlines: JSON may hold other separators of lines as they are
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -132,8 +142,10 @@ def _lines(text: str) -> Iterator[Entry]:
 
 
 def _rows(text: str) -> Iterator[Entry]:
-    first = text.partition("\n")[0]
-    separator = max(",;\t", key=first.count)
+    before = _BEFORE_COLUMNS.match(text)
+    assert before is not None  # it may be empty
+    above, text = len(_LINE_END.findall(before[0])), text[before.end() :]
+    separator = before[1] or max(",;\t", key=_LINE_END.split(text, maxsplit=1)[0].count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         columns = {column.strip().lower() for column in reader.fieldnames or () if column}
@@ -145,12 +157,12 @@ def _rows(text: str) -> Iterator[Entry]:
             cells = {key.strip().lower(): value for key, value in row.items() if key and value}
             cells = {key: value for key, value in cells.items() if value.strip() or key != "repeats"}
             if cells:
-                yield _entry(str(reader.line_num), {"text": None, **cells})
+                yield _entry(str(above + reader.line_num), {"text": None, **cells})
     except (csv.Error, _WrongEntryError) as error:
         raise UserError(
             "Line {number} of metadata.csv has no file_name, a text with a comma or a quote that is not in quotes, or repeats "
             "that are no number from 1 to {most}. Correct or remove it.",
-            number=reader.line_num + isinstance(error, csv.Error),  # the row that it could not finish
+            number=above + reader.line_num + isinstance(error, csv.Error),  # the row that it could not finish
             most=MAX_REPEATS,
         ) from None
 

@@ -32,18 +32,19 @@ def decode_text(raw: bytes, name: str) -> tuple[str, Message | None]:
     try:
         for mark, encoding in _BOMS:
             if raw.startswith(mark):
-                return raw.decode(encoding), None
+                return raw.decode(encoding).rstrip("\0"), None
+        raw = _without_padding(raw)
         if b"\0" in raw:
             sides = raw[::2].count(0), raw[1::2].count(0)
             if min(sides) or 2 * max(sides) < len(raw[::2]):
                 raise UnicodeError
-            return raw.decode("utf-16-le" if sides[1] else "utf-16-be"), None
+            return raw.decode("utf-16-le" if sides[1] else "utf-16-be").rstrip("\0"), None
         text = raw.decode("utf-8")
         if len(_CONTROLS.findall(text)) > len(text) * _MOST_CONTROLS:
             raise UnicodeError
         return text, None
     except UnicodeError:
-        text = _western(raw)
+        text = _western(raw.removeprefix(codecs.BOM_UTF8))  # a program may have added to another's file
         if text is None:
             raise UserError("The encoding of {name} cannot be told. Save it as UTF-8.", name=name) from None
         first = next(line for line in text.splitlines() if not line.isascii())
@@ -55,6 +56,14 @@ def clean(text: str) -> str:
     """Return the text on one line, without halves of letters (surrogates), control characters and what cannot be seen."""
     kept = "".join(letter for letter in text if letter.isspace() or unicodedata.category(letter) not in ("Cs", "Cc"))
     return " ".join(_UNSEEN.sub("", kept).split())
+
+
+def _without_padding(raw: bytes) -> bytes:
+    """Return the bytes without the zeros that some programs add at the end; in UTF-16 one may belong to the last letter."""
+    length = len(raw.rstrip(b"\0"))
+    if b"\0" in raw[:length]:
+        length += length % 2
+    return raw[:length] or raw
 
 
 def _western(raw: bytes) -> str | None:

@@ -78,37 +78,30 @@ def test_letters_of_the_same_kind_make_another_word(inside):
     assert not has_word(f"a {inside} b", "mysks")
 
 
-CLASSES = [
-    *(("a", word) for word in ("dog", "plush toy", "bus", "glass", "dress", "unicorn", "university", "used car")),
-    *(
-        ("a", word)
-        for word in (
-            "European robin",
-            "one-eyed cat",
-            "UFO",
-            "UK flag",
-            "ukulele",
-            "house",
-            "lens",
-            "hero",
-            "canvas",
-            "rhinoceros",
-        )
-    ),
-    *(
-        ("an", word)
-        for word in ("owl", "hourglass", "honest man", "heirloom", "umbrella", "SUV", "LED lamp", "X-ray", "egg", "octopus")
-    ),
-    *(
-        ("an", word)
-        for word in ("MRI scan", "8-bit hero", "18-inch doll", "Alsatian", "unidentified object", "urn", "iguana", "old man")
-    ),
-    *(("", word) for word in ("toys", "plush toys", "people", "old men", "children", "glasses", "scissors", "cats and dogs")),
-    *(("", word) for word in ("furniture", "blond hair", "my dog", "the Eiffel Tower", "an owl", "boxes", "mice")),
-]
+CLASSES = {
+    "a": """
+        dog, plush toy, bus, glass, dress, unicorn, university, used car, European robin, one-eyed cat, UFO, UK flag, ukulele,
+        house, lens, hero, canvas, rhinoceros, LEGO brick, Lego brick, NASA shirt, MIDI keyboard, SIM card, FIAT, SWAT van,
+        HAT, UNICORN, unicycle, USB stick, usb stick, US flag, uk flag, U-boat, u-boat, ufo, URL, Uruguayan hat, utopian city,
+        ONE PIECE figure, onesie, eucalyptus, xylophone, 180-degree turn, 1150 watt oven, 16-bit hero, GPU, BMW, TV, t-shirt
+    """,
+    "an": """
+        owl, hourglass, honest man, heirloom, umbrella, SUV, LED lamp, X-ray, egg, octopus, MRI scan, 8-bit hero, 18-inch
+        doll, Alsatian, unidentified object, urn, iguana, old man, Xbox, XBOX controller, x-ray, X-wing, suv, led lamp, HDMI
+        cable, NES, FBI badge, SLR camera, RGBA image, NPC, F-16, MX-5, L-shaped sofa, l-shaped sofa, 18th-century house,
+        1800s dress, 80s jacket, 11-year-old boy, IKEA chair, Uber car, usher, urban park, uninvited guest, étagère, hour
+        hand, heir, AI robot
+    """,
+    "": """
+        toys, plush toys, people, old men, children, glasses, scissors, cats and dogs, furniture, blond hair, my dog, boxes,
+        mice, the Eiffel Tower, an owl
+    """,
+}
 
 
-@pytest.mark.parametrize(("article", "word"), CLASSES)
+@pytest.mark.parametrize(
+    ("article", "word"), [(article, " ".join(word.split())) for article, words in CLASSES.items() for word in words.split(",")]
+)
 def test_a_class_prompt_reads_as_english(article, word):
     assert class_prompt(TEMPLATE, word) == " ".join(f"a photo of {article} {word}".split())
 

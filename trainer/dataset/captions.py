@@ -1,6 +1,7 @@
 """Captions that carry the token: the instance prompt of each photo. Plain data, no torch."""
 
 import re
+import unicodedata
 
 from ..run.messages import UserError
 
@@ -11,10 +12,21 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u3400-\u9fff\u
 """Letters of scripts that are written without blanks, or set particles to a word: Thai to Khmer, Chinese, Japanese, Korean."""
 _BEFORE, _AFTER = rf"(?<![^\W_{_UNSPACED}])", rf"(?![^\W_{_UNSPACED}])"
 """Where a word begins and ends: at anything but a letter or digit of its own kind, so at an underscore, too."""
-_CONSONANT_U = "uni(?![dmn])|use|usu|uti|ute|ukul|ubiq|ura|eu|ewe|one\\b|once\\b|ouija"
-_VOWEL_SOUND = re.compile(rf"hour|honest|honou?r|heir|8|1[18]\b|(?!{_CONSONANT_U})[aeiou]", re.IGNORECASE)
-_VOWEL_LETTER = re.compile(r"[AEFHILMNORSX][A-Z0-9]{1,4}\b|[AEFHILMNORSX]\b")
-"""What an abbreviation that is spelled out begins with: an SUV, an LED, a UFO."""
+_CONSONANT_U = (  # a unicorn, a used car, a ukulele, a European robin, a one-eyed cat
+    "uni(?![dmn])|u(?:k|v|sb|fo|rl)?\\b|us[aeiu]|ut[aeio]|ur[aeiou]|uv[aeiu]|ukul|ubiq|eu|ewe|ones?\\b|onesie|once\\b|ouija"
+)
+_VOWEL_SOUND = re.compile(  # an hourglass, an 8-bit hero, an 18th-century house, an Xbox, an L-shaped sofa, an owl
+    rf"hour|honest|honou?r|heir|8|(?:11|18(?:\d\d)?)(?!\d)|x(?:\b|\d|box)|[fhlmnrs]-|(?:hd|lcd|led|mri|rv|sd|suv|xl)\b|"
+    rf"(?!{_CONSONANT_U})[aeiou]",
+    re.IGNORECASE,
+)
+_ABBREVIATION = re.compile(r"[A-Z][A-Z0-9]{0,4}\b")
+_READ_AS_WORD = re.compile(
+    r"(?!(?:FAQ|HEV|HIV|LED|NES|RAF|ROV|SOS|SUV)\b)(?:[FHLMNRS]|[FS]L|FR|S[CKMNPTW])[AEIOUY]+[B-DF-HJ-NP-TV-XZ]|ONE\b"
+)
+"""Of abbreviations, and of words in capitals: a LEGO brick, a NASA shirt, a HAT. The named ones are spelled out all the same."""
+_VOWEL_LETTER = re.compile(r"[AEFHILMNORSX]")
+"""What an abbreviation that is spelled out begins with: an SUV, an HDMI cable, and a UFO."""
 _DETERMINERS = ("a", "an", "the", "my", "your", "his", "her", "its", "our", "their", "this", "that", "these", "those", "some")
 _PLURALS = ("people", "men", "women", "children", "mice", "geese", "feet", "teeth", "cattle", "police")
 _SINGULAR_S = re.compile(r"(ss|us|is|ous|as|gas|lens|bias|atlas|canvas|series|species|rhinoceros|thermos)$")
@@ -84,8 +96,9 @@ def with_article(class_word: str) -> str:
     plural = last in _PLURALS or (last.endswith("s") and len(last) > 3 and not _SINGULAR_S.search(last))
     if not words or words[0].lower() in _DETERMINERS or plural or last in _MASS:
         return class_word
-    abbreviation = re.match(r"[A-Z][A-Z0-9]{0,4}\b", words[0])
-    vowel = (_VOWEL_LETTER if abbreviation else _VOWEL_SOUND).match(words[0])
+    first = unicodedata.normalize("NFD", words[0])  # an étagère
+    spelled = _ABBREVIATION.match(first) and not _READ_AS_WORD.match(first)
+    vowel = (_VOWEL_LETTER if spelled else _VOWEL_SOUND).match(first)
     return f"{'an' if vowel else 'a'} {class_word}"
 
 

@@ -51,7 +51,20 @@ def test_a_mask_of_another_trainer_is_no_photo(tmp_path, ending):
     assert list(notes(tmp_path)) == ["a.jpg"]
 
 
-@pytest.mark.parametrize("suffix", sorted({*RAW_SUFFIXES, ".jxl", ".psd", ".svg", ".tga", ".exr"}))
+@pytest.mark.parametrize("mask", ["a_mask.png", "a-mask.jpg", "a.mask.png", "A_Mask.PNG", "a_depth.png", "a mask.webp"])
+def test_a_mask_is_known_by_the_photo_beside_it(tmp_path, mask):
+    save(tmp_path / "a.jpg")
+    save(tmp_path / mask)
+    save(tmp_path / "party_mask.jpg")
+    assert [Path(photo.path).name for photo in read_folder(tmp_path, 64)[0].photos] == ["a.jpg", "party_mask.jpg"]
+    assert f"Masks and the like of other trainers are not used: {mask}." in told(tmp_path)
+    assert list(notes(tmp_path)) == ["a.jpg", "party_mask.jpg"]
+
+
+FOREIGN = (".jxl", ".psd", ".svg", ".tga", ".exr", ".pnm", ".pbm", ".pgm", ".ppm", ".pcx", ".ico", ".dds", ".jp2", ".eps", ".qoi")
+
+
+@pytest.mark.parametrize("suffix", sorted({*RAW_SUFFIXES, *FOREIGN}))
 def test_a_picture_that_cannot_be_read_is_named_in_the_node_and_in_the_panel(tmp_path, suffix):
     save(tmp_path / "a.png")
     (tmp_path / f"b{suffix.upper()}").write_bytes(b"whatever")
@@ -99,6 +112,9 @@ def test_photos_below_a_folder_with_photos_are_told(tmp_path):
         ("100_a", 100),
         ("0_a", 1),
         ("2024_summer", 1),
+        ("150_a", 1),
+        ("007_a", 7),
+        ("٣_a", 1),
         ("10", 1),
         ("10_", 1),
         ("a_10", 1),
@@ -107,6 +123,25 @@ def test_photos_below_a_folder_with_photos_are_told(tmp_path):
 )
 def test_the_repeats_of_a_folder(name, repeats):
     assert folder_repeats(Path("x") / name) == repeats
+
+
+TAKEN = "By the name of the folder {!r}, each photo counts {} times."
+NOT_USED = "The number of the folder {!r} is not used, and each photo counts once: repeats go from 1 to 100."
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        *((name, TAKEN.format(name, repeats)) for name, repeats in (("10_dog", 10), ("2_dog", 2), ("100_dog", 100))),
+        *((name, NOT_USED.format(name)) for name in ("0_dog", "000_dog", "101_dog", "150_dog")),
+        *((name, None) for name in ("1_dog", "2024_summer", "dog", "20240131_dog")),
+    ],
+)
+def test_what_the_number_of_a_folder_does_is_told_in_the_node_and_in_the_panel(tmp_path, name, note):
+    save(tmp_path / name / "a.jpg")
+    said = [str(warning) for warning in read_folder(tmp_path / name, 64)[0].warnings]
+    assert [sentence for sentence in said if "folder" in sentence] == ([note] if note else [])
+    assert folder_view.photo_list(tmp_path / name, 64, "center", ENGLISH)["notes"] == said
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ MAX_PREVIEWS = 100
 """So many prepared pictures are returned; those of a large folder would fill the memory."""
 MOST_SUBFOLDERS = 100
 """So many subfolders of a folder are looked into."""
+_REPEATS = re.compile(r"([0-9]{1,3})_.")
+"""The beginning of a folder's name for kohya's trainers; a number of four digits is a year."""
 
 
 def fingerprint(folder: Path) -> str:
@@ -103,8 +105,24 @@ def _photo(path: Path, read: PhotoFile, caption: Caption) -> Photo:
 
 def folder_repeats(folder: Path) -> int:
     """Return how often the photos of a folder count by its name, as kohya's trainers have it: 10 of "10_mysks dog", else 1."""
-    number = re.match(r"(\d{1,4})_.", folder.name)
+    number = _REPEATS.match(folder.name)
     return int(number[1]) if number and 1 <= int(number[1]) <= MAX_REPEATS else 1
+
+
+def _repeats_note(folder: Path) -> Message | None:
+    """Return what the number at the beginning of the folder's name does."""
+    number, repeats = _REPEATS.match(folder.name), folder_repeats(folder)
+    if repeats > 1:
+        return message(
+            "By the name of the folder {name!r}, each photo counts {repeats} times.", name=folder.name, repeats=repeats
+        )
+    if number and int(number[1]) != 1:
+        return message(
+            "The number of the folder {name!r} is not used, and each photo counts once: repeats go from 1 to {most}.",
+            name=folder.name,
+            most=MAX_REPEATS,
+        )
+    return None
 
 
 def check_folder(folder: Path, files: FolderFiles) -> None:
@@ -160,7 +178,8 @@ def _photo_notes(blank: list[str], notes: list[Message]) -> list[Message]:
 
 def file_notes(folder: Path, files: FolderFiles) -> list[Message]:
     """Return what the user should know of the files that are not used."""
-    told = []
+    repeats = _repeats_note(folder)
+    told = [repeats] if repeats else []
     below = subfolders_with_photos(folder)
     if below:
         told.append(message("Photos in subfolders are not read: {folders}.", folders=_counted(below)))

@@ -1,6 +1,7 @@
 """The files of a folder of photos: which are photos, which are not, and where they really lie. Plain data, no torch."""
 
 import os
+import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +18,16 @@ RAW_SUFFIXES = {
     *(".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
 }
 FOREIGN_SUFFIXES = {
-    ".jxl",
-    ".jp2",
-    ".j2k",
-    ".jpx",
-    ".psd",
-    ".psb",
-    ".svg",
-    ".tga",
-    ".exr",
-    ".hdr",
-    ".ppm",
-    ".pgm",
-    ".xcf",
-    ".kra",
+    *(".jxl", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".jpm", ".jxr", ".wdp", ".hdp"),
+    *(".pnm", ".pbm", ".pgm", ".ppm", ".pam", ".pfm", ".pcx", ".dcx", ".tga", ".sgi", ".dds", ".xbm", ".xpm", ".qoi"),
+    *(".ico", ".cur", ".icns", ".svg", ".svgz", ".eps", ".wmf", ".emf", ".exr", ".hdr"),
+    *(".psd", ".psb", ".xcf", ".kra", ".clip", ".afphoto", ".procreate"),
 }
 """Formats that folders of photos often hold and that we cannot read: named, rather than silently passed over."""
 COMPANIONS = ("-masklabel", "-condlabel")
-"""How other trainers end the names of masks and of conditioning pictures."""
+"""How OneTrainer ends the names of masks and of conditioning pictures."""
+_BESIDE_A_PHOTO = re.compile(r"[-_.\s](mask|masks|matte|alpha|depth|canny|cond|conditioning)$")
+"""How others do; such a picture counts as one only beside the photo that it is named after."""
 CAPTION_SUFFIXES = (".txt", ".caption")
 TABLE_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
 MOST_STRANGERS = 500
@@ -79,7 +72,17 @@ def folder_files(folder: Path) -> FolderFiles:
                 (captions if suffix in CAPTION_SUFFIXES else tables).append(name)
         elif len(strangers) < MOST_STRANGERS and _is_picture(folder, path):
             strangers.append(name)
+    stems = {same_name(Path(name).stem) for name in photos}
+    beside = [name for name in photos if _named_after(same_name(Path(name).stem)) in stems]
+    photos = [name for name in photos if name not in beside]
+    companions = sorted([*companions, *beside])
     return FolderFiles(tuple(photos), tuple(foreign), tuple(companions), tuple(strangers), tuple(captions), tuple(tables))
+
+
+def _named_after(stem: str) -> str | None:
+    """Return the stem of the photo whose mask a picture is by its name, None where it is no mask."""
+    found = _BESIDE_A_PHOTO.search(stem)
+    return stem[: found.start()] if found else None
 
 
 def _listed(folder: Path) -> list[str]:

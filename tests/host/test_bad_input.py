@@ -1,6 +1,7 @@
 """Wrong input gets a sentence before any training starts, and the server goes on."""
 
 import json
+import pickle
 import subprocess
 import sys
 
@@ -161,6 +162,31 @@ def test_a_clip_skip_beyond_the_text_encoder(server, quick_graph):
     quick_graph["skip"] = {"class_type": "CLIPSetLastLayer", "inputs": {"clip": clip, "stop_at_clip_layer": -13}}
     with pytest.raises(Failed, match=r"has 12 layers, and CLIP Set Last Layer is -13\. Set it between -12 and -1"):
         server.run(up_to_training(use(quick_graph, "DreamBoothTrain", clip=["skip", 0]), "skip"))
+
+
+class Program:
+    """What a pickle runs when it is read in full."""
+
+    def __init__(self, file: str):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (self.file, "w")
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda data, path: path.write_bytes(pickle.dumps(data))], ids=["torch", "pickle"])
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors"])
+def test_an_embedding_that_is_a_program_is_not_run(server, quick_graph, base_directory, tmp_path, write, suffix):
+    folder = base_directory / "models" / "embeddings"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"program{suffix}"
+    write({"string_to_param": {"*": Program(str(tmp_path / "written"))}}, path)
+    try:
+        with pytest.raises(Failed, match="There is no embedding 'program' that can be read"):
+            server.run(up_to_training(use(quick_graph, "DreamBoothTrain", embedding="program")))
+    finally:
+        path.unlink()
+    assert not (tmp_path / "written").exists()
 
 
 @pytest.fixture

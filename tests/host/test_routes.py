@@ -6,9 +6,14 @@ import urllib.error
 import urllib.parse
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from demo.run import node
+from demo.server import Refused
+from demo.setup import ROOT
+from trainer.run.files import write_json
 
 from .graphs import up_to_training
 
@@ -26,7 +31,7 @@ def path(route: str, **query) -> str:
     return f"/subject_trainer/{route}?{urllib.parse.urlencode(query)}"
 
 
-def test_a_run_shows_itself_while_it_trains_and_afterwards(server, quick_graph):
+def test_a_run_shows_itself_while_it_trains_and_afterwards(server, quick_graph, workers, base_directory):
     train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
     train |= {
         "name": "shown",
@@ -36,16 +41,19 @@ def test_a_run_shows_itself_while_it_trains_and_afterwards(server, quick_graph):
         "hold_out": 1,
         "validate_every": 2,
     }
-    seen = []
+    seen, commands = [], []
 
     def look(node_id: str, text: str) -> None:
         if text.startswith("Training: step"):
             seen.append((node_id, server.get("/subject_trainer/live")["runs"]))
+            commands.append([process.cmdline() for process in workers() if process.ppid() == server.pid])  # no shell between
 
     result = server.run(up_to_training(quick_graph), on_text=look)
     node_id, (live,) = seen[-1]
     (run,) = result.outputs[node(quick_graph, "DreamBoothTrain")]["run"]
     assert (live["run"], live["node"], live["can_finish"]) == (run, node_id, True)
+    told = [str(base_directory / "output" / "finetune" / run), "--device", "cpu", "--attached"]
+    assert commands[-1] == [[sys.executable, str(ROOT / "trainer" / "__main__.py"), *told]]
     assert live["memory"] > 10**8
     assert live["text"].startswith("Training")
     assert server.get("/subject_trainer/live") == {"runs": []}
@@ -181,6 +189,28 @@ def test_nothing_outside_the_roots_is_read_or_written(server, outside):
     for folder, name in ((outside, "a.png"), ("plush", f"{outside}/a.png"), ("plush", "metadata.jsonl")):
         body = {"folder": folder, "name": name, "text": "x", "was": ""}
         assert refusal(server.post, "/subject_trainer/caption", body)[0] == 400
+
+
+def test_a_run_from_elsewhere_gives_no_file_but_its_own(server, base_directory, tmp_path):
+    """What it names is looked up in ComfyUI's folders and must carry its name."""
+    run = base_directory / "output" / "finetune" / "elsewhere-0123456789"
+    checkpoints = base_directory / "output" / "checkpoints"
+    run.mkdir(parents=True)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    graph = {
+        "1": {"class_type": "LoadFinetuned", "inputs": {"run": run.name}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 3]}},
+    }
+    for file, owner in ((tmp_path / "outside", run.name), (checkpoints / "other", "other-0123456789")):
+        save_file({"a": torch.zeros(1)}, f"{file}.safetensors", {"subject_trainer.run": owner})
+        for named in (f"{file}.safetensors", f"../{file.name}.safetensors", f"{file.name}.safetensors"):
+            write_json(run / "result.json", {"kind": "checkpoint", "file": named})
+            assert run.name not in server.options("LoadFinetuned", "run")
+            with pytest.raises(Refused, match="There is no finished run"):
+                server.run(graph)
+    save_file({"a": torch.zeros(1)}, checkpoints / "other.safetensors", {"subject_trainer.run": run.name})
+    assert run.name in server.options("LoadFinetuned", "run")
+    (run / "result.json").unlink()
 
 
 @pytest.mark.parametrize("body", [{}, {"folder": 1}, [], "x"])

@@ -141,14 +141,18 @@ PROMISES = {
         "test_a_link_to_a_folder_outside_is_neither_listed_nor_found",
         "test_a_name_stays_one_file_name_on_every_system",
         "test_nothing_outside_the_roots_is_read_or_written",
+        "test_only_embeddings_of_comfyuis_folders_are_read",
+        "test_another_run_with_the_same_token_overwrites_nothing",
     ],
     "Links": [
+        "test_no_route_follows_a_link_inside_a_folder_that_leads_out",
+        "test_links_within_the_folder_are_used",
         "test_no_text_behind_a_link_that_leads_out_is_read",
         "test_a_caption_is_never_written_through_a_link",
         "test_a_photo_behind_a_link_that_leads_out_or_nowhere_is_named_and_not_shown",
         "test_no_file_of_a_run_is_written_through_a_planted_link",
     ],
-    "No pickles": ["test_a_file_is_there_whole_or_not_at_all", "test_a_foreign_run_json_is_read_or_refused"],
+    "No pickles": ["test_an_embedding_that_is_a_program_is_not_run", "test_the_file_has_the_bytes_of_safetensors_own_writer"],
     "Photos": [
         "test_kinds_are_known_by_their_bytes",
         "test_other_formats_in_disguise_are_refused",
@@ -158,10 +162,25 @@ PROMISES = {
     "Texts are data": [
         "test_photos_are_listed_shown_and_their_captions_written",
         "test_what_somebody_has_written_stays_as_it_is",
+        "test_a_run_shows_itself_while_it_trains_and_afterwards",  # with the worker's command line
+        "test_every_setting_is_bounded_and_told",
     ],
-    "One writer": ["test_it_waits_until_the_other_one_is_gone_however_that_ends"],
-    "Routes": ["test_nothing_outside_the_roots_is_read_or_written", "test_a_wrong_request_is_refused"],
-    "Runs from elsewhere": ["test_a_foreign_run_json_is_read_or_refused", "test_a_foreign_message_is_read_or_refused"],
+    "One writer": [
+        "test_it_waits_until_the_other_one_is_gone_however_that_ends",
+        "test_a_second_process_waits_and_finds_the_run_finished",
+    ],
+    "Routes": [
+        "test_nothing_outside_the_roots_is_read_or_written",
+        "test_a_wrong_request_is_refused",
+        "test_a_run_can_be_finished_from_the_page",
+        "test_curves_of_a_hundred_thousand_steps_stay_small",
+        "test_of_a_large_folder_the_first_photos_are_listed",
+    ],
+    "Runs from elsewhere": [
+        "test_a_foreign_run_json_is_read_or_refused",
+        "test_a_foreign_message_is_read_or_refused",
+        "test_a_run_from_elsewhere_gives_no_file_but_its_own",
+    ],
     "Formats": [
         "test_every_format_that_pillow_reads_is_used",
         "test_heic_is_read_by_pillow_heif_where_that_is_installed",
@@ -178,14 +197,80 @@ PROMISES = {
         "test_adobe_rgb_is_known_by_exif_alone",
         "test_transparency_becomes_white",
         "test_sixteen_bit_greyscale_keeps_its_brightness",
+        "test_the_colour_that_a_png_calls_transparent_is_white",
     ],
     "Size": ["test_a_phone_s_108_megapixels_are_read", "test_an_absurd_size_is_refused_by_the_header"],
     "Other trainers' files": [
         "test_a_mask_of_another_trainer_is_no_photo",
+        "test_a_mask_is_known_by_the_photo_beside_it",
         "test_kohya_s_subfolders_are_offered_and_their_repeats_read",
+        "test_what_the_number_of_a_folder_does_is_told_in_the_node_and_in_the_panel",
     ],
 }
 """What the docs promise about files, by the bold beginning of each line, and the tests that hold it."""
+SENTENCES = {
+    "docs/photos.md": {
+        "of several pictures in a file, the first": ["test_of_several_pictures_in_a_file_the_first_is_used_with_a_note"],
+        "A photo of one colour, or all transparent": [
+            "test_a_photo_with_nothing_to_learn_from_is_told_in_the_node_and_in_the_panel"
+        ],
+        "with photos in them, also subfolders of these": ["test_every_listed_name_means_the_folder_that_was_listed"],
+        "pictures made in the graph (grey, RGB or RGBA)": ["test_wired_pictures_are_written_as_what_they_show"],
+        "marks what is suspicious": ["test_what_is_suspicious_is_marked_on_each_photo"],
+        "they go to `<name>.txt` beside the photo": ["test_a_caption_is_written_beside_its_photo_and_read_by_the_loader"],
+        "asks which one shall stay": ["test_a_caption_that_changed_elsewhere_is_not_overwritten"],
+        "The IMAGE output has the first 100 pictures": [
+            "test_of_a_large_folder_the_first_pictures_are_given_back_and_the_first_names_named"
+        ],
+        "`<name>.txt` or `<name>.caption`": ["test_a_file_beside_the_photo_is_its_caption"],
+        "or `a.jpg.txt` where there is an `a.png`, too": ["test_two_photos_of_one_name_share_a_caption_with_a_word"],
+        "Each line is a caption of the whole photo": [
+            "test_several_lines_are_alternatives",
+            "test_each_alternative_is_drawn_as_often_as_the_others_and_always_the_same",
+        ],
+        "Photos without such a file take it from": ["test_captions_come_from_sidecars_before_metadata"],
+        "`caption` and `prompt` do in place of `text`": ["test_an_entry_finds_its_photo"],
+        "also as Excel saves it": ["test_a_spreadsheet_is_read", "test_a_spreadsheet_may_begin_as_excel_has_it"],
+        "kohya's `metadata.json`": ["test_kohya_s_metadata_are_read"],
+        "is passed over with a note": [
+            "test_another_program_s_metadata_are_passed_over_with_a_word",
+            "test_a_file_of_another_program_does_not_cost_the_folder",
+        ],
+        "The node names entries that no photo has, and text files that belong to none": [
+            "test_an_entry_without_a_photo_is_told_with_its_file_and_line",
+            "test_a_caption_file_without_a_photo_is_told",
+        ],
+        "up to 100 are allowed": ["test_what_may_stand_for_repeats", "test_repeats_that_are_no_whole_number_are_refused"],
+        "UTF-16 is read, too": ["test_every_encoding_that_can_be_told_is_read"],
+        "Others cannot be told from each other": ["test_an_encoding_that_cannot_be_told_is_named_with_its_file"],
+        "CLIP would read the token and the letters beside it as one word": [
+            "test_the_token_is_found_beside_underscores_and_letters_of_scripts_without_blanks"
+        ],
+        "the node names captions that are longer": ["test_a_caption_that_clip_cannot_read_to_its_end"],
+        "has the article that English has": ["test_a_class_prompt_reads_as_english"],
+        "Class images need a `class_word`": ["test_class_images_of_no_class"],
+    },
+    "js/docs/DatasetLoader.md": {
+        "one is drawn each time": ["test_each_alternative_is_drawn_as_often_as_the_others_and_always_the_same"],
+        "makes a photo be seen twice as often": ["test_what_may_stand_for_repeats"],
+        "Training sees all": ["test_of_a_large_folder_the_first_pictures_are_given_back_and_the_first_names_named"],
+        "Several lines are several captions": ["test_alternatives_are_saved_a_line_each"],
+        "Raw files are named here": ["test_what_cannot_be_read_is_named_with_its_own_remedy"],
+        "not at folders inside it": ["test_kohya_s_subfolders_are_offered_and_their_repeats_read"],
+    },
+    "js/docs/CaptionWithToken.md": {
+        "The node numbers them": ["test_several_lines_are_several_captions"],
+        "says so when it is a common word": ["test_a_token_of_everyday_words_is_warned_of"],
+        "gets the token before it": ["test_a_caption_gets_token_and_class_where_it_has_neither"],
+    },
+    "README.md": {
+        "(jpg, png, webp, bmp)": ["test_every_promised_format_is_read"],
+        "`IMG_1.txt` for `IMG_1.jpg`": ["test_a_file_beside_the_photo_is_its_caption"],
+        "a photo without one gets": ["test_a_caption_gets_token_and_class_where_it_has_neither"],
+        "A finished run is not trained twice but loaded": ["test_a_finished_run_is_loaded_everywhere_and_never_trained_again"],
+    },
+}
+"""What else they say of photos, captions and folders, by words of the sentence."""
 
 
 def test_every_promise_about_files_has_its_tests():
@@ -193,8 +278,11 @@ def test_every_promise_about_files_has_its_tests():
     photos = read(DOCS / "photos.md").partition("## Captions")[0]
     promised = re.findall(r"^- \*\*(.+?)\.?\*\*", security + photos, re.MULTILINE)
     assert sorted({*promised}) == sorted(PROMISES)
+    for page, sentences in SENTENCES.items():
+        text = " ".join(read(ROOT / page).split())
+        assert [words for words in sentences if words not in text] == [], page
     written = {test for path in (ROOT / "tests").rglob("test_*.py") for test in re.findall(r"def (test_\w+)", read(path))}
-    assert {test for tests in PROMISES.values() for test in tests} - written == set()
+    assert {test for said in (PROMISES, *SENTENCES.values()) for tests in said.values() for test in tests} - written == set()
 
 
 def test_the_limits_of_a_photo_s_size_are_those_that_the_docs_name():

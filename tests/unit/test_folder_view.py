@@ -41,6 +41,14 @@ def test_what_is_suspicious_is_marked_on_each_photo(tmp_path, photo):
     }
 
 
+def test_of_a_large_folder_the_first_photos_are_listed(tmp_path):
+    for number in range(folder_view.MAX_PHOTOS + 5):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number:04}.png")
+    listed = folder_view.photo_list(tmp_path, 64, "center", ENGLISH)
+    assert listed["total"] == 205
+    assert [photo["name"] for photo in listed["photos"]] == [f"{number:04}.png" for number in range(200)]
+
+
 def test_a_photo_that_changed_is_looked_at_again(tmp_path, photo):
     photo.save(tmp_path / "a.png")
     before = check_photo(tmp_path / "a.png")

@@ -101,6 +101,9 @@ CAPTION_BYTES = st.one_of(
         lambda given: given[0].encode(given[1], "replace")
     ),
     TEXT.map(lambda text: f"file_name,text\na.png,{text}\n".encode()),
+    st.tuples(TEXT, st.sampled_from(["", "\n", "sep=;\n", "sep=;;\r\n \r"]), st.integers(0, 3)).map(
+        lambda given: f"{given[1]}file_name;text\na.png;{given[0]}\n".encode() + bytes(given[2])
+    ),
 )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 if IN_PARALLEL:  # before torch is loaded: a thread a process, else those of two processes wait for each other's
@@ -14,6 +15,8 @@ if IN_PARALLEL:  # before torch is loaded: a thread a process, else those of two
 
 from demo import photos, standin  # noqa: E402
 
+settings.register_profile("any load", deadline=None)  # other processes may hold up any example
+settings.load_profile("any load")
 TIERS = ("host", "training", "unit")
 LONGEST = ("test_textual_inversion.py", "test_stopping.py", "test_trained_parts.py", "test_faults.py")
 """Files that begin their tier, for the same reason."""

@@ -53,7 +53,7 @@ def bucket_mixes(draw) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(p for p in (next(photos) for _ in range(size)) for _ in range(draw(st.integers(1, 4)))) for size in sizes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(buckets=bucket_mixes(), batch_size=st.integers(1, 9), seed=st.integers(0, 3))
 def test_a_photo_is_seen_as_often_as_it_is_repeated_whatever_the_buckets(buckets, batch_size, seed):
     """Counted over a round, of as many batches as there are photos, and on the way to its end."""

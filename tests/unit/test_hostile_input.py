@@ -108,7 +108,7 @@ CAPTION_BYTES = st.one_of(
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.caption", "a.png.txt", "metadata.jsonl", "metadata.csv", "metadata.json"])
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(CAPTION_BYTES)
 def test_caption_files_of_any_bytes_are_read_or_named(tmp_path_factory, name, raw):
     folder = tmp_path_factory.mktemp("photos")
@@ -214,7 +214,6 @@ def test_a_foreign_message_is_read_or_refused(data):
 LINES = st.lists(JSON.map(json.dumps), max_size=3).map(lambda lines: "\n".join(lines).encode())
 
 
-@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=200), LINES))
 def test_metrics_of_any_bytes_are_numbers_by_step(tmp_path_factory, raw):
     path = tmp_path_factory.mktemp("run") / "metrics.jsonl"

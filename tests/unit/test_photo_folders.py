@@ -61,7 +61,7 @@ def test_a_mask_is_known_by_the_photo_beside_it(tmp_path, mask):
     assert list(notes(tmp_path)) == ["a.jpg", "party_mask.jpg"]
 
 
-FOREIGN = (".jxl", ".psd", ".svg", ".tga", ".exr", ".pnm", ".pbm", ".pgm", ".ppm", ".pcx", ".ico", ".dds", ".jp2", ".eps", ".qoi")
+FOREIGN = (".jxl", ".psd", ".tga", ".exr", ".pnm", ".pbm", ".pgm", ".ppm", ".pcx", ".dds", ".jp2", ".qoi")
 
 
 @pytest.mark.parametrize("suffix", sorted({*RAW_SUFFIXES, *FOREIGN}))
@@ -79,7 +79,14 @@ def test_a_picture_under_another_name_is_told(tmp_path, name):
     (tmp_path / name).write_bytes((tmp_path / "a.jpg").read_bytes())
     (tmp_path / "notes.md").write_text("BM is no picture")
     (tmp_path / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
-    assert f"Pictures whose names do not end like a photo's were passed over: {name}. Rename them" in told(tmp_path)
+    assert f"Pictures whose names do not end like a photo's were passed over: {name}. Rename or" in told(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Folder.ico", "icon.ICNS", "logo.svg", "b.eps"])
+def test_an_icon_or_a_drawing_does_not_stop_the_photos_beside_it(tmp_path, name):
+    save(tmp_path / "a.jpg")
+    (tmp_path / name).write_bytes(b"whatever")
+    assert f"Pictures whose names do not end like a photo's were passed over: {name}." in told(tmp_path)
 
 
 def test_kohya_s_subfolders_are_offered_and_their_repeats_read(tmp_path):

@@ -192,7 +192,7 @@ def file_notes(folder: Path, files: FolderFiles) -> list[Message]:
     if files.strangers:
         told.append(
             message(
-                "Pictures whose names do not end like a photo's were passed over: {names}. Rename them to use them.",
+                "Pictures whose names do not end like a photo's were passed over: {names}. Rename or convert them to use them.",
                 names=_names(files.strangers),
             )
         )

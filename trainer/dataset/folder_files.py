@@ -20,10 +20,12 @@ RAW_SUFFIXES = {
 FOREIGN_SUFFIXES = {
     *(".jxl", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".jpm", ".jxr", ".wdp", ".hdp"),
     *(".pnm", ".pbm", ".pgm", ".ppm", ".pam", ".pfm", ".pcx", ".dcx", ".tga", ".sgi", ".dds", ".xbm", ".xpm", ".qoi"),
-    *(".ico", ".cur", ".icns", ".svg", ".svgz", ".eps", ".wmf", ".emf", ".exr", ".hdr"),
+    *(".exr", ".hdr"),
     *(".psd", ".psb", ".xcf", ".kra", ".clip", ".afphoto", ".procreate"),
 }
 """Formats that folders of photos often hold and that we cannot read: named, rather than silently passed over."""
+DRAWN_SUFFIXES = {".ico", ".cur", ".icns", ".svg", ".svgz", ".eps", ".wmf", ".emf"}
+"""Icons and drawings: no photos, so that they are passed over with a word, and do not stop those that lie beside them."""
 COMPANIONS = ("-masklabel", "-condlabel")
 """How OneTrainer ends the names of masks and of conditioning pictures."""
 _BESIDE_A_PHOTO = re.compile(r"[-_.\s](mask|masks|matte|alpha|depth|canny|cond|conditioning)$")
@@ -70,7 +72,7 @@ def folder_files(folder: Path) -> FolderFiles:
         elif suffix in TABLE_SUFFIXES | {*CAPTION_SUFFIXES}:
             if path.is_file() or path.is_symlink():
                 (captions if suffix in CAPTION_SUFFIXES else tables).append(name)
-        elif len(strangers) < MOST_STRANGERS and _is_picture(folder, path):
+        elif len(strangers) < MOST_STRANGERS and (suffix in DRAWN_SUFFIXES or _is_picture(folder, path)):
             strangers.append(name)
     stems = {same_name(Path(name).stem) for name in photos}
     beside = [name for name in photos if _named_after(same_name(Path(name).stem)) in stems]

@@ -16,6 +16,7 @@ again has the same bytes.
 import argparse
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,9 +26,25 @@ from .world.weights import load as load_taught
 
 CHANNELS = (320, 320)
 CONTEXT_DIM = 768
-TIME_DIM = 1280
-TAUGHT_TEXT = (0, 12)
-"""Seed and layers of the text encoder whose words the taught U-Net knows."""
+TAUGHT_SEED = 0
+"""Seed of the text encoder whose words the taught U-Net knows."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the parts of a stand-in are."""
+
+    text_layers: int
+    unet: tuple[int, ...]
+    """Channels of each level."""
+    vae: tuple[int, int, int, int]
+    """Channels of each level; the last is 512 or, for the written weights' groups, 128."""
+
+
+FULL = Size(text_layers=12, unet=CHANNELS, vae=(128, 256, 512, 512))
+"""What ComfyUI takes for SD v1.5."""
+SMALL = Size(text_layers=2, unet=(64, 64), vae=(128, 128, 128, 128))
+"""What the worker takes for it, and is quicker with: the engine reads these sizes from the file."""
 
 # The channels in which the VAE carries a picture: for each colour the value, its negative, and a large constant and its
 # negative. Four is what one normalisation group of the decoder's last layer holds (128 channels / 32 groups).
@@ -40,6 +57,7 @@ LATENT_SCALE = 1 / (0.18215 * 0.5)
 def unet_shapes(channels: tuple[int, ...], layers: int = 1) -> dict[str, tuple[int, ...]]:
     """Names (original LDM layout) and shapes of an SD v1.5 U-Net with `channels` per level, attention on all but the last."""
     shapes: dict[str, tuple[int, ...]] = {}
+    time_dim = 4 * channels[0]
 
     def layer(name: str, *weight: int) -> None:
         shapes[f"{name}.weight"] = weight
@@ -48,7 +66,7 @@ def unet_shapes(channels: tuple[int, ...], layers: int = 1) -> dict[str, tuple[i
     def res_block(name: str, cin: int, cout: int) -> None:
         layer(f"{name}.in_layers.0", cin)
         layer(f"{name}.in_layers.2", cout, cin, 3, 3)
-        layer(f"{name}.emb_layers.1", cout, TIME_DIM)
+        layer(f"{name}.emb_layers.1", cout, time_dim)
         layer(f"{name}.out_layers.0", cout)
         layer(f"{name}.out_layers.3", cout, cout, 3, 3)
         if cin != cout:
@@ -69,8 +87,8 @@ def unet_shapes(channels: tuple[int, ...], layers: int = 1) -> dict[str, tuple[i
             layer(f"{block}.norm{i}", c)
         layer(f"{name}.proj_out", c, c, 1, 1)
 
-    layer("time_embed.0", TIME_DIM, channels[0])
-    layer("time_embed.2", TIME_DIM, TIME_DIM)
+    layer("time_embed.0", time_dim, channels[0])
+    layer("time_embed.2", time_dim, time_dim)
     layer("input_blocks.0.0", channels[0], 4, 3, 3)
     skips, c, index = [channels[0]], channels[0], 1
     last = len(channels) - 1
@@ -103,7 +121,7 @@ def unet_shapes(channels: tuple[int, ...], layers: int = 1) -> dict[str, tuple[i
     return shapes
 
 
-def unet_weights(generator: torch.Generator, channels: tuple[int, ...] = CHANNELS) -> dict[str, torch.Tensor]:
+def unet_weights(generator: torch.Generator, channels: tuple[int, ...]) -> dict[str, torch.Tensor]:
     """Random U-Net: norms are identities, every other layer has torch's default uniform(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
     weights = {}
     shapes = unet_shapes(channels)
@@ -116,7 +134,7 @@ def unet_weights(generator: torch.Generator, channels: tuple[int, ...] = CHANNEL
     return weights
 
 
-def clip_weights(generator: torch.Generator, layers: int = 12) -> dict[str, torch.Tensor]:
+def clip_weights(generator: torch.Generator, layers: int) -> dict[str, torch.Tensor]:
     """Random CLIP-L text encoder with token embeddings 50 x as large as CLIP's usual 0.02.
 
     So scaled, different words give nearly orthogonal states and the U-Net can learn to tell prompts apart.
@@ -147,7 +165,7 @@ def clip_weights(generator: torch.Generator, layers: int = 12) -> dict[str, torc
     return {name: weight.half() for name, weight in weights.items()}
 
 
-def vae_weights() -> dict[str, torch.Tensor]:
+def vae_weights(channels: tuple[int, int, int, int]) -> dict[str, torch.Tensor]:
     """An AutoencoderKL that averages 8x8 pixels into a latent and spreads it out again, without training.
 
     - Residual and attention blocks add zero to their input.
@@ -173,12 +191,12 @@ def vae_weights() -> dict[str, torch.Tensor]:
             shortcut, _ = layer(f"{name}.nin_shortcut", cout, cin, 1)
             shortcut[:12, :12, 0, 0] = torch.eye(12)
 
-    def middle(name: str) -> None:
-        res_block(f"{name}.block_1", 512, 512)
-        norm(f"{name}.attn_1.norm", 512)
+    def middle(name: str, c: int) -> None:
+        res_block(f"{name}.block_1", c, c)
+        norm(f"{name}.attn_1.norm", c)
         for projection in ("q", "k", "v", "proj_out"):
-            layer(f"{name}.attn_1.{projection}", 512, 512, 1)
-        res_block(f"{name}.block_2", 512, 512)
+            layer(f"{name}.attn_1.{projection}", c, c, 1)
+        res_block(f"{name}.block_2", c, c)
 
     def spread(name: str, cout: int, cin: int, matrix: torch.Tensor) -> None:
         """A convolution whose centre maps `cin` inputs to colours by `matrix` (3, cin) and sets the constants."""
@@ -188,18 +206,20 @@ def vae_weights() -> dict[str, torch.Tensor]:
             weight[4 * colour + NEGATIVE, :, 1, 1] = -matrix[colour]
             bias[4 * colour + PLUS], bias[4 * colour + MINUS] = CONSTANT, -CONSTANT
 
-    def gather(name: str, cout: int, cin: int, matrix: torch.Tensor, scale: float) -> None:
-        """A convolution whose centre maps the colours to outputs by `matrix` (n, 3), undoing norm (`scale`) and SiLU."""
+    def gather(name: str, cout: int, cin: int, matrix: torch.Tensor) -> None:
+        """A convolution whose centre maps the colours to outputs by `matrix` (n, 3), undoing norm and SiLU."""
         weight, _ = layer(name, cout, cin, 3)
+        group = cin // 32  # its channels; those that are constants decide its deviation
+        scale = CONSTANT * math.sqrt(2 * min(3, group // 4) / group)
         for colour in range(3):
             weight[: len(matrix), 4 * colour + COLOUR, 1, 1] = matrix[:, colour] * scale
             weight[: len(matrix), 4 * colour + NEGATIVE, 1, 1] = -matrix[:, colour] * scale
 
     frame = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / math.sqrt(3)  # (4 latents, 3 colours)
-    channels = (128, 256, 512, 512)
+    first, last = channels[0], channels[-1]
 
-    spread("encoder.conv_in", 128, 3, torch.eye(3))
-    c = 128
+    spread("encoder.conv_in", first, 3, torch.eye(3))
+    c = first
     for level, cout in enumerate(channels):
         for block in range(2):
             res_block(f"encoder.down.{level}.block.{block}", c, cout)
@@ -208,20 +228,19 @@ def vae_weights() -> dict[str, torch.Tensor]:
             weight, _ = layer(f"encoder.down.{level}.downsample.conv", c, c, 3)
             for i in range(12):
                 weight[i, i, :2, :2] = 0.25  # the padding is on the right and below, so these taps see the 2x2 pixels alone
-    middle("encoder.mid")
-    norm("encoder.norm_out", 512)
-    # 16 channels a group: six constants among them, so the deviation is sqrt(6/16) of the constant.
-    gather("encoder.conv_out", 8, 512, frame * LATENT_SCALE, CONSTANT * math.sqrt(6 / 16))
+    middle("encoder.mid", last)
+    norm("encoder.norm_out", last)
+    gather("encoder.conv_out", 8, last, frame * LATENT_SCALE)
     weights["encoder.conv_out.bias"][4:] = -10.0  # log variance: next to none
     quant, _ = layer("quant_conv", 8, 8, 1)
     quant[:, :, 0, 0] = torch.eye(8)
 
     post_quant, _ = layer("post_quant_conv", 4, 4, 1)
     post_quant[:, :, 0, 0] = torch.eye(4)
-    spread("decoder.conv_in", 512, 4, frame.T * (3 / 4) / LATENT_SCALE)
-    middle("decoder.mid")
+    spread("decoder.conv_in", last, 4, frame.T * (3 / 4) / LATENT_SCALE)
+    middle("decoder.mid", last)
     blur = torch.outer(torch.tensor([0.25, 0.5, 0.25]), torch.tensor([0.25, 0.5, 0.25]))
-    c = 512
+    c = last
     for level in (3, 2, 1, 0):
         for block in range(3):
             res_block(f"decoder.up.{level}.block.{block}", c, channels[level])
@@ -233,26 +252,25 @@ def vae_weights() -> dict[str, torch.Tensor]:
                     weight[4 * colour + i, 4 * colour + i] = blur
                 for i in (PLUS, MINUS):
                     weight[4 * colour + i, 4 * colour + i, 1, 1] = 1.0
-    norm("decoder.norm_out", 128)
-    gather("decoder.conv_out", 3, 128, torch.eye(3), CONSTANT * math.sqrt(2 / 4))
+    norm("decoder.norm_out", first)
+    gather("decoder.conv_out", 3, first, torch.eye(3))
     return weights
 
 
-def build(path: Path, seed: int = 0, text_layers: int = 12, taught: bool = True) -> None:
+def build(path: Path, seed: int = TAUGHT_SEED, size: Size = FULL, taught: bool = True) -> None:
     """Write the stand-in checkpoint (about 0.7 GB) to `path`; the same arguments give the same bytes.
 
-    With fewer layers in the text encoder than CLIP-L's 12, the worker reads it and is quicker; ComfyUI does not. Raises
-    ValueError for a taught one of another seed or depth, because its U-Net was taught the words of this text encoder.
+    Raises ValueError for a taught one of another seed or size, because its U-Net was taught the words of this text encoder.
     """
-    if taught and (seed, text_layers) != TAUGHT_TEXT:
-        raise ValueError("The taught U-Net goes with the text encoder of seed 0 and 12 layers: ask for taught=False.")
+    if taught and (seed, size) != (TAUGHT_SEED, FULL):
+        raise ValueError("The taught U-Net goes with the text encoder of seed 0 and full size: ask for taught=False.")
     generator = torch.Generator().manual_seed(seed)
-    unet = unet_weights(generator)  # also when it is not used: the text encoder's numbers come after its own
+    unet = unet_weights(generator, size.unet)  # also when it is not used: the text encoder's numbers come after its own
     if taught:
-        unet = load_taught(unet_shapes(CHANNELS))
+        unet = load_taught(unet_shapes(size.unet))
     weights = {f"model.diffusion_model.{k}": v for k, v in unet.items()}
-    weights |= {f"cond_stage_model.transformer.text_model.{k}": v for k, v in clip_weights(generator, text_layers).items()}
-    weights |= {f"first_stage_model.{k}": v for k, v in vae_weights().items()}
+    weights |= {f"cond_stage_model.transformer.text_model.{k}": v for k, v in clip_weights(generator, size.text_layers).items()}
+    weights |= {f"first_stage_model.{k}": v for k, v in vae_weights(size.vae).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(weights, partial)

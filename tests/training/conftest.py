@@ -17,18 +17,16 @@ from trainer.run.settings import Settings
 
 from .runs import TOKENIZER
 
-TEXT_LAYERS = 2
-
 
 @pytest.fixture(scope="session")
 def standin_base(made_once) -> Path:
-    """Return the random stand-in with a text encoder of two layers: it is quicker, and no test of this is about the depth."""
-    return made_once("standin-two-layers.safetensors", lambda path: standin.build(path, text_layers=TEXT_LAYERS, taught=False))
+    """Return a small random stand-in: the worker is quicker with it, and no test of this is about the size."""
+    return made_once("standin-small.safetensors", lambda path: standin.build(path, size=standin.SMALL, taught=False))
 
 
 @pytest.fixture(scope="session")
-def deep_base(made_once) -> Path:
-    """Return the random stand-in with CLIP-L's depth."""
+def full_base(made_once) -> Path:
+    """Return the random stand-in of full size."""
     return made_once("standin-sd15.safetensors", lambda path: standin.build(path, taught=False))
 
 

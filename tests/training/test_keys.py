@@ -13,7 +13,6 @@ from trainer.dataset.decode import decode_photo
 from trainer.models import key_mapping as keys
 from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer
 
-from .conftest import TEXT_LAYERS
 from .runs import TOKENIZER
 
 
@@ -82,7 +81,20 @@ def test_prompts_are_cut_and_padded_to_77_pieces(standin_base):
 
 
 def test_the_same_seed_builds_the_same_standin(standin_base, tmp_path):
-    standin.build(tmp_path / "again.safetensors", text_layers=TEXT_LAYERS, taught=False)
+    standin.build(tmp_path / "again.safetensors", size=standin.SMALL, taught=False)
     with safe_open(standin_base, "pt") as one, safe_open(tmp_path / "again.safetensors", "pt") as two:
         assert set(one.keys()) == set(two.keys())
         assert all(torch.equal(one.get_tensor(k), two.get_tensor(k)) for k in one.keys())  # noqa: SIM118 - not a dict
+
+
+@pytest.mark.parametrize("shape", [None, (), (0, 128, 3, 3), (100, 128, 3, 3), (32,)])
+def test_a_width_that_no_vae_has_is_told_as_a_tensor_that_differs(standin_base, shape):
+    """Not as whatever diffusers says of a model that cannot be built."""
+    base = BaseModel(standin_base)
+    name = f"{keys.VAE_PREFIX}encoder.down.1.block.0.conv1.weight"
+    if shape is None:
+        del base.weights[name]
+    else:
+        base.weights[name] = torch.empty(shape)
+    with pytest.raises(ValueError, match=r"VAE is not SD v1\.5's: \d+ tensors differ"):
+        base.vae()

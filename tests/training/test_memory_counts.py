@@ -173,7 +173,7 @@ def test_a_forward_pass_alone_takes_little(autocast):
 
 def test_the_vae_takes_what_is_counted(autocast):
     with torch.device("meta"):
-        vae = AutoencoderKL(**key_mapping.VAE_CONFIG).requires_grad_(False).eval()
+        vae = AutoencoderKL(**key_mapping.vae_config({})).requires_grad_(False).eval()
     assert 4 * sum(p.numel() for p in vae.parameters()) == pytest.approx(resources.VAE, rel=0.02)
     for work, shape, figure in ((vae.encode, (1, 3, 512, 512), resources.ENCODE), (vae.decode, (1, 4, 64, 64), resources.DECODE)):
         live = LiveBytes()

@@ -34,11 +34,11 @@ def test_the_run_carries_the_model_and_the_word(make_run, standin_base, class_da
     assert any(not torch.equal(exported[k], before[k]) for k in before if k.startswith("model.diffusion_model."))
 
 
-def test_the_loss_is_the_published_one_under_the_given_token(make_run, dataset, deep_base):
+def test_the_loss_is_the_published_one_under_the_given_token(make_run, dataset, full_base):
     """Under CLIP-L's depth, where the token changes the loss by more than rounding does."""
-    run_dir = make_run(SHORT.replace(train="unet_and_token", steps=1, batch_size=2), embedding=GIVEN, base=deep_base)
+    run_dir = make_run(SHORT.replace(train="unet_and_token", steps=1, batch_size=2), embedding=GIVEN, base=full_base)
     work_here(run_dir)
-    base, tokenizer = BaseModel(deep_base), load_tokenizer(str(TOKENIZER))
+    base, tokenizer = BaseModel(full_base), load_tokenizer(str(TOKENIZER))
     text_encoder, ids = base.text_encoder(), [49408, 49409]
     train_rows(text_encoder, ids, GIVEN)
     encode = lambda text: text_encoder(tokenize_with(tokenizer, [text], "mysks", ids)).last_hidden_state  # noqa: E731

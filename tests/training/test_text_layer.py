@@ -1,5 +1,7 @@
 """CLIP skip: prompts are read from an earlier layer of the text encoder, everywhere in a run."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -10,7 +12,6 @@ from trainer.models import key_mapping as keys
 from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer, tokenize
 from trainer.training.export import TOKEN_TABLE
 
-from .conftest import TEXT_LAYERS
 from .runs import DREAMBOOTH, INVERSION, TOKENIZER, work_here
 
 QUICK = DREAMBOOTH.replace(steps=2, batch_size=1, lr_warmup_steps=0, learning_rate=1e-2, lr_scheduler="constant")
@@ -22,7 +23,7 @@ DEPTH = 5
 def deeper_base(tmp_path_factory):
     """A stand-in whose text encoder has five layers, each with weights of its own."""
     path = tmp_path_factory.mktemp("base") / "deeper.safetensors"
-    standin.build(path, text_layers=DEPTH, taught=False)
+    standin.build(path, size=replace(standin.SMALL, text_layers=DEPTH), taught=False)
     return path
 
 
@@ -40,7 +41,7 @@ def test_the_states_are_those_of_the_hidden_layer_normalised(deeper_base, layer)
         assert not torch.allclose(states, encode_prompts(whole, tokenizer, PROMPTS), atol=1e-2)
 
 
-@pytest.mark.parametrize("layer", [-TEXT_LAYERS - 1, -24, 0, 1])
+@pytest.mark.parametrize("layer", [-standin.SMALL.text_layers - 1, -24, 0, 1])
 def test_a_layer_that_is_not_there_is_refused(make_run, layer):
     with pytest.raises(ValueError, match=rf"has 2 layers, and CLIP Set Last Layer is {layer}\. Set it between -2 and -1"):
         work_here(make_run(QUICK.replace(text_layer=layer)))

@@ -10,11 +10,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from demo import standin
 from trainer.models import key_mapping as keys
 from trainer.models.sd15 import BaseModel, load_tokenizer
 from trainer.training.export import TOKEN_TABLE, ResultFiles
 
-from .conftest import TEXT_LAYERS
 from .runs import DREAMBOOTH, ROOT, TOKENIZER, sentence, work, work_here
 
 QUICK = DREAMBOOTH.replace(steps=2, batch_size=1, lr_warmup_steps=0, learning_rate=1e-3)
@@ -71,7 +71,7 @@ def test_the_whole_text_encoder_trains_at_its_own_rate(make_run, standin_base):
     assert changed <= set(text_part(base))
     for part in (
         "layers.0.self_attn.q_proj.weight",
-        f"layers.{TEXT_LAYERS - 1}.mlp.fc2.weight",
+        f"layers.{standin.SMALL.text_layers - 1}.mlp.fc2.weight",
         "final_layer_norm.weight",
         "token_embedding",
     ):

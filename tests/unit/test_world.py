@@ -119,7 +119,7 @@ def test_the_world_is_drawn_as_it_was_taught():
 
 
 def test_a_taught_stand_in_of_other_words_is_refused(tmp_path):
-    for words in ({"seed": 1}, {"text_layers": 2}):
+    for words in ({"seed": 1}, {"size": standin.SMALL}):
         with pytest.raises(ValueError, match="taught=False"):
             standin.build(tmp_path / "base.safetensors", **words)
     assert not list(tmp_path.iterdir())

@@ -14,15 +14,10 @@ from ..run.messages import UserError
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 TEXT_PREFIX = "cond_stage_model.transformer.text_model."
-
-VAE_CONFIG = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "norm_num_groups": 32,
-}
+VAE_CHANNELS = (128, 256, 512, 512)
+"""Of the levels of SD v1.5's VAE."""
+VAE_GROUPS = 32
+"""Into which its norms divide the channels."""
 
 
 def unet_config(shapes: Mapping[str, tuple[int, ...]]) -> dict:
@@ -75,9 +70,29 @@ def unet_table(ldm_keys: Iterable[str], config: dict) -> dict[str, str]:
     return table
 
 
-def vae_weights(base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def vae_config(shapes: Mapping[str, tuple[int, ...]]) -> dict:
+    """Return diffusers' AutoencoderKL settings for LDM keys (with prefix) and shapes: SD v1.5's, or one of other widths.
+
+    A width that no VAE can have is taken for SD v1.5's, so that what is wrong is told by name when the model is filled.
+    """
+
+    def width(level: int) -> int:
+        found = shapes.get(f"{VAE_PREFIX}encoder.down.{level}.block.0.conv1.weight", ())[:1]
+        return found[0] if found and found[0] and found[0] % VAE_GROUPS == 0 else VAE_CHANNELS[level]
+
+    return {
+        "down_block_types": ("DownEncoderBlock2D",) * len(VAE_CHANNELS),
+        "up_block_types": ("UpDecoderBlock2D",) * len(VAE_CHANNELS),
+        "block_out_channels": tuple(map(width, range(len(VAE_CHANNELS)))),
+        "layers_per_block": 2,
+        "latent_channels": 4,
+        "norm_num_groups": VAE_GROUPS,
+    }
+
+
+def vae_weights(base: Mapping[str, Tensor], config: dict) -> dict[str, Tensor]:
     """Return the VAE's tensors of a checkpoint, under diffusers' names and shapes."""
-    return convert_ldm_vae_checkpoint({k: v for k, v in base.items() if k.startswith(VAE_PREFIX)}, VAE_CONFIG)
+    return convert_ldm_vae_checkpoint({k: v for k, v in base.items() if k.startswith(VAE_PREFIX)}, config)
 
 
 def text_weights(base: Mapping[str, Tensor], model_keys: Iterable[str]) -> dict[str, Tensor]:

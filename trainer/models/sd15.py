@@ -54,10 +54,13 @@ class BaseModel:
         return _fill(unet, {k: self.weights[ldm] for k, ldm in self.unet_table.items()}, message("U-Net"))
 
     def vae(self) -> AutoencoderKL:
-        """Return the VAE."""
+        """Return the VAE; SD v1.5's, or one of the same architecture and other widths."""
+        config = key_mapping.vae_config(
+            {k: tuple(v.shape) for k, v in self.weights.items() if k.startswith(key_mapping.VAE_PREFIX)}
+        )
         with init_empty_weights():
-            vae = AutoencoderKL(**key_mapping.VAE_CONFIG)
-        return _fill(vae, key_mapping.vae_weights(self.weights), message("VAE"))
+            vae = AutoencoderKL(**config)
+        return _fill(vae, key_mapping.vae_weights(self.weights, config), message("VAE"))
 
     def text_encoder(self, layer: int = -1) -> CLIPTextModel:
         """Return CLIP-L's text encoder up to a layer of the file's: -1 is the last, -2 the last but one.

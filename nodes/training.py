@@ -101,7 +101,7 @@ def train(request: TrainingRequest) -> Finished:
     result = result or _train(request, run_dir)
     choice = request.run.choice
     assert choice  # every node's run has one
-    lines = [choice, *request.notes, *summary(run_dir), result.file.name]
+    lines = [*request.notes, *summary(run_dir), choice, result.file.name]
     log.info("%s: %s", request.run.id, ", ".join(map(str, lines)))
     ui = {"text": (joined(lines),), "told": (in_all_languages(lines),), "run": (request.run.id,)}
     if run_dir.grid.is_file():

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from trainer.dataset.photos import Dataset, Photo
 from trainer.run.choice import Asked, Choice, Device, check_widgets, choose
 from trainer.run.messages import UserError
 from trainer.run.presets import NAMED, TOKEN_RATE, presets, steps_for
@@ -15,15 +14,10 @@ from trainer.run.resources import DRIVER, GB, estimate, refusal
 from trainer.run.run_dir import Run
 from trainer.run.settings import method_settings, widget_default
 
+from ..simulated import AUTO, FULL, PHOTOS, SMALL, card
+
 ROOT = Path(__file__).parent.parent.parent
-PHOTOS = Dataset(
-    photos=tuple(Photo(path=f"{i}.png", sha256="0", width=512, height=512, caption="mysks") for i in range(15)),
-    resolution=512,
-    token="mysks",
-    class_word="toy",
-    class_prompt="a photo of a toy",
-)
-CARD = Device(kind="cuda", memory=12 * GB, half="bf16")
+CARD = card(12)
 DREAMBOOTH, INVERSION = "dreambooth", "textual_inversion"
 
 
@@ -43,34 +37,6 @@ def values(choice: Choice, *names: str) -> tuple:
 def run_of(choice: Choice, preset: str = "") -> Run:
     more = {"base_fingerprint": "", "export_path": "", "tokenizer_path": ""}
     return Run(name="toy", settings=choice.settings, dataset=PHOTOS, preset=preset, choice=choice.told, **more)
-
-
-def card(gigabytes: float, half: str = "bf16", **more) -> Device:
-    return Device(kind="cuda", memory=gigabytes * GB, half=half, **more)
-
-
-FULL, SMALL = "unet_and_token", "adamw_8bit"
-AUTO = {
-    "4 GB": (card(4), ("lora", "adamw", 1, True, "bf16"), 2.2),
-    "6 GB": (card(6), ("lora", "adamw", 1, False, "bf16"), 3.1),
-    "8 GB": (card(8), ("lora", "adamw", 1, False, "bf16"), 3.1),
-    "10 GB": (card(10), ("lora", "adamw", 1, False, "bf16"), 3.1),
-    "12 GB": (card(12), (FULL, SMALL, 4, True, "bf16"), 10.0),
-    "16 GB": (card(16), (FULL, SMALL, 4, False, "bf16"), 12.5),
-    "24 GB": (card(24), (FULL, "adamw", 4, False, "bf16"), 17.7),
-    "80 GB": (card(80), (FULL, "adamw", 4, False, "bf16"), 17.7),
-    "4 GB, fp16": (card(4, "fp16"), ("lora", "adamw", 1, True, "fp16"), 2.2),
-    "8 GB, fp16": (card(8, "fp16"), ("lora", "adamw", 1, False, "fp16"), 3.1),
-    "6 GB, fp32": (card(6, ""), ("lora", "adamw", 1, True, "fp32"), 4.2),
-    "12 GB, fp32": (card(12, ""), (FULL, SMALL, 1, True, "fp32"), 9.6),
-    "12 GB without 8-bit": (card(12, eight_bit=False), (FULL, "adafactor", 1, False, "bf16"), 10.0),
-    "CPU": (Device(kind="cpu", memory=16 * GB, half=""), ("lora", "adamw", 1, False, "fp32"), 5.6),
-    "CPU, bf16": (Device(kind="cpu", memory=256 * GB, half="bf16"), ("lora", "adamw", 1, False, "bf16"), 3.1),
-    "Mac, 8 GB": (Device(kind="mps", memory=8 * GB, half=""), ("lora", "adamw", 1, True, "fp32"), 4.2),
-    "Mac, 16 GB": (Device(kind="mps", memory=16 * GB, half=""), ("lora", "adamw", 1, False, "fp32"), 5.6),
-    "Mac, 64 GB": (Device(kind="mps", memory=64 * GB, half=""), (FULL, "adamw", 4, False, "fp32"), 19.5),
-}
-"""Devices, what `auto` takes there (train, optimizer, batch_size, gradient_checkpointing, precision), and its GB."""
 
 
 @pytest.mark.parametrize(("device", "picked", "memory"), AUTO.values(), ids=AUTO.keys())
@@ -296,7 +262,7 @@ def test_what_is_typed_keeps_its_decimals(name, typed):
 def test_the_docs_have_what_auto_takes():
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8").split("### What `auto` takes")[1].split("###")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
-    shown = {cells[0]: cells[1:] for cells in rows[1:]}
+    shown = {cells[0]: cells[1:] for cells in rows[2:]}
     for name, cells in shown.items():
         device, (train, optimizer, batch, checkpointing, precision), memory = AUTO[name]
         words = ["LoRA" if train == "lora" else "model and token", optimizer, str(batch), "on" if checkpointing else "off"]

@@ -52,7 +52,7 @@ MEASURED = {
     "preset *paper, 24 GB*": (preset("paper, 24 GB"), 15.1),
     "preset *12 GB card*": (preset("12 GB card"), 9.6),
     "preset *8 GB card (LoRA)*": (preset("8 GB card (LoRA)"), 2.6),
-    "the defaults of **Train with DreamBooth**": (DEFAULTS, 15.0),
+    "*own settings* of **Train with DreamBooth**": (DEFAULTS, 15.0),
     "*lora*, batch 8": (DEFAULTS.replace(train="lora", batch_size=8), 11.1),
     "*unet*, batch 8, 8-bit AdamW": (DEFAULTS.replace(train="unet", batch_size=8, optimizer="adamw_8bit"), 17.0),
 }

@@ -124,7 +124,7 @@ def _auto(method: str, own: Mapping[str, Any], device_kind: str) -> list[dict[st
 
 
 def _completed(
-    method: str, recipe: dict[str, Any], own: Mapping[str, Any], photos: int, class_dataset: bool, devices: int
+    method: str, recipe: dict[str, Any], own: dict[str, Any], photos: int, class_dataset: bool, devices: int
 ) -> dict[str, Any]:
     """Return the recipe with what was given in its place, and with all that neither of them says."""
     plain = {n: plain_default(f, method) for n, f in method_settings(method).items() if f.metadata["setting"].auto is not None}

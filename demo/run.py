@@ -35,6 +35,7 @@ FREE_GB = 6
 # The random stand-in, which tests and the help pages' pictures train: it learns at a far higher rate than SD v1.5, and at a size
 # that a CPU can bear.
 STANDIN_TRAINING = {
+    "preset": "own settings",
     "steps": 500,
     "batch_size": 4,
     "learning_rate": 8e-4,
@@ -69,15 +70,15 @@ METHODS = {
         "train_and_compare",
         "DreamBoothTrain",
         *BEFORE_AND_AFTER,
-        settings={},
-        taught_settings={"steps": 120, "batch_size": 4, "learning_rate": 1e-4},
+        settings={"train": "unet_and_token"},
+        taught_settings={"preset": "own settings", "steps": 120, "batch_size": 4, "learning_rate": 1e-4},
     ),
     "lora": Method(
         "train_and_compare",
         "DreamBoothTrain",
         *BEFORE_AND_AFTER,
-        settings={"train": "lora", "learning_rate": 1e-4},
-        taught_settings={"steps": 240, "batch_size": 4, "learning_rate": 1e-3},
+        settings={"train": "lora"},
+        taught_settings={"preset": "own settings", "steps": 240, "batch_size": 4, "learning_rate": 1e-3},
     ),
     "inversion": Method(
         "textual_inversion",
@@ -85,7 +86,7 @@ METHODS = {
         ("(base)", "without the token"),
         ("(inversion)", "with the token"),
         settings={},
-        taught_settings={"steps": 150, "batch_size": 4, "learning_rate": 0.1, "vectors": 4},
+        taught_settings={"preset": "own settings", "steps": 150, "batch_size": 4, "learning_rate": 0.1, "vectors": 4},
     ),
 }
 

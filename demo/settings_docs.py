@@ -16,7 +16,7 @@ from typing import Any
 
 from trainer.run.names import DREAMBOOTH, TEXTUAL_INVERSION
 from trainer.run.setting_groups import MAX_SAMPLE_PROMPTS, Setting
-from trainer.run.settings import AUTO, method_settings, widget_default
+from trainer.run.settings import method_settings, widget_default, widget_options
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGLISH = "en"
@@ -94,7 +94,7 @@ def tables(node_id: str, language: str) -> str:
     shown, advanced = list(head), list(head)
     for name, field in method_settings(method).items():
         setting: Setting = field.metadata["setting"]
-        cells = (labels[name], _shown(widget_default(field, method), words), _values(field, words), tooltips[name])
+        cells = (labels[name], _shown(widget_default(field), words), _values(field, words), tooltips[name])
         (advanced if setting.advanced else shown).append(_row(cells))
     return "\n".join([*shown, "", f"### {words.advanced}", "", *advanced])
 
@@ -112,15 +112,15 @@ def _texts(node_id: str, language: str) -> tuple[dict[str, str], dict[str, str]]
 def _values(field: Field, words: Words) -> str:
     """Return which values a setting may have."""
     setting: Setting = field.metadata["setting"]
-    if setting.options:
-        return ", ".join([*([AUTO] if setting.offers_auto else []), *setting.options])
+    if options := widget_options(field):
+        return ", ".join(options)
     if field.type is bool:
         return f"{words.on}, {words.off}"
     if setting.multiline:
         return words.lines.format(most=MAX_SAMPLE_PROMPTS)
-    if setting.low is None or setting.high is None:
+    if setting.widget_low is None or setting.high is None:
         return words.text
-    return words.bounds.format(low=_shown(setting.low, words), high=_shown(setting.high, words))
+    return words.bounds.format(low=_shown(setting.widget_low, words), high=_shown(setting.high, words))
 
 
 def _shown(value: Any, words: Words) -> str:

@@ -1,23 +1,23 @@
 """DreamBooth as a node."""
 
+from functools import partial
+
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..trainer.dataset.captions import check_class_word
 from ..trainer.dataset.photos import Dataset as PhotoDataset
+from ..trainer.run.choice import Asked
 from ..trainer.run.messages import UserError, message
 from ..trainer.run.names import DREAMBOOTH, check_name
-from ..trainer.run.settings import Settings
-from .comfy import device, results
+from .comfy import results
 from .comfy.base_model import Base
 from .comfy.embeddings import embedding_fingerprint, read_embedding
 from .comfy.patches import with_prompt_options, with_sampling_patches
 from .comfy.token_clip import clip_with_token, embedding_of
 from .page.language import text_for_running_page, translated_errors
-from .page.live_runs import GraphNode
-from .presets import OWN, preset_input
-from .training import TrainingRequest, clip_skip_notes, train
-from .widgets import BASE_INPUTS, CATEGORY, Dataset, LossMap, setting_inputs, settings_from, validation
+from .training import request_for, train
+from .widgets import BASE_INPUTS, CATEGORY, Dataset, LossMap, check_queued, preset_input, setting_inputs, validation
 
 
 class DreamBoothTrain(io.ComfyNode):
@@ -36,6 +36,12 @@ class DreamBoothTrain(io.ComfyNode):
             inputs=[
                 *BASE_INPUTS,
                 Dataset.Input("dataset", tooltip="Photos whose captions have the token, from Caption with Token."),
+                preset_input(
+                    DREAMBOOTH,
+                    "Decides what you leave at auto or 0, and class_images at -1. auto: what trains well on your device with "
+                    "your photos; the node says what that is. The others: the study's run, the paper's, what suits a card, and "
+                    "own settings, the plain defaults. What you set yourself holds beside any of them, and is named.",
+                ),
                 io.String.Input("name", default="my-subject", tooltip="Name of the run and of the exported file."),
                 Dataset.Input(
                     "class_dataset",
@@ -43,7 +49,6 @@ class DreamBoothTrain(io.ComfyNode):
                     tooltip="Photos of other members of the class, 50 to 200, from a second photo loader, in place of class "
                     "images that are made. Each step sees as many of them as of the subject's.",
                 ),
-                preset_input(),
                 io.String.Input(
                     "embedding",
                     optional=True,
@@ -72,8 +77,9 @@ class DreamBoothTrain(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, name: str | None = None) -> bool | str:
-        """Check the name before the graph is queued."""
-        return validation(check_name, name)
+        """Check the name, and the settings together, before the graph is queued."""
+        answer = validation(check_name, name)
+        return answer if answer is not True else validation(partial(check_queued, DREAMBOOTH), cls.hidden.unique_id)
 
     @classmethod
     def fingerprint_inputs(cls, embedding: str | None = None, **_) -> str:
@@ -88,23 +94,32 @@ class DreamBoothTrain(io.ComfyNode):
         clip,
         vae,
         dataset: PhotoDataset,
+        preset: str,
         name: str,
         **widgets,
     ) -> io.NodeOutput:
         """Train, or find what was trained, and return it loaded."""
         class_dataset, embedding = widgets.pop("class_dataset", None), widgets.pop("embedding", "")
-        widgets.pop("preset", OWN)  # the page has filled the widgets with it
-        settings = resolve_settings(dataset, class_dataset, widgets)
+        check_dataset(dataset, class_dataset)
         if class_dataset:
             class_dataset = caption_class_images(dataset, class_dataset)
         base = Base(model, clip, vae)
         embedding = embedding.strip() or embedding_of(clip, dataset.token)
         start = read_embedding(embedding) if embedding else None
-        run = results.make_run(check_name(name), settings, base, dataset, class_dataset, start)
-        node, notes = GraphNode.of(cls.hidden), clip_skip_notes(run)
-        finished = train(TrainingRequest(run=run, base=base, node=node, embedding=start, notes=notes))
+        asked = Asked(
+            method=DREAMBOOTH,
+            preset=preset,
+            widgets=widgets,
+            known={"token": dataset.token, "class_word": dataset.class_word},
+            dataset=dataset,
+            class_dataset=class_dataset,
+            embedding=embedding,
+            unet_weights=base.unet_weights(),
+            base_bytes=base.size(),
+        )
+        finished = train(request_for(check_name(name), asked, base, cls.hidden, start))
         file, learned = finished.exported.file, finished.exported.embedding
-        if run.result_kind == "lora":
+        if finished.run.result_kind == "lora":
             lora = results.load_lora(file)
             trained = results.apply_lora(model, lora), clip, vae
         else:
@@ -117,26 +132,12 @@ class DreamBoothTrain(io.ComfyNode):
         return io.NodeOutput(trained_model, trained_clip, trained_vae, finished.loss, str(file), lora, ui=finished.ui)
 
 
-def resolve_settings(dataset: PhotoDataset, class_dataset: PhotoDataset | None, widgets: dict) -> Settings:
-    """Return the run's settings from the node's widgets. Raises UserError where they contradict each other."""
+def check_dataset(dataset: PhotoDataset, class_dataset: PhotoDataset | None) -> None:
+    """Raise UserError for photos without a token, or class images that need the class and have none."""
     if not dataset.token:
         raise UserError("The dataset has no token. Put Caption with Token between the photo loader and this node.")
-    class_images = widgets.get("class_images", 0)
-    if class_dataset and class_images:
-        raise UserError("Class images come from class_dataset: set class_images to 0, or unwire class_dataset.")
-    uncaptioned = class_dataset and not all(photo.caption for photo in class_dataset.photos)
-    if class_images or uncaptioned:
+    if class_dataset and not all(photo.caption for photo in class_dataset.photos):
         check_class_word(dataset.class_word)
-    if not (class_dataset or class_images):  # then it has no effect, and must not decide the key
-        widgets = {name: value for name, value in widgets.items() if name != "prior_loss_weight"}
-    return settings_from(
-        DREAMBOOTH,
-        widgets,
-        token=dataset.token,
-        class_word=dataset.class_word,
-        precision=device.resolve_precision(widgets.get("precision", "auto")),
-        class_prompt=dataset.class_prompt if class_images else "",
-    )
 
 
 def caption_class_images(dataset: PhotoDataset, class_dataset: PhotoDataset) -> PhotoDataset:

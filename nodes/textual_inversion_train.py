@@ -1,21 +1,24 @@
 """Textual Inversion as a node."""
 
+from dataclasses import replace
+from functools import partial
+
 from comfy_api.latest import io
 
 from ..trainer.dataset.captions import caption_with_token
 from ..trainer.dataset.photos import Dataset as PhotoDataset
+from ..trainer.run.choice import Asked
 from ..trainer.run.messages import Message, UserError, message
 from ..trainer.run.names import TEXTUAL_INVERSION, check_token
 from ..trainer.run.run_dir import Run
-from .comfy import device, results
+from .comfy import results
 from .comfy.base_model import Base
 from .comfy.clip_tokens import known_token_note
 from .comfy.embeddings import embedding_fingerprint, is_embedding, read_embedding
 from .comfy.token_clip import clip_with_token, prompt_text
 from .page.language import translated_errors
-from .page.live_runs import GraphNode
-from .training import TrainingRequest, clip_skip_notes, train
-from .widgets import BASE_INPUTS, CATEGORY, Dataset, LossMap, setting_inputs, settings_from, validation
+from .training import request_for, train
+from .widgets import BASE_INPUTS, CATEGORY, Dataset, LossMap, check_queued, preset_input, setting_inputs, validation
 
 
 class TextualInversionTrain(io.ComfyNode):
@@ -34,6 +37,11 @@ class TextualInversionTrain(io.ComfyNode):
             inputs=[
                 *BASE_INPUTS,
                 Dataset.Input("dataset", tooltip="The photos. Captions without the token get it."),
+                preset_input(
+                    TEXTUAL_INVERSION,
+                    "Decides what you leave at auto or 0. auto: what trains well on your device with your photos; the node says "
+                    "what that is. own settings: the plain defaults. What you set yourself holds beside it, and is named.",
+                ),
                 io.String.Input("token", default="mysks", tooltip="The new token; also the name of the embedding file."),
                 *setting_inputs(TEXTUAL_INVERSION),
             ],
@@ -48,8 +56,9 @@ class TextualInversionTrain(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, token: str | None = None) -> bool | str:
-        """Check the token before the graph is queued."""
-        return validation(check_token, token)
+        """Check the token, and the settings together, before the graph is queued."""
+        answer = validation(check_token, token)
+        return answer if answer is not True else validation(partial(check_queued, TEXTUAL_INVERSION), cls.hidden.unique_id)
 
     @classmethod
     def fingerprint_inputs(cls, initializer: str | None = None, **_) -> str:
@@ -58,7 +67,7 @@ class TextualInversionTrain(io.ComfyNode):
 
     @classmethod
     @translated_errors
-    def execute(cls, model, clip, vae, dataset: PhotoDataset, token: str, **widgets) -> io.NodeOutput:
+    def execute(cls, model, clip, vae, dataset: PhotoDataset, preset: str, token: str, **widgets) -> io.NodeOutput:
         """Train, or find what was trained, and return it loaded."""
         token, initializer = check_token(token), " ".join(widgets.pop("initializer", "").split())
         start = read_embedding(initializer) if is_embedding(initializer) else None
@@ -69,22 +78,21 @@ class TextualInversionTrain(io.ComfyNode):
             raise UserError(
                 "The initializer is empty, and the dataset has no class. Write what the subject is, for example 'toy'."
             )
-        settings = settings_from(
-            TEXTUAL_INVERSION,
-            widgets,
-            token=token,
-            class_word=dataset.class_word,
-            initializer="" if start else initializer,
-            precision=device.resolve_precision(widgets.get("precision", "auto")),
-        )
         base = Base(model, clip, vae)
-        run = results.make_run(token, settings, base, dataset, embedding=start)
-        node, notes = GraphNode.of(cls.hidden), [*clip_skip_notes(run), *token_notes(run)]
-        finished = train(TrainingRequest(run=run, base=base, node=node, embedding=start, notes=notes))
-        file = finished.exported.file
-        return io.NodeOutput(
-            clip_with_token(clip, token, file), prompt_text(settings, file), finished.loss, str(file), ui=finished.ui
+        asked = Asked(
+            method=TEXTUAL_INVERSION,
+            preset=preset,
+            widgets=widgets,
+            known={"token": token, "class_word": dataset.class_word, "initializer": "" if start else initializer},
+            dataset=dataset,
+            unet_weights=base.unet_weights(),
+            base_bytes=base.size(),
         )
+        request = request_for(token, asked, base, cls.hidden, start)
+        finished = train(replace(request, notes=[*request.notes, *token_notes(request.run)]))
+        file = finished.exported.file
+        prompt = prompt_text(finished.run.settings, file)
+        return io.NodeOutput(clip_with_token(clip, token, file), prompt, finished.loss, str(file), ui=finished.ui)
 
 
 def caption_dataset(dataset: PhotoDataset, token: str, class_word: str) -> PhotoDataset:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..trainer.run.choice import Asked, choose
 from ..trainer.run.eight_bit import REPAIR, why_no_8bit_there
 from ..trainer.run.files import partial_file, write_json
 from ..trainer.run.locks import held
@@ -18,7 +19,7 @@ from .comfy.base_model import Base
 from .comfy.embeddings import Embedding
 from .comfy.folders import check_writable, free_disk, runs_root
 from .comfy.progress import check_interrupted
-from .comfy.results import Exported, exported, output_picture, with_export_paths
+from .comfy.results import Exported, exported, make_run, output_picture, with_export_paths
 from .page.language import in_all_languages, joined
 from .page.live_runs import GraphNode, LiveRun, live_run
 from .worker_process import WorkerError, run_worker
@@ -41,17 +42,34 @@ class TrainingRequest:
     """The vectors that the token starts from."""
     notes: Sequence[Message] = ()
     """What the user should know before, while and after it trains."""
+    without_8bit: Run | None = None
+    """The run that takes its place where 8-bit AdamW cannot run."""
 
 
 @dataclass(frozen=True)
 class Finished:
     """The result of a run as the training nodes return it."""
 
+    run: Run
+    """What was trained: not always what was asked for first, see `with_another_optimizer`."""
     exported: Exported
     loss: dict
     """LOSS_MAP: {"loss": [one a step]}."""
     ui: dict
     """What the node shows: a text, and the grid of sample pictures where there is one."""
+
+
+def request_for(name: str, asked: Asked, base: Base, hidden, embedding: Embedding | None) -> TrainingRequest:
+    """Return the run that a node with these hidden inputs asks for, by its preset, its widgets and the device."""
+    there = device.description(asked.widgets.get("devices", 1))
+    run = make_run(name, asked, choose(asked, there), base, embedding)
+    without_8bit = None
+    if run.settings.optimizer.optimizer == "adamw_8bit":
+        other = choose(asked, replace(there, eight_bit=False))
+        settings = other.settings.replace(text_layer=base.text_layer)
+        without_8bit = replace(run, settings=settings, choice=other.told)
+    node, notes = GraphNode.of(hidden), clip_skip_notes(run)
+    return TrainingRequest(run=run, base=base, node=node, embedding=embedding, notes=notes, without_8bit=without_8bit)
 
 
 def clip_skip_notes(run: Run) -> list[Message]:
@@ -79,18 +97,20 @@ def train(request: TrainingRequest) -> Finished:
     if result is None and request.run.settings.optimizer.optimizer == "adamw_8bit":
         reason = why_no_8bit_there(device.name())
         if reason:
-            return train(with_plain_adamw(request, run_dir, reason))
+            return train(with_another_optimizer(request, run_dir, reason))
     result = result or _train(request, run_dir)
-    lines = [*request.notes, *summary(run_dir), result.file.name]
+    choice = request.run.choice
+    assert choice  # every node's run has one
+    lines = [*request.notes, *summary(run_dir), choice, result.file.name]
     log.info("%s: %s", request.run.id, ", ".join(map(str, lines)))
     ui = {"text": (joined(lines),), "told": (in_all_languages(lines),), "run": (request.run.id,)}
     if run_dir.grid.is_file():
         ui["grid"] = [output_picture(run_dir.grid)]
-    return Finished(result, {"loss": run_dir.losses()}, ui)
+    return Finished(request.run, result, {"loss": run_dir.losses()}, ui)
 
 
-def with_plain_adamw(request: TrainingRequest, run_dir: RunDir, reason: str) -> TrainingRequest:
-    """Return the request with AdamW in place of 8-bit AdamW, which cannot run: so the memory of what will run is checked.
+def with_another_optimizer(request: TrainingRequest, run_dir: RunDir, reason: str) -> TrainingRequest:
+    """Return the request of what to train where 8-bit AdamW cannot run: so the memory of what will run is checked.
 
     Raises UserError for a run that has begun with 8-bit AdamW: its state is of no use to another.
     """
@@ -102,12 +122,14 @@ def with_plain_adamw(request: TrainingRequest, run_dir: RunDir, reason: str) -> 
             reason=reason,
             repair=REPAIR,
         )
+    assert request.without_8bit
     note = message(
         "8-bit AdamW cannot run here ({reason}): AdamW is used instead. It needs 6 more bytes for each trained weight.",
         reason=reason,
     )
-    run = with_export_paths(replace(request.run, settings=request.run.settings.replace(optimizer="adamw")))
-    return replace(request, run=run, notes=(*request.notes, note))
+    if request.without_8bit.settings.optimizer.optimizer != "adamw":
+        note = message("8-bit AdamW cannot run here ({reason}): another choice was made", reason=reason)
+    return replace(request, run=with_export_paths(request.without_8bit), notes=(*request.notes, note), without_8bit=None)
 
 
 def _train(request: TrainingRequest, run_dir: RunDir) -> Exported:
@@ -144,7 +166,7 @@ def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
     if reason:
         raise UserError(reason.template, **reason.values)
     seconds = resources.flop / training.devices / (device.matmul_speed(training.precision) * TRAINING_SHARE)
-    text = describe_resources(resources, seconds)
+    text = describe_resources(run.choice, resources, seconds)
     log.info("%s: %s", run.id, text)
     return text
 

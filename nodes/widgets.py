@@ -1,20 +1,24 @@
 """What the nodes of this pack share: sockets, and the widgets that a method's settings become.
 
-A setting is said once, in `trainer/run/setting_groups.py`; here it becomes an input of a node, and a node's values
-become settings.
+A setting is said once, in `trainer/run/setting_groups.py`; here it becomes an input of a node. `trainer/run/choice.py` makes
+settings of the inputs' values.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from comfy_api.latest import io
 
+from ..trainer.run.choice import check_widgets
 from ..trainer.run.messages import UserError
-from ..trainer.run.names import TEXTUAL_INVERSION
-from ..trainer.run.setting_groups import Setting
-from ..trainer.run.settings import AUTO, Settings, method_settings, widget_default
-from .page.language import text_for_checked_page
+from ..trainer.run.presets import presets
+from ..trainer.run.setting_groups import AUTO, Setting
+from ..trainer.run.settings import method_settings, widget_default, widget_options
+from .page.language import checked_node, text_for_checked_page
+
+log = logging.getLogger("subject_trainer")
 
 CATEGORY = "Subject Trainer"
 Dataset = io.Custom("SUBJECT_DATASET")
@@ -48,49 +52,50 @@ def validation(check: Callable[[str], object], value: str | None) -> bool | str:
     return True
 
 
+def check_queued(method: str, node_id: str) -> None:
+    """Raise UserError where the settings of a node in the graph that is being checked contradict each other.
+
+    The graph is asked for them, because ComfyUI leaves its own checks of bounds and options out for what `validate_inputs` names,
+    and would list one sentence for each of these inputs.
+    """
+    inputs = checked_node(node_id)
+    try:
+        check_widgets(method, inputs)
+    except TypeError:  # a value of another type, which ComfyUI's own check has refused
+        log.debug("The settings of node %s are not checked together", node_id, exc_info=True)
+
+
+def preset_input(method: str, tooltip: str) -> io.Input:
+    """Return the widget that decides all settings that are left to it."""
+    return io.Combo.Input("preset", options=list(presets(method)), default=AUTO, tooltip=tooltip)
+
+
 def setting_inputs(method: str) -> list[io.Input]:
     """Return the widgets of a method's settings (one of METHODS), in their order.
 
     All are optional, so that a graph which does not name them gets the defaults.
     """
-    return [_setting_input(f, method) for f in method_settings(method).values()]
+    return [_setting_input(f) for f in method_settings(method).values()]
 
 
-def _setting_input(f: dataclasses.Field, method: str) -> io.Input:
+def _setting_input(f: dataclasses.Field) -> io.Input:
     setting: Setting = f.metadata["setting"]
     common: dict[str, Any] = {
         "id": f.name,
         "optional": True,
-        "default": widget_default(f, method),
+        "default": widget_default(f),
         "advanced": setting.advanced,
         "tooltip": setting.tooltip,
     }
-    if setting.options:
-        return io.Combo.Input(options=[*([AUTO] if setting.offers_auto else []), *setting.options], **common)
+    if options := widget_options(f):
+        return io.Combo.Input(options=list(options), **common)
     if f.type is bool:
         return io.Boolean.Input(**common)
     if f.type in (int, float):
-        step = setting.inversion_step if method == TEXTUAL_INVERSION and setting.inversion_step else setting.step
-        bounds: dict[str, Any] = {"min": setting.low, "max": setting.high, "step": step}
+        bounds: dict[str, Any] = {"min": setting.widget_low, "max": setting.high, "step": 1 if f.type is int else setting.step}
         if f.type is float:
             return io.Float.Input(**common, **bounds, round=1e-9)
         if f.name == "seed":  # the page changes such a widget after each queueing, and every queueing would train anew
             bounds["control_after_generate"] = False
         return io.Int.Input(**common, **bounds)
     return io.String.Input(**common, multiline=setting.multiline, placeholder=setting.placeholder)
-
-
-def settings_from(method: str, widgets: dict[str, Any], **more: Any) -> Settings:
-    """Return the settings of a node's widgets, by name, and of what else is known of them.
-
-    The prompts become a tuple, and the intervals that 0 leaves open are resolved. Raises UserError where the values contradict
-    each other.
-    """
-    defaults = {f.name: widget_default(f, method) for f in method_settings(method).values()}
-    values = defaults | widgets
-    prompts = tuple(" ".join(line.split()) for line in values["sample_prompts"].splitlines() if line.strip())
-    steps = values["steps"]
-    values["sample_prompts"] = prompts
-    values["sample_every"] = (values["sample_every"] or max(1, steps // 8)) if prompts else 0
-    values["validate_every"] = values["validate_every"] or (max(1, steps // 20) if values["hold_out"] else 0)
-    return Settings.of(method=method, **{**values, **more})

@@ -75,7 +75,7 @@ VARIATIONS = {
                 "train": "unet_and_text_encoder",
                 "learning_rate": 1e-4,
                 "optimizer": "adafactor",
-                "gradient_checkpointing": True,
+                "gradient_checkpointing": "on",
             }
         },
     ),
@@ -165,7 +165,7 @@ VARIATIONS = {
                 "vectors": 2,
                 "norm_limit": 1,
                 "save_every": 2,
-                "gradient_checkpointing": True,
+                "gradient_checkpointing": "on",
             }
         },
     ),

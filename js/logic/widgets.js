@@ -18,15 +18,3 @@ export const isChosen = (value) => Boolean(value) && !value?.startsWith("(")
  * @param {{ value: unknown, initial: unknown, linked: boolean, showAll: boolean }} widget
  */
 export const isHidden = ({ value, initial, linked, showAll }) => value === initial && !linked && !showAll
-
-/**
- * Give the widgets the values of a preset. What the preset does not name, and a choice that is no preset, change nothing.
- * @param {Comfy.Node} node
- * @param {Record<string, unknown>} [preset]
- */
-export function applyPreset(node, preset = {}) {
-  for (const [name, value] of Object.entries(preset)) {
-    const widget = findWidget(node, name)
-    if (widget) widget.value = value
-  }
-}

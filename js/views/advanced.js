@@ -31,7 +31,7 @@ function update(node) {
  * Hide and show the node's advanced widgets by their values, and make the node as much taller or lower.
  * @param {Comfy.Node} node
  */
-export function fitAdvanced(node) {
+function fitAdvanced(node) {
   if (!managed.has(node)) return
   const before = node.computeSize()[1]
   update(node)

@@ -7,6 +7,7 @@ from typing import Any
 import comfy.model_management
 import torch
 
+from ...trainer.run.choice import Device
 from ...trainer.run.devices import device_refusal
 from ...trainer.run.messages import Message
 
@@ -16,16 +17,23 @@ def name() -> str:
     return str(comfy.model_management.get_torch_device())
 
 
-def resolve_precision(precision: str) -> str:
-    """Return the precision; for "auto" bf16 where the device computes in it, else fp32, never fp16: that needs loss scaling."""
-    if precision != "auto":
-        return precision
+def description(devices: int) -> Device:
+    """Return what a choice of settings needs to know of the device, or of so many of them."""
     kind = comfy.model_management.get_torch_device().type
-    has_bf16 = {
-        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-        "cpu": lambda: getattr(torch.cpu, "_is_avx512_bf16_supported", bool)(),
-    }
-    return "bf16" if kind in has_bf16 and has_bf16[kind]() else "fp32"
+    return Device(kind=kind, memory=total_memory(devices), half=half_precision())
+
+
+def half_precision() -> str:
+    """Return bf16 where the device computes in it, else fp16 on NVIDIA cards where ComfyUI trusts it, "" on all others."""
+    device = comfy.model_management.get_torch_device()
+    if device.type == "cpu":
+        return "bf16" if getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() else ""
+    if device.type != "cuda":
+        return ""
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    # As where weights are cast: with the GTX 10 series, and without the 16 series, whose fp16 is broken.
+    return "fp16" if comfy.model_management.should_use_fp16(device, manual_cast=True) else ""
 
 
 def refusal(asked: int) -> Message | None:
@@ -38,7 +46,8 @@ def total_memory(devices: int) -> int:
     """Return how many bytes each of so many devices has in all: ComfyUI's own models leave them before the worker starts."""
     device = comfy.model_management.get_torch_device()
     if devices > 1 and device.type == "cuda":  # the smallest decides; asking ComfyUI would take memory on every one of them
-        return min(torch.cuda.get_device_properties(index).total_memory for index in range(devices))
+        there = range(min(devices, torch.cuda.device_count()))
+        return min(torch.cuda.get_device_properties(index).total_memory for index in there)
     memory: Any = comfy.model_management.get_total_memory(device)
     return memory // devices  # on the CPU they share it
 

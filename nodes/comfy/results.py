@@ -9,11 +9,10 @@ import comfy.utils
 import folder_paths
 from safetensors import SafetensorError, safe_open
 
-from ...trainer.dataset.photos import Dataset
+from ...trainer.run.choice import Asked, Choice
 from ...trainer.run.files import read_json
 from ...trainer.run.messages import MessageError, UserError, message
 from ...trainer.run.run_dir import Run, RunDir, finished_runs
-from ...trainer.run.settings import Settings
 from .base_model import Base
 from .embeddings import Embedding
 from .folders import embeddings_folder, runs_root, tokenizer_path
@@ -23,23 +22,18 @@ FOLDERS = {"checkpoint": "checkpoints", "lora": "loras", "embedding": "embedding
 """ComfyUI's kind of folder for each kind of result."""
 
 
-def make_run(
-    name: str,
-    settings: Settings,
-    base: Base,
-    dataset: Dataset,
-    class_dataset: Dataset | None = None,
-    embedding: Embedding | None = None,
-) -> Run:
-    """Return the run of these settings, weights and photos, and of the vectors that the token starts from.
+def make_run(name: str, asked: Asked, choice: Choice, base: Base, embedding: Embedding | None = None) -> Run:
+    """Return the run of what was chosen, of these weights, and of the vectors that the token starts from.
 
     The layer of the text encoder that is trained through is that of the base's CLIP.
     """
     run = Run(
         name=name,
-        settings=settings.replace(text_layer=base.text_layer),
-        dataset=dataset,
-        class_dataset=class_dataset,
+        settings=choice.settings.replace(text_layer=base.text_layer),
+        dataset=asked.dataset,
+        class_dataset=asked.class_dataset,
+        preset=asked.preset,
+        choice=choice.told,
         base_fingerprint=base.fingerprint(),
         base_checkpoint=base.checkpoint_name(),
         embedding=embedding.fingerprint() if embedding else "",

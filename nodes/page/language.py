@@ -21,8 +21,8 @@ LOCALES = Path(__file__).parents[2] / "locales"
 
 _pages: dict[str, tuple[object, str]] = {}
 """Socket and language by the id of the client. A page that is loaded again keeps its id and has another socket."""
-_checked_language: ContextVar[str] = ContextVar("language", default=ENGLISH)
-"""The language of the page whose graph is being checked before it is queued."""
+_checked: ContextVar[dict] = ContextVar("checked", default={})  # noqa: B039 - never changed
+"""What was sent to be queued: the graph that is being checked, and which page sent it."""
 
 
 @functools.cache
@@ -69,14 +69,20 @@ def remember_language(client: str, language: str) -> None:
 
 
 def on_prompt(queued: dict) -> dict:
-    """Note which page queued a graph; ComfyUI calls this before it checks the graph, and goes on with what it returns."""
-    _checked_language.set(page_languages().get(str(queued.get("client_id")), ENGLISH))
+    """Note which page queued which graph; ComfyUI calls this before it checks the graph, and goes on with what it returns."""
+    _checked.set(queued)
     return queued
+
+
+def checked_node(node_id: str) -> dict:
+    """Return the inputs of a node of the graph that is being checked, by name: values, and links as lists."""
+    return _checked.get().get("prompt", {}).get(node_id, {}).get("inputs", {})
 
 
 def text_for_checked_page(message: Message) -> str:
     """Return the message in the language of the page whose graph is being checked."""
-    return message.text(catalog(_checked_language.get()))
+    language = page_languages().get(str(_checked.get().get("client_id")), ENGLISH)
+    return message.text(catalog(language))
 
 
 def text_for_running_page(*lines: Message) -> str:

@@ -55,6 +55,7 @@ def train_node(**changes) -> dict:
         "clip": ["loader", 1],
         "vae": ["loader", 2],
         "dataset": ["photos", 0],
+        "preset": "own settings",
         "token": "inverted",
         "initializer": "toy",
         "steps": 8,
@@ -64,7 +65,7 @@ def train_node(**changes) -> dict:
         "lr_scheduler": "constant",
         "lr_warmup_steps": 0,
         "precision": "auto",
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": "off",
         "checkpoint_every": 500,
     }
     return {"class_type": "TextualInversionTrain", "inputs": inputs | changes}

@@ -104,7 +104,7 @@ def test_a_run_without_memory_ends_with_a_sentence_and_the_server_goes_on(server
     with ExitStack() as locked:
 
         def starve(_, text: str) -> None:
-            if text.startswith("Needs about"):
+            if "GB of memory, " in text:
                 (run,) = (base_directory / "output" / "finetune").glob("starved-*")
                 locked.enter_context(FileLock(RunDir(run).lock))
             if text.startswith("Waiting for another process"):

@@ -125,7 +125,7 @@ def test_a_trained_text_encoder_is_loaded_by_comfyui(server, quick_graph, train,
         "train": "unet_and_text_encoder",
         "steps": 1,
         "batch_size": 1,
-        "learning_rate": 0.0,
+        "learning_rate": 1e-7,
         "text_learning_rate": 0.01,
     }
     said = server.log.stat().st_size

@@ -54,6 +54,22 @@ def test_rarely_used_widgets_are_advanced(info):
         assert advanced == both | own
 
 
+@pytest.mark.parametrize("name", ["DreamBoothTrain", "TextualInversionTrain"])
+def test_whole_numbers_are_used_as_they_are_typed(info, name):
+    """ComfyUI's page rounds what is typed to a multiple of the widget's step."""
+    inputs = {**info[name]["input"]["required"], **info[name]["input"]["optional"]}
+    steps = {widget: options["step"] for widget, (of_type, options) in inputs.items() if of_type == "INT"}
+    assert {"steps", "sample_every", "validate_every"} <= steps.keys()
+    assert set(steps.values()) == {1}
+
+
+def test_the_preset_is_the_first_widget_and_decides_by_default(info):
+    for name in ("DreamBoothTrain", "TextualInversionTrain"):
+        (first, *_) = (w for w, (of_type, _) in info[name]["input"]["required"].items() if of_type in ("COMBO", "STRING"))
+        assert first == "preset"
+        assert info[name]["input"]["required"][first][1]["default"] == "auto"
+
+
 def test_every_widget_has_its_line_in_the_docs(info):
     """Or in the page of docs/ that the README refers to for its node."""
     root = Path(__file__).parents[2]

@@ -8,7 +8,8 @@ from demo.run import node
 
 from .graphs import picture_graph, same, shown, train_node
 
-RATE_ZERO = {"steps": 2, "learning_rate": 0.0, "lr_warmup_steps": 0}
+RATE_ZERO = {"steps": 1, "lr_warmup_steps": 1}
+"""The rate rises from 0, and there it ends."""
 
 
 def behind_patches(graph: dict) -> dict:

@@ -103,7 +103,7 @@ def test_the_tables_of_settings_have_the_defaults_of_the_widgets(nodes):
     for node_id, method in NODES.items():
         inputs = nodes[node_id]["input"]["optional"]
         for name, field in method_settings(method).items():
-            assert inputs[name][1]["default"] == widget_default(field, method), (node_id, name)
+            assert inputs[name][1]["default"] == widget_default(field), (node_id, name)
 
 
 def test_the_server_gives_them_out(server, nodes):

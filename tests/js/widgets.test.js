@@ -1,9 +1,8 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { applyPreset, findWidget, isChosen, isHidden } from "../../js/logic/widgets.js"
+import { findWidget, isChosen, isHidden } from "../../js/logic/widgets.js"
 
 const nodeWith = (values) => ({ widgets: Object.entries(values).map(([name, value]) => ({ name, value })) })
-const valuesOf = (node) => Object.fromEntries(node.widgets.map(({ name, value }) => [name, value]))
 
 test("a widget is found by its name", () => {
   const node = nodeWith({ steps: 800, train: "unet" })
@@ -31,22 +30,4 @@ test("an advanced widget is hidden only while it has its default, has no link, a
 test("a value of another type is a changed value", () => {
   assert.equal(isHidden({ value: "0", initial: 0, linked: false, showAll: false }), false)
   assert.equal(isHidden({ value: false, initial: 0, linked: false, showAll: false }), false)
-})
-
-test("a preset sets the widgets that it names and no others", () => {
-  const node = nodeWith({ steps: 800, gradient_checkpointing: true, class_images: 100, seed: 7 })
-  applyPreset(node, { steps: 1600, gradient_checkpointing: false, class_images: 0 })
-  assert.deepEqual(valuesOf(node), { steps: 1600, gradient_checkpointing: false, class_images: 0, seed: 7 })
-})
-
-test("a preset adds no widget", () => {
-  const node = nodeWith({ steps: 800 })
-  applyPreset(node, { lora_rank: 16 })
-  assert.deepEqual(valuesOf(node), { steps: 800 })
-})
-
-test("a choice that is no preset changes nothing", () => {
-  const node = nodeWith({ steps: 800 })
-  applyPreset(node, undefined)
-  assert.deepEqual(valuesOf(node), { steps: 800 })
 })

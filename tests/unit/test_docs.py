@@ -54,11 +54,11 @@ def test_there_is_a_page_with_tables_in_every_language():
 
 
 def test_a_table_has_each_setting_with_its_default_and_bounds():
-    assert "| `steps` | 2000 | 1 to 200000 |" in tables("TextualInversionTrain", "en")
+    assert "| `steps` | 0 | 0 to 200000 |" in tables("TextualInversionTrain", "en")
     table = tables("DreamBoothTrain", "en")
     assert all(f"\n| `{setting}` |" in table for setting in method_settings("dreambooth"))
     for row in (
-        "| `learning_rate` | 2e-6 | 0 to 1 |",
+        "| `learning_rate` | 0 | 0 to 1 |",
         "| `seed` | 0 | 0 to 2^64 - 1 |",
         "| `precision` | auto | auto, bf16, fp16, fp32 |",
         "| `keep_state` | off | on, off |",

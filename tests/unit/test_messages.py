@@ -18,7 +18,7 @@ UKRAINIAN = json.loads((ROOT / "locales" / "uk" / "messages.json").read_text(enc
 PROMPTS = ROOT / "trainer" / "dataset" / "prompt_templates.py"
 WORDINGS = ROOT / "trainer" / "run" / "memory_errors.py"
 """How libraries word that memory ran out; no sentence of ours is in it."""
-SCHEMA = {"jitter_input", "setting"}
+SCHEMA = {"jitter_input", "preset_input", "setting"}
 """Helpers that make a node's inputs: locales/<language>/nodeDefs.json has their texts."""
 LOGGERS = {"log", "logger", "logging"}
 PROGRAMMER_ERRORS = {
@@ -47,6 +47,10 @@ NOT_SHOWN = {
     # values and settings by their names
     "(pictures wired to images)",
     "own settings",
+    "study, 24 GB",
+    "paper, 24 GB",
+    "12 GB card",
+    "8 GB card (LoRA)",
     "text encoder",
     "token vectors",
     "%Y-%m-%d %H:%M",

@@ -1,4 +1,3 @@
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -7,12 +6,14 @@ import pytest
 
 from trainer.dataset.photos import Dataset
 from trainer.parts.memory import SD15_UNET
+from trainer.run.choice import Asked, Device, choose
+from trainer.run.messages import message
+from trainer.run.presets import NAMED
 from trainer.run.resources import DRIVER, GB, OPTIMIZER_BYTES, Resources, describe_resources, estimate, phases, refusal
 from trainer.run.run_dir import Run
 from trainer.run.settings import Settings, method_settings
 
 ROOT = Path(__file__).parent.parent.parent
-PRESETS = json.loads((ROOT / "js" / "presets.json").read_text(encoding="utf-8"))
 STUDY = Settings.of(
     method="dreambooth",
     token="mysks",
@@ -40,8 +41,9 @@ def needed(settings: Settings, resolution: int = 512) -> Resources:
 
 
 def preset(name: str) -> Settings:
-    values = PRESETS[name] | {"precision": "bf16", "class_prompt": "a toy" if PRESETS[name]["class_images"] else ""}
-    return Settings.of(method="dreambooth", token="mysks", seed=0, **values)
+    photos = Dataset(photos=(), resolution=512, class_word="toy", class_prompt="a toy")
+    asked = Asked(method="dreambooth", preset=name, widgets={}, known={"token": "mysks"}, dataset=photos)
+    return choose(asked, Device(kind="cuda", memory=24 * GB, half="bf16")).settings
 
 
 DEFAULTS = Settings.of(method="dreambooth", token="mysks", precision="bf16")
@@ -50,7 +52,7 @@ MEASURED = {
     "preset *paper, 24 GB*": (preset("paper, 24 GB"), 15.1),
     "preset *12 GB card*": (preset("12 GB card"), 9.6),
     "preset *8 GB card (LoRA)*": (preset("8 GB card (LoRA)"), 2.6),
-    "the defaults of **Train with DreamBooth**": (DEFAULTS, 15.0),
+    "*own settings* of **Train with DreamBooth**": (DEFAULTS, 15.0),
     "*lora*, batch 8": (DEFAULTS.replace(train="lora", batch_size=8), 11.1),
     "*unet*, batch 8, 8-bit AdamW": (DEFAULTS.replace(train="unet", batch_size=8, optimizer="adamw_8bit"), 17.0),
 }
@@ -133,8 +135,9 @@ def test_a_refusal_has_the_numbers_and_the_remedies():
         assert part in sentence
     assert "30.0 GB of disk" in str(refusal(found, run_of(plain), 24 * GB, 10 * GB))
     assert refusal(found, run_of(plain), 24 * GB, 100 * GB) is None
-    assert str(describe_resources(found, 3000.0)).endswith("30.0 GB of disk, and very roughly 50 min")
-    assert str(describe_resources(found, 4.0)).endswith("20.0 GB of memory on the device, and 30.0 GB of disk")
+    chosen = message("auto: LoRA")
+    assert str(describe_resources(chosen, found, 3000.0)) == "auto: LoRA, 30.0 GB of disk, very roughly 50 min"
+    assert str(describe_resources(chosen, found, 4.0)) == "auto: LoRA, 30.0 GB of disk"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +191,7 @@ def rows(page: str, heading: str) -> dict[str, list[str]]:
     return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", NAMED)
 def test_the_readme_has_the_figures_of_the_presets(name):
     settings = preset(name)
     measured = MEASURED[f"preset *{name}*"][1]

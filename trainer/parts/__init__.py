@@ -4,12 +4,14 @@ A part of the U-Net (`UNet`, `LoRA`, `FrozenUNet`) is made from the base model a
 side (`TextEncoder`, `TokenRows`, `TokenVectors`) is made from the text encoder, which it changes in place. Each has
 
     memory(settings, base)   what it costs in memory and work, without making it
+    title(settings)          what it trains in a few words; None where it trains nothing
     param_groups()           what the optimizer gets
     export(files)            puts what was trained into the files of the result
 
 one of the U-Net also
 
     result_kind              what the exported file is: "checkpoint", "lora" or "embedding"
+    learning_rate            a usual one
 
 and one of the text side also
 

@@ -19,6 +19,12 @@ class FrozenUNet:
     """The U-Net, no weight of which is trained."""
 
     result_kind = "embedding"
+    learning_rate = 5e-3
+    """That of the token's vectors beside it."""
+
+    @staticmethod
+    def title(settings: "Settings") -> None:
+        """Return None: nothing is trained."""
 
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:

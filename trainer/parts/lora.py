@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..optional_libraries import show_library
+from ..run.messages import Message, message
 from .memory import FROZEN_FLOP, SD15_UNET, BaseSize, PartMemory, frozen_bytes
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ class LoRA:
     """Adapters beside the frozen U-Net's layers, in fp32."""
 
     result_kind = "lora"
+    learning_rate = 1e-4
+    """That of diffusers' example (examples/dreambooth/README.md)."""
+
+    @staticmethod
+    def title(settings: "Settings") -> Message:
+        """Return what is trained."""
+        return message("LoRA rank {rank}", rank=settings.dreambooth.lora_rank)
 
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:

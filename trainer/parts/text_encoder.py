@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from ..run.messages import Message, message
 from .memory import TEXT_ENCODER, TEXT_ENCODER_TABLE, BaseSize, PartMemory
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ class TextEncoder:
     """CLIP's text encoder, every weight of which is trained, in fp32; with a CLIP skip, every weight up to that layer."""
 
     new_ids = ()
+
+    @staticmethod
+    def title(settings: "Settings") -> Message:
+        """Return what is trained."""
+        return message("text encoder")
 
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:

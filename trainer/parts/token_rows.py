@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from ..run.messages import Message, message
 from .memory import TEXT_ENCODER, BaseSize, PartMemory
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ class TokenRows:
     """The rows of the token's CLIP tokens ("mysks": those of "my" and "sks"), in fp32."""
 
     new_ids = ()
+
+    @staticmethod
+    def title(settings: "Settings") -> Message:
+        """Return what is trained."""
+        return message("token")
 
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from ..run.messages import Message, message
 from ..run.names import TEXTUAL_INVERSION
 from .memory import EMBEDDING_WIDTH, TEXT_ENCODER, BaseSize, PartMemory
 
@@ -22,6 +23,11 @@ class TokenVectors:
     def are_trained(settings: "Settings") -> bool:
         """Return whether the vectors learn on; beside a U-Net that is trained alone they only mean what they were given as."""
         return settings.method == TEXTUAL_INVERSION or settings.dreambooth.train != "unet"
+
+    @staticmethod
+    def title(settings: "Settings") -> Message | None:
+        """Return what is trained."""
+        return message("embedding") if TokenVectors.are_trained(settings) else None
 
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:

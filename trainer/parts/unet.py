@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from ..run.messages import Message, message
 from .memory import FULL_FLOP, BaseSize, PartMemory
 
 if TYPE_CHECKING:
@@ -19,6 +20,13 @@ class UNet:
     """The U-Net, every weight of which is trained."""
 
     result_kind = "checkpoint"
+    learning_rate = 2e-6
+    """The study's."""
+
+    @staticmethod
+    def title(settings: "Settings") -> Message:
+        """Return what is trained."""
+        return message("model")
 
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:

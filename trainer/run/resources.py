@@ -183,17 +183,12 @@ def cache_bytes(*datasets: Dataset | None) -> float:
     )
 
 
-def describe_resources(resources: Resources, seconds: float) -> Message:
-    """Return what a run takes as a sentence; the time is left out below a minute, where the estimate is far too low."""
-    memory, disk = resources.memory / GB, resources.disk / GB
+def describe_resources(choice: Message | None, resources: Resources, seconds: float) -> Message:
+    """Return what was chosen, with its memory, and what else it takes; no time below a minute, where it would be far too low."""
+    disk = resources.disk / GB
     if seconds < 60:
-        return message("Needs about {memory:.1f} GB of memory on the device, and {disk:.1f} GB of disk", memory=memory, disk=disk)
-    return message(
-        "Needs about {memory:.1f} GB of memory on the device, {disk:.1f} GB of disk, and very roughly {time}",
-        memory=memory,
-        disk=disk,
-        time=duration(seconds),
-    )
+        return message("{choice}, {disk:.1f} GB of disk", choice=choice, disk=disk)
+    return message("{choice}, {disk:.1f} GB of disk, very roughly {time}", choice=choice, disk=disk, time=duration(seconds))
 
 
 def duration(seconds: float) -> Message:

@@ -24,7 +24,7 @@ from pathlib import Path
 from ..dataset.photos import Dataset
 from ..parts import part_types
 from .files import read_json
-from .messages import UserError
+from .messages import Message, UserError
 from .metrics_file import is_measurement, read_metrics
 from .settings import Settings
 
@@ -54,6 +54,10 @@ class Run:
     """Folder of CLIP-L's tokenizer files, absolute."""
     base_checkpoint: str = ""
     """File name of the base among ComfyUI's checkpoints, where known: an embedding is of use only with its base."""
+    preset: str = ""
+    """What the widget `preset` was when the worker was started last. It is in no key: `settings` has what became of it."""
+    choice: Message | None = None
+    """The same in a sentence: what was chosen, and what the user had set beside it."""
 
     @property
     def key(self) -> str:
@@ -90,13 +94,14 @@ class Run:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise UserError("run.json is not of this version's format.")
         try:
-            texts = {field.name: data[field.name] for field in fields(cls) if field.type is str and field.name in data}
+            texts = {f.name: data[f.name] for f in fields(cls) if f.type is str and f.name in data}
             if not all(isinstance(text, str) for text in texts.values()):
                 raise TypeError("a name or path is not text")
             return cls(
                 settings=Settings.from_json(data["settings"]),
                 dataset=Dataset.from_json(data["dataset"]),
                 class_dataset=Dataset.from_json(data["class_dataset"]) if data["class_dataset"] else None,
+                choice=Message.from_json(data["choice"]) if data.get("choice") else None,
                 **texts,
             )
         except (KeyError, TypeError, AttributeError) as error:

@@ -12,6 +12,8 @@ from .names import DREAMBOOTH, METHODS, TEXTUAL_INVERSION
 
 PRECISIONS = ("bf16", "fp16", "fp32")
 MAX_STEPS, MAX_SAMPLE_PROMPTS, MAX_VECTORS = 200_000, 16, 64
+AUTO = "auto"
+"""The choice that leaves a setting to the preset."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Setting:
     high: float | None = None
     """Bounds of a number, themselves allowed."""
     step: float | None = None
-    """How far the widget's arrows move a number."""
+    """How far the widget's arrows move a number that is no whole one. ComfyUI's page rounds what is typed to as many decimals, so
+    that this has as many as any value that makes sense. Whole numbers go by 1: the page would round them to multiples of it."""
     options: tuple[str, ...] = ()
     """All values of a choice."""
     decides: bool = True
@@ -34,18 +37,20 @@ class Setting:
     methods: tuple[str, ...] = METHODS
     """Whose nodes have it as a widget."""
     inversion_default: float | None = None
-    inversion_step: float | None = None
-    """Default and step of the widget in the node of Textual Inversion, where they are others.
+    """What "own settings" takes in the node of Textual Inversion, where it is another than the field's default."""
+    auto: Any = None
+    """The value of the widget, and its default, that leaves the setting to the preset; None: no preset decides it.
 
-    Only the widget has this default. Where the setting is not named at all, the field's own holds, in that method too.
-    """
-    offers_auto: bool = False
-    """Whether the widget also has "auto", its default then, which the node resolves.
-
-    Only the widget has this default. The field's own is one of `options`: a run never has "auto".
+    Only the widget has it: it is none of `options` and out of the bounds, unless it means the same to a run. presets.py puts
+    something in its place.
     """
     multiline: bool = False
     placeholder: str = ""
+
+    @property
+    def widget_low(self) -> float | None:
+        """Return the lower bound of the widget of a number."""
+        return self.low if self.low is None or self.auto is None else min(self.low, self.auto)
 
 
 def setting(default: Any, tooltip: str, *, low: float | None = None, high: float | None = None, **more: Any) -> Any:
@@ -59,63 +64,68 @@ class DreamBoothSettings:
 
     train: str = setting(
         "unet_and_token",
-        "What is trained. unet_and_token: the model and your token (the study's recipe). unet: the model alone. "
-        "unet_and_text_encoder: the model and the whole text encoder; the closest likeness, and it forgets most. lora: a small "
-        "file beside the model, for cards with 8 GB; give it a learning rate near 1e-4.",
+        "What is trained. auto: as the preset says. unet_and_token: the model and your token (the study's recipe). unet: the "
+        "model alone. unet_and_text_encoder: the model and the whole text encoder; the closest likeness, and it forgets most. "
+        "lora: a small file beside the model, for cards with 8 GB or less.",
         options=tuple(TRAIN),
         advanced=False,
         methods=(DREAMBOOTH,),
+        auto=AUTO,
     )
     class_images: int = setting(
         0,
         "Number of pictures of the class ('a photo of a plush toy') that are made with the base model and trained on beside "
-        "your photos, so that the model does not forget what other plush toys look like (prior preservation). 0: none; 100 to "
-        "200 do well. They are kept for later runs.",
+        "your photos, so that the model does not forget what other plush toys look like (prior preservation). -1: as the preset "
+        "says; 0: none; 100 to 200 do well. They are kept for later runs.",
         low=0,
         high=2000,
-        step=10,
         advanced=False,
         methods=(DREAMBOOTH,),
+        auto=-1,
     )
     prior_loss_weight: float = setting(
         1.0,
         "How much the class images count beside your photos. It has no effect without class images.",
         low=0.0,
         high=100.0,
-        step=0.1,
+        step=0.01,
         methods=(DREAMBOOTH,),
     )
     text_learning_rate: float = setting(
         0.0,
-        "Learning rate of the token, of the vectors of an embedding that is trained on, or of the text encoder. 0: the same as "
-        "learning_rate.",
+        "Learning rate of the token, of the vectors of an embedding that is trained on, or of the text encoder. 0: as the preset "
+        "says, and the same as learning_rate where it says nothing. 1e-4 is usual for the token, 2e-6 for the text encoder.",
         low=0.0,
         high=1.0,
         step=1e-7,
         methods=(DREAMBOOTH,),
+        auto=0.0,
     )
     lora_rank: int = setting(
         16,
-        "LoRA: how much it can learn, and how large its file becomes.",
+        "LoRA: how much it can learn, and how large its file becomes. 0: as the preset says, which is 16.",
         low=1,
         high=320,
-        step=1,
         methods=(DREAMBOOTH,),
+        auto=0,
     )
     # The adapter's output is scaled by alpha / rank (Hu et al. 2021, section 4.1).
     lora_alpha: float = setting(
         16.0,
-        "LoRA: its strength is alpha / rank. Keep it equal to the rank, or half of it.",
+        "LoRA: its strength is alpha / rank. 0: equal to the rank, which is usual, as is half of it.",
         low=0.001,
         high=10_000.0,
-        step=1.0,
+        step=0.5,
         methods=(DREAMBOOTH,),
+        auto=0.0,
     )
     lora_layers: str = setting(
         "attention",
-        "LoRA: the attention layers alone, or the convolutions too, which learn textures better and make a larger file.",
+        "LoRA: the attention layers alone, or the convolutions too, which learn textures better and make a larger file. auto: "
+        "the attention layers.",
         options=("attention", "attention_and_convolution"),
         methods=(DREAMBOOTH,),
+        auto=AUTO,
     )
     class_prompt: str = ""
     """The prompt that class images are made with; from the dataset, no widget."""
@@ -139,7 +149,6 @@ class TextualInversionSettings:
         "prompt has; 1 to 8 are usual.",
         low=1,
         high=MAX_VECTORS,
-        step=1,
         advanced=False,
         methods=(TEXTUAL_INVERSION,),
     )
@@ -166,7 +175,6 @@ class TextualInversionSettings:
         "an earlier one. 0: only the last is kept.",
         low=0,
         high=MAX_STEPS,
-        step=100,
         methods=(TEXTUAL_INVERSION,),
     )
 
@@ -177,59 +185,60 @@ class TrainingSettings:
 
     steps: int = setting(
         800,
-        "Optimizer steps of the run. The study used 1600 for 15 photos; an embedding takes about 2000.",
+        "Optimizer steps of the run. 0: as the preset says, and by the number of photos where it says nothing: 100 for each, at "
+        "least 400 and at most 3000; for an embedding 200, at least 2000 and at most 3000. The study used 1600 for 15 photos.",
         low=1,
         high=MAX_STEPS,
-        step=1,
         advanced=False,
         inversion_default=2000,
+        auto=0,
     )
     batch_size: int = setting(
         1,
-        "Photos per step; in DreamBooth as many class images again, where there are any. The study used 8, on a 24 GB card.",
+        "Photos per step; in DreamBooth as many class images again, where there are any. 0: as the preset says. The study used "
+        "8, on a 24 GB card.",
         low=1,
         high=64,
-        step=1,
         advanced=False,
+        auto=0,
     )
     gradient_accumulation_steps: int = setting(
         1,
         "Number of batches whose gradients are averaged into one step: like a larger batch_size, with the memory of a small one.",
         low=1,
         high=1000,
-        step=1,
     )
     seed: int = setting(
         0,
         "Decides noise, timesteps and the order of the photos. The same seed gives the same result.",
         low=0,
         high=2**64 - 1,
-        step=1,
         advanced=False,
     )
     # What is trained, and the optimizer, are always fp32.
     precision: str = setting(
         "fp32",
-        "Type of the forward pass. auto: bf16 where the device has it, else fp32. The trained weights themselves are always "
-        "kept as fp32.",
+        "Type of the forward pass. auto: as the preset says, and where it says nothing, bf16 if the device has it, else fp16 on "
+        "NVIDIA cards that can, else fp32. The trained weights themselves are always kept as fp32.",
         options=PRECISIONS,
-        offers_auto=True,
+        auto=AUTO,
     )
     gradient_checkpointing: bool = setting(
         False,
-        "Needs less memory and more time: parts of the forward pass are computed twice. The result is the same.",
+        "Needs less memory and more time: parts of the forward pass are computed twice. The result is the same. auto: as the "
+        "preset says.",
         decides=False,
+        auto=AUTO,
     )
     checkpoint_every: int = setting(
         500,
         "Steps between two saved states, from which a run that was stopped goes on.",
         low=1,
         high=MAX_STEPS,
-        step=1,
         decides=False,
     )
     devices: int = setting(
-        1, "Number of GPUs of this computer that share the batch. The result is the same.", low=1, high=64, step=1, decides=False
+        1, "Number of GPUs of this computer that share the batch. The result is the same.", low=1, high=64, decides=False
     )
     keep_state: bool = setting(
         False,
@@ -253,36 +262,38 @@ class OptimizerSettings:
 
     learning_rate: float = setting(
         2e-6,
-        "How far a step goes. The study used 2e-6 for the model, where too high a rate overfits and forgets the class; a LoRA "
-        "takes about 1e-4, an embedding 5e-3.",
+        "How far a step goes. 0: as the preset says, which is 2e-6 to 5e-6 for the model, where too high a rate overfits and "
+        "forgets the class, 1e-4 for a LoRA, 5e-3 for an embedding.",
         low=0.0,
         high=1.0,
         step=1e-7,
         advanced=False,
         inversion_default=5e-3,
-        inversion_step=1e-4,
+        auto=0.0,
     )
     lr_scheduler: str = setting(
         "constant",
-        "How the learning rate changes over the run, after the warm-up. cosine_with_restarts starts from the top three times; "
-        "polynomial falls as a square does, sooner than linear.",
+        "How the learning rate changes over the run, after the warm-up. auto: as the preset says. cosine_with_restarts starts "
+        "from the top three times; polynomial falls as a square does, sooner than linear.",
         options=("constant", "linear", "cosine", "cosine_with_restarts", "polynomial"),
+        auto=AUTO,
     )
     lr_warmup_steps: int = setting(
-        0, "Steps over which the learning rate rises from 0. Not more than steps.", low=0, high=MAX_STEPS, step=1
+        0, "Steps over which the learning rate rises from 0. Not more than steps.", low=0, high=MAX_STEPS
     )
     optimizer: str = setting(
         "adamw",
-        "adamw: the usual one. adamw_8bit: the same with a quarter of its memory, as in the study. adafactor: about as little "
-        "memory, without bitsandbytes. prodigy: finds the learning rate by itself; set learning_rate to 1.",
+        "auto: as the preset says. adamw: the usual one. adamw_8bit: the same with a quarter of its memory, as in the study. "
+        "adafactor: about as little memory, without bitsandbytes. prodigy: finds the learning rates by itself; leave them at 0.",
         options=("adamw", "adamw_8bit", "adafactor", "prodigy"),
+        auto=AUTO,
     )
     weight_decay: float = setting(
         1e-2,
         "Pulls the trained weights towards zero a little. The token is never pulled.",
         low=0.0,
         high=1.0,
-        step=0.001,
+        step=0.0001,
         methods=(DREAMBOOTH,),
     )
     max_grad_norm: float = setting(
@@ -290,7 +301,7 @@ class OptimizerSettings:
         "Scales larger gradients down to this norm, so that one odd photo cannot throw training off. 0: never.",
         low=0.0,
         high=1000.0,
-        step=0.1,
+        step=0.01,
     )
     ema_decay: float = setting(
         0.0,
@@ -298,7 +309,7 @@ class OptimizerSettings:
         "hundred steps, 0.9999 many thousands. Needs 4 bytes more for each trained weight.",
         low=0.0,
         high=0.99999,
-        step=0.0001,
+        step=0.00001,
     )
 
 
@@ -322,7 +333,7 @@ class LossSettings:
         "to 0.1 is usual.",
         low=0.0,
         high=1.0,
-        step=0.01,
+        step=0.001,
     )
     # For classifier-free guidance (Ho and Salimans 2022).
     caption_dropout: float = setting(
@@ -330,7 +341,7 @@ class LossSettings:
         "Share of the captions that are left empty, which makes the sampler's cfg work better on your subject. 0.1 is usual.",
         low=0.0,
         high=1.0,
-        step=0.05,
+        step=0.01,
         methods=(DREAMBOOTH,),
     )
 
@@ -345,7 +356,6 @@ class ValidationSettings:
         "memorise your photos. 2 of 15 is a good share.",
         low=0,
         high=10_000,
-        step=1,
         advanced=False,
     )
     early_stopping: str = setting(
@@ -361,7 +371,6 @@ class ValidationSettings:
         "images, always under the same noise. 0: twenty over the run when photos are held out, else none.",
         low=0,
         high=MAX_STEPS,
-        step=10,
     )
 
 
@@ -378,5 +387,5 @@ class SampleSettings:
         advanced=False,
     )
     sample_every: int = setting(
-        0, "Steps between two rounds of sample pictures. 0: eight rounds over the run.", low=0, high=MAX_STEPS, step=50
+        0, "Steps between two rounds of sample pictures. 0: eight rounds over the run.", low=0, high=MAX_STEPS
     )

@@ -8,6 +8,7 @@ from typing import Any, get_origin
 from .messages import UserError
 from .names import METHODS, check_token
 from .setting_groups import (
+    AUTO,
     MAX_SAMPLE_PROMPTS,
     TEXTUAL_INVERSION,
     DreamBoothSettings,
@@ -20,8 +21,8 @@ from .setting_groups import (
     ValidationSettings,
 )
 
-AUTO = "auto"
-"""What a widget also offers where the node can resolve it (`Setting.offers_auto`); no setting of a run has this value."""
+SWITCH = {"on": True, "off": False}
+"""What the widget of a switch calls its values where a preset may decide it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +124,8 @@ class Settings:
             )
         if optimizer.optimizer == "prodigy" and (optimizer.learning_rate < 0.1 or self.dreambooth.text_learning_rate):
             raise UserError(
-                "Prodigy finds the learning rates itself: set learning_rate to 1 and text_learning_rate to 0, not {rate:g} and "
-                "{text_rate:g}.",
+                "Prodigy finds the learning rates itself: leave learning_rate and text_learning_rate at 0, in place of {rate:g} "
+                "and {text_rate:g}.",
                 rate=optimizer.learning_rate,
                 text_rate=self.dreambooth.text_learning_rate,
             )
@@ -148,14 +149,25 @@ def method_settings(method: str) -> dict[str, dataclasses.Field]:
     return {f.name: f for f in each if method in f.metadata["setting"].methods}
 
 
-def widget_default(f: dataclasses.Field, method: str) -> Any:
-    """Return the default of a setting's widget in the node of a method: that of prompts is a text."""
+def widget_default(f: dataclasses.Field) -> Any:
+    """Return the default of a setting's widget: what leaves it to the preset where one decides it; of prompts a text."""
     of: Setting = f.metadata["setting"]
-    if method == TEXTUAL_INVERSION and of.inversion_default is not None:
-        return of.inversion_default
-    if of.offers_auto:
-        return AUTO
+    if of.auto is not None:
+        return of.auto
     return "\n".join(f.default) if isinstance(f.default, tuple) else f.default
+
+
+def plain_default(f: dataclasses.Field, method: str) -> Any:
+    """Return what a setting is where neither the user nor a preset says it."""
+    of: Setting = f.metadata["setting"]
+    return of.inversion_default if method == TEXTUAL_INVERSION and of.inversion_default is not None else f.default
+
+
+def widget_options(f: dataclasses.Field) -> tuple[str, ...]:
+    """Return the choices of a setting's widget; none for what is no choice, nor a switch that a preset may decide."""
+    of: Setting = f.metadata["setting"]
+    options = of.options or (tuple(SWITCH) if f.type is bool and of.auto is not None else ())
+    return (AUTO, *options) if options and of.auto is not None else options
 
 
 def check_batch_split(batch_size: int, devices: int) -> None:

@@ -1,0 +1,270 @@
+"""What a preset, the widgets beside it and the device make of a run's settings, and what cannot go together."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trainer.run.choice import Asked, Choice, Device, check_widgets, choose
+from trainer.run.messages import UserError
+from trainer.run.presets import NAMED, TOKEN_RATE, presets, steps_for
+from trainer.run.resources import DRIVER, GB, estimate, refusal
+from trainer.run.run_dir import Run
+from trainer.run.settings import method_settings, widget_default
+
+from ..simulated import AUTO, FULL, PHOTOS, SMALL, card
+
+ROOT = Path(__file__).parent.parent.parent
+CARD = card(12)
+DREAMBOOTH, INVERSION = "dreambooth", "textual_inversion"
+
+
+def asked(preset: str = "auto", method: str = DREAMBOOTH, **widgets) -> Asked:
+    known = {"token": "mysks", "class_word": "toy"} | ({"initializer": "toy"} if method == INVERSION else {})
+    return Asked(method=method, preset=preset, widgets=widgets, known=known, dataset=PHOTOS)
+
+
+def chosen(preset: str = "auto", method: str = DREAMBOOTH, device: Device = CARD, **widgets) -> Choice:
+    return choose(asked(preset, method, **widgets), device)
+
+
+def values(choice: Choice, *names: str) -> tuple:
+    return tuple(choice.settings.flat()[name] for name in names)
+
+
+def run_of(choice: Choice, preset: str = "") -> Run:
+    more = {"base_fingerprint": "", "export_path": "", "tokenizer_path": ""}
+    return Run(name="toy", settings=choice.settings, dataset=PHOTOS, preset=preset, choice=choice.told, **more)
+
+
+@pytest.mark.parametrize(("device", "picked", "memory"), AUTO.values(), ids=AUTO.keys())
+def test_auto_takes_what_fits_the_device(device, picked, memory):
+    choice = chosen(device=device)
+    assert values(choice, "train", "optimizer", "batch_size", "gradient_checkpointing", "precision") == picked
+    needed = estimate(run_of(choice))
+    assert needed.memory / GB == pytest.approx(memory, abs=0.05)
+    assert refusal(needed, run_of(choice), 0.9 * device.memory, 1000 * GB) is None
+    text = str(choice.told)
+    assert text.startswith("auto: LoRA rank 16, " if picked[0] == "lora" else "auto: model, token, ")
+    assert f"1500 steps for 15 photos; about {memory:.1f} of your {device.memory / GB:.1f} GB" in text
+
+
+@pytest.mark.parametrize("device", [card(4), card(24), AUTO["CPU"][0], AUTO["Mac, 8 GB"][0]])
+def test_an_embedding_is_trained_everywhere(device):
+    choice = chosen(method=INVERSION, device=device)
+    assert estimate(run_of(choice)).memory + DRIVER < 0.9 * device.memory
+    assert values(choice, "steps", "learning_rate", "gradient_checkpointing") == (3000, 5e-3, device.memory < 10 * GB)
+
+
+def test_where_nothing_fits_the_smallest_is_refused_with_numbers():
+    tiny = card(2)
+    choice = chosen(device=tiny)
+    assert values(choice, "train", "gradient_checkpointing") == ("lora", True)
+    assert "needs about 2.2 GB of memory" in str(refusal(estimate(run_of(choice)), run_of(choice), tiny.memory, 1000 * GB))
+
+
+def test_auto_keeps_what_is_given_and_looks_for_what_fits_beside_it():
+    assert values(chosen(device=card(80), train="lora"), "train", "learning_rate") == ("lora", 1e-4)
+    assert values(chosen(device=card(80), lora_rank=8), "train", "lora_rank", "lora_alpha") == ("lora", 8, 8.0)
+    assert values(chosen(device=card(8), train="unet"), "train", "batch_size") == ("unet", 1)  # refused later, with numbers
+    assert values(chosen(device=card(24), ema_decay=0.99), "optimizer", "gradient_checkpointing") == (SMALL, False)
+    assert values(chosen(device=card(24), batch_size=32), "batch_size", "gradient_checkpointing") == (32, True)
+    assert values(chosen(device=AUTO["CPU"][0], train=FULL), "train") == (FULL,)
+
+
+def test_the_photos_size_counts():
+    small, large = asked(), replace(asked(), dataset=replace(PHOTOS, resolution=1024))
+    assert values(choose(small, card(6)), "gradient_checkpointing") == (False,)
+    assert values(choose(large, card(6)), "gradient_checkpointing") == (True,)
+
+
+def test_the_token_learns_at_a_rate_of_its_own():
+    assert TOKEN_RATE == 1e-4
+    assert values(chosen(device=card(24)), "learning_rate", "text_learning_rate") == (2e-6, 1e-4)
+    assert values(chosen(device=card(24), train="unet_and_text_encoder"), "learning_rate", "text_learning_rate") == (2e-6, 0)
+    assert values(chosen("12 GB card"), "learning_rate", "text_learning_rate") == (2e-6, 1e-4)
+    assert values(chosen("study, 24 GB"), "learning_rate", "text_learning_rate") == (2e-6, 0)
+
+
+SAYS = {
+    "study, 24 GB": {"train": FULL, "steps": 1600, "batch_size": 8, "optimizer": SMALL, "gradient_checkpointing": True},
+    "paper, 24 GB": {"train": "unet", "steps": 1000, "class_images": 200, "learning_rate": 5e-6, "optimizer": "adamw"},
+    "12 GB card": {"train": FULL, "steps": 1500, "class_images": 100, "optimizer": SMALL, "gradient_checkpointing": True},
+    "8 GB card (LoRA)": {"train": "lora", "steps": 1500, "lora_rank": 16, "lora_alpha": 16.0, "lr_scheduler": "cosine"},
+    "own settings": {"train": FULL, "steps": 1500, "batch_size": 1, "learning_rate": 2e-6, "optimizer": "adamw"},
+}
+
+
+@pytest.mark.parametrize("preset", presets(DREAMBOOTH)[1:])
+def test_a_preset_is_what_is_trained(preset):
+    choice = chosen(preset)
+    assert choice.settings.flat().items() >= SAYS[preset].items()
+    assert str(choice.told).startswith(f"{preset}: ")
+    untouched = {name: widget_default(f) for name, f in method_settings(DREAMBOOTH).items()}
+    assert chosen(preset, **untouched) == choice  # as the page sends it
+
+
+@pytest.mark.parametrize("preset", ["12 GB card", "study, 24 GB"])
+def test_what_is_given_beside_a_preset_wins_and_is_named(preset):
+    choice = chosen(preset, train="lora", lora_rank=32, gradient_checkpointing="off", optimizer="adamw_8bit")
+    assert values(choice, "train", "lora_rank", "gradient_checkpointing") == ("lora", 32, False)
+    assert values(choice, "learning_rate") == (1e-4,)  # those of the preset are a model's
+    named = f"{preset}, with train lora, lora_rank 32, gradient_checkpointing off: LoRA rank 32, 8-bit AdamW"
+    assert str(choice.told).startswith(named)
+
+
+def test_own_settings_name_nothing_and_have_the_plain_defaults():
+    assert str(chosen("own settings", train="unet", steps=7).told).startswith("own settings: model, AdamW, 7 steps")
+    assert values(chosen("own settings", train="lora"), "learning_rate") == (1e-4,)
+    assert values(chosen("own settings", INVERSION), "steps", "learning_rate", "batch_size") == (3000, 5e-3, 1)
+
+
+@pytest.mark.parametrize(("photos", "steps"), [(1, 400), (4, 400), (5, 500), (15, 1500), (30, 3000), (500, 3000)])
+def test_the_steps_follow_the_photos(photos, steps):
+    assert steps_for(DREAMBOOTH, photos) == steps
+
+
+def test_photos_that_are_held_out_are_not_counted():
+    assert values(chosen(hold_out=2), "steps") == (1300,)
+    assert [steps_for(INVERSION, photos) for photos in (1, 12, 40)] == [2000, 2400, 3000]
+
+
+def test_prodigy_finds_its_rates():
+    for preset in ("auto", "study, 24 GB", "own settings"):
+        assert values(chosen(preset, optimizer="prodigy"), "learning_rate", "text_learning_rate") == (1.0, 0.0)
+
+
+def test_several_devices_share_the_batch():
+    assert values(chosen(device=card(24), devices=3), "batch_size") == (3,)
+    assert values(chosen("12 GB card", devices=2), "batch_size") == (2,)
+
+
+def test_class_images_that_are_wired_replace_those_of_a_preset():
+    wired = replace(asked("12 GB card"), class_dataset=PHOTOS)
+    assert values(choose(wired, CARD), "class_images", "prior_loss_weight") == (0, 1.0)
+    with pytest.raises(UserError, match="set class_images to 0, or unwire"):
+        choose(replace(wired, widgets={"class_images": 10}), CARD)
+    assert values(chosen(prior_loss_weight=0.5), "prior_loss_weight") == (1.0,)  # has no effect, and must not decide the key
+
+
+def test_8_bit_adamw_that_cannot_run_is_replaced():
+    without = card(12, eight_bit=False)
+    assert values(chosen("12 GB card", device=without), "optimizer") == ("adamw",)
+    assert values(chosen(optimizer="adamw_8bit", device=without), "optimizer") == ("adamw",)
+
+
+def test_the_choice_is_told_and_not_part_of_the_key():
+    choice = chosen(device=card(24))
+    run = run_of(choice, "auto")
+    again = Run.from_json(json.loads(json.dumps(run.to_json())))
+    assert (again, again.preset) == (run, "auto")
+    assert str(again.choice) == str(choice.told)
+    given = {name: choice.settings.flat()[name] for name in ("batch_size", "text_learning_rate", "learning_rate", "precision")}
+    by_hand = chosen("own settings", device=card(80), **given)
+    assert by_hand.told != choice.told
+    assert run_of(by_hand, "own settings").key == run.key
+
+
+REFUSED = {
+    "a LoRA's rank without a LoRA": ({"preset": "12 GB card", "lora_rank": 32}, "lora_rank is 32, but no LoRA is trained"),
+    "a LoRA's layers": (
+        {"preset": "auto", "train": "unet", "lora_layers": "attention"},
+        "Set train to lora, or lora_layers back",
+    ),
+    "Prodigy with a rate": ({"preset": "auto", "optimizer": "prodigy", "learning_rate": 1e-4}, "leave learning_rate and"),
+    "Prodigy with a token's": ({"preset": "auto", "optimizer": "prodigy", "text_learning_rate": 1e-4}, "leave learning_rate"),
+    "a warm-up": ({"preset": "auto", "steps": 10, "lr_warmup_steps": 11}, "lr_warmup_steps is 11"),
+    "a warm-up of a preset": ({"preset": "study, 24 GB", "lr_warmup_steps": 1700}, "between 0 and 1600"),
+    "nothing held out": ({"preset": "auto", "early_stopping": "export_best"}, "set hold_out to 1 or more"),
+    "a batch that cannot be shared": ({"preset": "auto", "batch_size": 3, "devices": 2}, "devices cannot share it evenly"),
+    "class images twice": ({"preset": "auto", "class_images": 5, "class_dataset": ["3", 0]}, "come from class_dataset"),
+    "no such preset": ({"preset": "4 GB card"}, "Unknown preset '4 GB card'; known are auto, study, 24 GB"),
+    "too many prompts": ({"preset": "auto", "sample_prompts": "a\n" * 17}, "17 sample prompts"),
+}
+
+
+@pytest.mark.parametrize(("inputs", "said"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_go_together_is_refused_before_anything_is_known(inputs, said):
+    with pytest.raises(UserError, match=said):
+        check_widgets(DREAMBOOTH, inputs)
+
+
+LINK = ["9", 0]
+HARMLESS = [
+    *({"preset": preset} for preset in presets(DREAMBOOTH)),
+    {"preset": "auto", "lora_rank": 8},
+    {"preset": LINK, "lora_rank": 8},
+    {"preset": "study, 24 GB", "train": LINK, "lora_rank": 8},
+    {"preset": "study, 24 GB", "train": "lora", "lora_rank": 8},
+    {"preset": "auto", "optimizer": "prodigy", "learning_rate": LINK},
+    {"preset": "auto", "steps": LINK, "lr_warmup_steps": 9000},
+    {"preset": "auto", "early_stopping": "export_best", "hold_out": LINK},
+    {"preset": "auto", "batch_size": 3, "devices": LINK},
+    {"preset": "12 GB card", "class_dataset": LINK},
+    {"preset": "auto", "class_images": LINK, "model": LINK, "name": LINK},
+]
+
+
+@pytest.mark.parametrize("inputs", HARMLESS, ids=str)
+def test_what_is_not_known_yet_contradicts_nothing(inputs):
+    check_widgets(DREAMBOOTH, inputs)
+
+
+def test_the_inversion_s_widgets_are_checked_too():
+    check_widgets(INVERSION, {"preset": "auto", "token": "mysks", "initializer": ""})
+    with pytest.raises(UserError, match="leave learning_rate"):
+        check_widgets(INVERSION, {"preset": "auto", "optimizer": "prodigy", "learning_rate": 0.005})
+    with pytest.raises(UserError, match=r"Unknown preset .*; known are auto, own settings"):
+        check_widgets(INVERSION, {"preset": "12 GB card"})
+
+
+@pytest.mark.parametrize("method", [DREAMBOOTH, INVERSION])
+def test_what_a_preset_decides_can_be_left_to_it(method):
+    """Its widget has a value that says so, which is the default and no value of a run; a preset names no other setting."""
+    settings = method_settings(method)
+    left = {name: f for name, f in settings.items() if f.metadata["setting"].auto is not None}
+    assert set().union(*NAMED.values()) <= set(method_settings(DREAMBOOTH))
+    for said in NAMED.values() if method == DREAMBOOTH else ():
+        assert said.keys() <= left.keys()
+    for name, f in left.items():
+        setting = f.metadata["setting"]
+        assert widget_default(f) == setting.auto
+        outside = (
+            setting.auto not in setting.options if setting.options or f.type is bool else setting.auto < max(setting.low, 1e-9)
+        )
+        assert outside, name
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("ema_decay", 0.9999),
+        ("ema_decay", 0.99999),
+        ("weight_decay", 0.0001),
+        ("lora_alpha", 0.5),
+        ("prior_loss_weight", 0.25),
+        ("learning_rate", 1e-7),
+        ("learning_rate", 2.5e-6),
+        ("text_learning_rate", 1e-7),
+        ("noise_offset", 0.05),
+        ("caption_dropout", 0.05),
+        ("min_snr_gamma", 2.5),
+    ],
+)
+def test_what_is_typed_keeps_its_decimals(name, typed):
+    """ComfyUI's page rounds to as many as the step has: max(0, -floor(log10(step)))."""
+    step = method_settings(DREAMBOOTH)[name].metadata["setting"].step
+    assert round(typed, max(0, -math.floor(math.log10(step)))) == typed
+
+
+def test_the_docs_have_what_auto_takes():
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8").split("### What `auto` takes")[1].split("###")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
+    shown = {cells[0]: cells[1:] for cells in rows[2:]}
+    for name, cells in shown.items():
+        device, (train, optimizer, batch, checkpointing, precision), memory = AUTO[name]
+        words = ["LoRA" if train == "lora" else "model and token", optimizer, str(batch), "on" if checkpointing else "off"]
+        assert cells == [*words, precision, f"{memory:.1f} GB"], device
+    assert len(shown) > 8

@@ -1,0 +1,191 @@
+"""What a training node trains: settings out of its widgets, its preset, its photos and the device. Plain data, no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..dataset.captions import check_class_word
+from ..dataset.photos import Dataset
+from ..parts import part_types
+from ..parts.memory import SD15_UNET
+from .messages import Message, message
+from .presets import LORA_SETTINGS, NAMED, OWN, given, tries
+from .resources import DRIVER, GB, estimate
+from .run_dir import Run
+from .setting_groups import AUTO, MAX_STEPS
+from .settings import Settings, method_settings, widget_default
+
+SHARE = {"cuda": 0.9, "xpu": 0.9}
+"""How much of a device's memory `auto` fills: a desktop and other programs take some of a card."""
+SHARED_SHARE = 0.6
+"""The same where the device has the computer's own memory, as a CPU and a Mac do."""
+HARMLESS = {"hold_out": 1, "steps": MAX_STEPS}
+"""What settings are taken for that are not known yet and whose defaults could contradict others."""
+OPTIMIZERS = {"adamw": "AdamW", "adamw_8bit": message("8-bit AdamW"), "adafactor": "Adafactor", "prodigy": "Prodigy"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What a choice needs to know of the device."""
+
+    kind: str
+    """torch's name: "cuda", "xpu", "mps", "cpu"."""
+    memory: float
+    """Bytes in all. Not those that are free now: the same graph asks for the same run whenever it is queued."""
+    half: str
+    """The half precision that it computes well in, "bf16" or "fp16"; "" for none."""
+    eight_bit: bool = True
+    """Whether 8-bit AdamW runs there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a training node was asked for."""
+
+    method: str
+    preset: str
+    widgets: Mapping[str, Any]
+    """Values by the names of settings; one that is missing has its widget's default."""
+    known: Mapping[str, Any]
+    """Settings that the graph gives: token, class_word, initializer."""
+    dataset: Dataset
+    class_dataset: Dataset | None = None
+    embedding: str = ""
+    """Whatever names the vectors that the token starts from, if there are any."""
+    unet_weights: int = SD15_UNET
+    base_bytes: float = 4.3 * GB
+
+    @property
+    def photos(self) -> int:
+        """Return how many photos are trained on."""
+        return max(1, len(self.dataset.photos) - self.widgets.get("hold_out", 0))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is trained."""
+
+    settings: Settings
+    told: Message
+    """The same in a sentence, with numbers."""
+
+
+def choose(asked: Asked, device: Device) -> Choice:
+    """Return what the preset, the widgets and the device make of the settings.
+
+    `auto` takes the first of its sets that fits the device, and the smallest where none does, for the check of the resources to
+    refuse. Raises UserError where the values contradict each other.
+    """
+    room = SHARE.get(device.kind, SHARED_SHARE) * device.memory
+    sets = tries(
+        asked.method,
+        asked.preset,
+        asked.widgets,
+        asked.photos,
+        class_dataset=asked.class_dataset is not None,
+        device_kind=device.kind,
+    )
+    for values in sets:
+        if values["optimizer"] == "adamw_8bit" and not device.eight_bit:
+            chosen_by_auto = asked.preset == AUTO and "optimizer" not in given(asked.method, asked.widgets)
+            values["optimizer"] = "adafactor" if chosen_by_auto else "adamw"
+        if not _says_precision(asked):
+            values["precision"] = device.half or "fp32"
+        settings = settings_from(asked, values)
+        memory = estimate(_run(asked, settings), asked.unet_weights, asked.base_bytes).memory
+        if memory + DRIVER <= room:
+            break
+    return Choice(settings, _sentence(asked, settings, memory, device))
+
+
+def _says_precision(asked: Asked) -> bool:
+    """Return whether the precision is said, and not left to the device."""
+    return "precision" in given(asked.method, asked.widgets) or "precision" in NAMED.get(asked.preset, {})
+
+
+def check_widgets(method: str, inputs: Mapping[str, Any]) -> None:
+    """Raise UserError for a node's inputs, as a graph has them, that contradict each other whatever the photos and the device.
+
+    What comes by a link, a list in the graph, is not known yet, and taken for something that contradicts nothing.
+    """
+    linked = {name for name, value in inputs.items() if isinstance(value, list)}
+    widgets = {name: value for name, value in inputs.items() if name in method_settings(method) and name not in linked}
+    widgets |= {name: value for name, value in HARMLESS.items() if name in linked}
+    preset = AUTO if "preset" in linked else inputs.get("preset", AUTO)
+    if "train" in linked and preset != AUTO:
+        widgets = {name: value for name, value in widgets.items() if name not in LORA_SETTINGS}
+    class_dataset = "class_dataset" in linked
+    values = tries(method, preset, widgets, MAX_STEPS, class_dataset=class_dataset, device_kind="")[0]
+    unknown = Dataset(photos=(), resolution=512, class_word="class", class_prompt="class")
+    settings_from(Asked(method=method, preset=preset, widgets=widgets, known={"token": "token"}, dataset=unknown), values)
+
+
+def settings_from(asked: Asked, values: Mapping[str, Any]) -> Settings:
+    """Return the settings of the widgets, with `values` for all that presets decide, and of what else is known.
+
+    The prompts become a tuple, and the intervals that 0 leaves open are resolved. Raises UserError where the values contradict
+    each other.
+    """
+    defaults = {f.name: widget_default(f) for f in method_settings(asked.method).values()}
+    named = {**defaults, **asked.widgets, **values}
+    prompts = tuple(" ".join(line.split()) for line in named["sample_prompts"].splitlines() if line.strip())
+    steps = named["steps"]
+    named["sample_prompts"] = prompts
+    named["sample_every"] = (named["sample_every"] or max(1, steps // 8)) if prompts else 0
+    named["validate_every"] = named["validate_every"] or (max(1, steps // 20) if named["hold_out"] else 0)
+    if named.get("class_images"):
+        check_class_word(asked.dataset.class_word)
+        named["class_prompt"] = asked.dataset.class_prompt
+    elif asked.class_dataset is None:  # then it has no effect, and must not decide the key
+        named.pop("prior_loss_weight", None)
+    return Settings.of(method=asked.method, **{**named, **asked.known})
+
+
+def _run(asked: Asked, settings: Settings) -> Run:
+    """Return a run of the settings as far as what it takes depends on it."""
+    return Run(
+        name="",
+        settings=settings,
+        dataset=asked.dataset,
+        class_dataset=asked.class_dataset,
+        embedding=asked.embedding,
+        base_fingerprint="",
+        export_path="",
+        tokenizer_path="",
+    )
+
+
+def _sentence(asked: Asked, settings: Settings, memory: float, device: Device) -> Message:
+    training, dreambooth = settings.training, settings.dreambooth
+    titles = [part.title(settings) for part in part_types(_run(asked, settings))]
+    what = [*filter(None, titles), OPTIMIZERS[settings.optimizer.optimizer]]
+    if training.batch_size > 1:
+        what.append(message("batch {count}", count=training.batch_size))
+    if training.gradient_checkpointing:
+        what.append(message("gradient checkpointing"))
+    if dreambooth.class_images:
+        what.append(message("{count} class images", count=dreambooth.class_images))
+    return message(
+        "{choice}: {what}, {steps} steps for {photos} photos; about {memory:.1f} of your {there:.1f} GB of memory",
+        choice=_preset_and_own(asked),
+        what=what,
+        steps=training.steps,
+        photos=asked.photos,
+        memory=memory / GB,
+        there=device.memory / GB,
+    )
+
+
+def _preset_and_own(asked: Asked) -> Message | str:
+    """Return the name of the preset, and what was given that it does not say itself."""
+    preset = NAMED.get(asked.preset, {})
+    own = {name: value for name, value in given(asked.method, asked.widgets).items() if preset.get(name) != value}
+    if not own or asked.preset == OWN:
+        return asked.preset
+    return message("{preset}, with {own}", preset=asked.preset, own=[f"{name} {_shown(value)}" for name, value in own.items()])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)

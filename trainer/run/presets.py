@@ -1,0 +1,171 @@
+"""What settings are where their user leaves them to the preset. Plain data, no torch.
+
+`given` says which settings the widgets of a training node name, `tries` puts a value in the place of all others: one set for a
+preset, several for `auto`, of which choice.py takes the first that fits the device.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..parts import TRAIN
+from .messages import UserError
+from .names import DREAMBOOTH, TEXTUAL_INVERSION
+from .setting_groups import AUTO
+from .settings import SWITCH, method_settings, plain_default
+
+OWN = "own settings"
+TOKEN_RATE = 1e-4
+"""Learning rate of the token beside the model. Adam at the model's 2e-6 moves it by a tenth of its size in a whole run.
+
+It is the rate at which cloneofsimo's pivotal tuning goes on with the embedding while it tunes the U-Net: continue_inversion_lr in
+https://github.com/cloneofsimo/lora/blob/master/training_scripts/multivector_example.sh.
+"""
+RATES = ("learning_rate", "text_learning_rate")
+LORA_SETTINGS = ("lora_rank", "lora_alpha", "lora_layers")
+
+NAMED: dict[str, dict[str, Any]] = {
+    "study, 24 GB": {
+        "train": "unet_and_token",
+        "steps": 1600,
+        "batch_size": 8,
+        "learning_rate": 2e-6,
+        "text_learning_rate": 0.0,  # the same as learning_rate
+        "precision": "bf16",
+        "gradient_checkpointing": True,
+        "optimizer": "adamw_8bit",
+    },
+    "paper, 24 GB": {"train": "unet", "class_images": 200, "steps": 1000, "learning_rate": 5e-6},
+    "12 GB card": {
+        "train": "unet_and_token",
+        "class_images": 100,
+        "text_learning_rate": TOKEN_RATE,
+        "gradient_checkpointing": True,
+        "optimizer": "adamw_8bit",
+    },
+    "8 GB card (LoRA)": {
+        "train": "lora",
+        "class_images": 100,
+        "gradient_checkpointing": True,
+        "lr_scheduler": "cosine",
+        "optimizer": "adamw_8bit",
+    },
+}
+"""What each preset says. The rest is by what is trained, and else the settings' own defaults."""
+
+FULL = {"train": "unet_and_token", "text_learning_rate": TOKEN_RATE, "batch_size": 4}
+LORA = {"train": "lora"}
+WHOLE_MODEL = [
+    FULL,
+    FULL | {"optimizer": "adamw_8bit"},
+    FULL | {"optimizer": "adamw_8bit", "gradient_checkpointing": True},
+    FULL | {"optimizer": "adamw_8bit", "batch_size": 1},
+    FULL | {"optimizer": "adamw_8bit", "batch_size": 1, "gradient_checkpointing": True},
+]
+"""What `auto` tries first, from the most memory to the least. 8-bit AdamW saves 5 GB; for a LoRA it would save 0.02."""
+ADAPTERS = [LORA, LORA | {"gradient_checkpointing": True}]
+EMBEDDING: list[dict[str, Any]] = [{}, {"gradient_checkpointing": True}]
+
+
+def presets(method: str) -> tuple[str, ...]:
+    """Return the choices of the widget `preset` in the node of a method, its default first."""
+    return (AUTO, *NAMED, OWN) if method == DREAMBOOTH else (AUTO, OWN)
+
+
+def check_preset(preset: str, method: str) -> None:
+    """Raise UserError for a preset that the method's node does not have."""
+    if preset not in presets(method):
+        raise UserError("Unknown {name} {value!r}; known are {options}.", name="preset", value=preset, options=presets(method))
+
+
+def given(method: str, widgets: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a preset could decide and the widgets do, by name."""
+    found = {}
+    for name, f in method_settings(method).items():
+        auto = f.metadata["setting"].auto
+        if auto is not None and name in widgets and widgets[name] != auto:
+            found[name] = SWITCH.get(widgets[name], widgets[name]) if f.type is bool else widgets[name]
+    return found
+
+
+def steps_for(method: str, photos: int) -> int:
+    """Return how many steps a run on so many photos takes where nobody says it.
+
+    100 for each photo are about what the study (1,600 for 15), diffusers' example of DreamBooth (400 for 5) and what is usual
+    with kohya's scripts (100 repeats) have in common, whatever their batch. The bounds are diffusers' 400 and a run of hours.
+    Embeddings take the 2,000 to 3,000 steps of diffusers' example of Textual Inversion.
+    """
+    if method == TEXTUAL_INVERSION:
+        return min(max(200 * photos, 2000), 3000)
+    return min(max(100 * photos, 400), 3000)
+
+
+def tries(
+    method: str, preset: str, widgets: Mapping[str, Any], photos: int, *, class_dataset: bool, device_kind: str
+) -> list[dict[str, Any]]:
+    """Return the values of all settings that presets decide, the best first: several for `auto`, else one.
+
+    What the widgets give holds in all of them. Raises UserError where this cannot go together with the preset.
+    """
+    check_preset(preset, method)
+    own = given(method, widgets)
+    recipes = _auto(method, own, device_kind) if preset == AUTO else [NAMED.get(preset, {})]
+    devices = widgets.get("devices", 1)
+    return [_completed(method, recipe, own, photos, class_dataset, devices) for recipe in recipes]
+
+
+def _auto(method: str, own: Mapping[str, Any], device_kind: str) -> list[dict[str, Any]]:
+    if method == TEXTUAL_INVERSION:
+        return EMBEDDING
+    if "train" in own:
+        return ADAPTERS if _parts(own["train"])[0].result_kind == "lora" else WHOLE_MODEL
+    if device_kind == "cpu" or any(name in own for name in LORA_SETTINGS):  # time decides on a CPU, not memory
+        return ADAPTERS
+    return [*WHOLE_MODEL, *ADAPTERS]
+
+
+def _completed(
+    method: str, recipe: dict[str, Any], own: dict[str, Any], photos: int, class_dataset: bool, devices: int
+) -> dict[str, Any]:
+    """Return the recipe with what was given in its place, and with all that neither of them says."""
+    plain = {n: plain_default(f, method) for n, f in method_settings(method).items() if f.metadata["setting"].auto is not None}
+    plain["steps"] = steps_for(method, photos)
+    prodigy = own.get("optimizer") == "prodigy"
+    if prodigy or own.get("train", recipe.get("train")) != recipe.get("train"):  # then its rates are those of something else
+        recipe = {name: value for name, value in recipe.items() if name not in RATES}
+    if method == DREAMBOOTH:
+        parts = _parts((plain | recipe | own)["train"])
+        plain["learning_rate"] = parts[0].learning_rate
+        if parts[0].result_kind != "lora":
+            _check_no_lora(own, (plain | recipe | own)["train"])
+    if prodigy:
+        plain["learning_rate"] = 1.0
+    if class_dataset:
+        recipe = recipe | {"class_images": 0}
+        if own.get("class_images"):
+            raise UserError("Class images come from class_dataset: set class_images to 0, or unwire class_dataset.")
+    values = plain | recipe | own
+    if method == DREAMBOOTH and "lora_alpha" not in own:
+        values["lora_alpha"] = float(values["lora_rank"])
+    if "batch_size" not in own:
+        values["batch_size"] = max(values["batch_size"] // devices, 1) * devices
+    return values
+
+
+def _parts(train: str) -> tuple[Any, ...]:
+    """Return the parts that a value of `train` names. Raises UserError for a value that is none."""
+    parts = TRAIN.get(train)
+    if parts is None:
+        raise UserError("Unknown {name} {value!r}; known are {options}.", name="train", value=train, options=tuple(TRAIN))
+    return parts
+
+
+def _check_no_lora(own: Mapping[str, Any], train: str) -> None:
+    for name in LORA_SETTINGS:
+        if name in own:
+            raise UserError(
+                "{name} is {value}, but no LoRA is trained: train is {train}. Set train to lora, or {name} back to {auto}.",
+                name=name,
+                value=own[name],
+                train=train,
+                auto=method_settings(DREAMBOOTH)[name].metadata["setting"].auto,
+            )

@@ -17,7 +17,7 @@ from .page.language import text_for_running_page, translated_errors
 from .page.live_runs import GraphNode
 from .presets import OWN, preset_input
 from .training import TrainingRequest, clip_skip_notes, train
-from .widgets import BASE_INPUTS, CATEGORY, Dataset, LossMap, setting_inputs, settings_from, validation
+from .widgets import BASE_INPUTS, CATEGORY, SEARCHED, Dataset, LossMap, setting_inputs, settings_from, validation
 
 
 class DreamBoothTrain(io.ComfyNode):
@@ -31,7 +31,7 @@ class DreamBoothTrain(io.ComfyNode):
             display_name="Train with DreamBooth",
             category=CATEGORY,
             description="Fine-tunes the model on the photos. The same settings again load the finished run, or go on with it.",
-            search_aliases=["fine-tune", "finetune", "train checkpoint"],
+            search_aliases=[*SEARCHED, "train checkpoint", "train lora"],
             is_output_node=True,
             inputs=[
                 *BASE_INPUTS,

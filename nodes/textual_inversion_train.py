@@ -15,7 +15,7 @@ from .comfy.token_clip import clip_with_token, prompt_text
 from .page.language import translated_errors
 from .page.live_runs import GraphNode
 from .training import TrainingRequest, clip_skip_notes, train
-from .widgets import BASE_INPUTS, CATEGORY, Dataset, LossMap, setting_inputs, settings_from, validation
+from .widgets import BASE_INPUTS, CATEGORY, SEARCHED, Dataset, LossMap, setting_inputs, settings_from, validation
 
 
 class TextualInversionTrain(io.ComfyNode):
@@ -29,7 +29,7 @@ class TextualInversionTrain(io.ComfyNode):
             display_name="Train a Textual Inversion",
             category=CATEGORY,
             description="Leaves the model as it is and learns a new token for the subject: a file of a few kilobytes.",
-            search_aliases=["embedding", "train embedding", "TI"],
+            search_aliases=[*SEARCHED, "train embedding", "TI"],
             is_output_node=True,
             inputs=[
                 *BASE_INPUTS,

@@ -17,6 +17,9 @@ from ..trainer.run.settings import AUTO, Settings, method_settings, widget_defau
 from .page.language import text_for_checked_page
 
 CATEGORY = "Subject Trainer"
+SEARCHED = ["dreambooth", "lora", "finetune", "fine-tune", "train", "subject", "face", "character", "style"]
+SEARCHED += ["textual inversion", "embedding"]
+"""What people who look for any of these nodes type."""
 Dataset = io.Custom("SUBJECT_DATASET")
 LossMap = io.Custom("LOSS_MAP")  # as in ComfyUI's own training nodes, so that "Plot Loss Graph" takes it
 

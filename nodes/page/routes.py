@@ -1,4 +1,4 @@
-"""The routes of the page: the state of runs, the photos of a folder, a caption to write, the page's language.
+"""The routes of the page: the state of runs, photos of a folder and for a new one, a caption to write, the page's language.
 
 Every name that comes in is looked up where the nodes look it up, with the same checks.
 """
@@ -15,9 +15,10 @@ from server import PromptServer
 from ...trainer.dataset.caption_files import ConflictError, write_caption
 from ...trainer.dataset.folder_files import photo_names
 from ...trainer.dataset.photos import check_framing
+from ...trainer.dataset.upload import choose_files
 from ...trainer.run.messages import Message, MessageError, UserError, message
 from ...trainer.run.run_dir import RunDir
-from ..comfy.folders import is_child, photo_folder, runs_root
+from ..comfy.folders import is_child, make_upload_folder, photo_folder, runs_root, uploads_into
 from . import folder_view, live_runs, run_card
 from .language import catalog, language_of, remember_language
 
@@ -37,6 +38,7 @@ def add_routes() -> None:
     routes.get(ROOT + "/photos")(get_photos)
     routes.get(ROOT + "/photo")(get_thumbnail)
     routes.post(ROOT + "/caption")(save_caption)
+    routes.post(ROOT + "/upload")(plan_upload)
     routes.post(ROOT + "/language")(save_language)
 
 
@@ -95,6 +97,31 @@ async def save_caption(request: web.Request) -> web.Response:
         return {}
 
     return await _answer(request, work)
+
+
+async def plan_upload(request: web.Request) -> web.Response:
+    """Answer which of the files {"files": [path]} that were dropped ComfyUI's own route is to be sent, and where they go.
+
+    They go into a new folder of ComfyUI's input, or with {"into": name} into one that is there.
+    """
+    try:
+        given = await request.json()
+        paths, into = [str(path) for path in given["files"]], given.get("into")
+    except BAD_REQUEST as error:
+        return _refuse(request, 400, message("The request is wrong: {reason}", reason=str(error)))
+
+    def work() -> dict:
+        upload = choose_files(paths)
+        folder = uploads_into(str(into)) if into else make_upload_folder(upload.wish)
+        notes = [note.text(catalog(language_of(request))) for note in upload.notes]
+        places = {path: _joined(folder, place) for path, place in upload.places.items()}
+        return {"places": places, "folder": _joined(str(into or folder), upload.photos_in), "notes": notes}
+
+    return await _answer(request, work)
+
+
+def _joined(folder: str, place: str) -> str:
+    return f"{folder}/{place}" if place else folder
 
 
 async def save_language(request: web.Request) -> web.Response:

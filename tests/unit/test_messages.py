@@ -46,6 +46,9 @@ NOT_SHOWN = {
     "step {}",
     # values and settings by their names
     "(pictures wired to images)",
+    "(no folder with photos yet)",
+    "textual inversion",
+    "0123456789-_ ()",
     "own settings",
     "text encoder",
     "token vectors",

@@ -46,7 +46,8 @@ export function hideFolder(node, isHidden) {
   const widget = findWidget(node, "folder")
   if (!widget?.options) return
   widget.hidden = isHidden // on the canvas
-  widget.options.hidden = isHidden // where nodes are elements of the page
+  widget.options.hidden = isHidden // where nodes are elements of the page, which look at it when `disabled` changes
+  widget.disabled = isHidden
   node.setDirtyCanvas(true, true)
 }
 

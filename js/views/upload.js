@@ -29,6 +29,7 @@ export class UploadBar {
    * @param {string | undefined} folder
    */
   offer(folder) {
+    if (folder !== this.into && !this.isBusy) this.say([]) // What was said is about another folder.
     this.into = folder
     this.more.hidden = !folder
     this.more.title = t("add_more_hint", { folder })

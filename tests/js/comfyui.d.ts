@@ -6,6 +6,7 @@ declare namespace Comfy {
     value: any
     label?: string
     hidden?: boolean
+    disabled?: boolean
     serialize?: boolean
     options?: {
       advanced?: boolean

@@ -33,7 +33,7 @@ export function panel(node, name, height, build) {
   if (existing) return existing
   const root = element("div", { className: "st-panel" })
   keepEvents(root, "pointerdown", "wheel")
-  const widget = node.addDOMWidget(name, name, root, { serialize: false, hideOnZoom: true, getMinHeight: () => height })
+  const widget = node.addDOMWidget(name, name, root, { serialize: false, hideOnZoom: false, getMinHeight: () => height })
   widget.serialize = false
   const view = build(root)
   views.set(widget, view)

@@ -15,6 +15,7 @@ from .comfy.patches import with_prompt_options, with_sampling_patches
 from .comfy.token_clip import clip_with_token, embedding_of
 from .page.language import text_for_running_page, translated_errors
 from .page.live_runs import GraphNode
+from .page.reopened import reopened
 from .presets import OWN, preset_input
 from .training import TrainingRequest, clip_skip_notes, train
 from .widgets import BASE_INPUTS, CATEGORY, SEARCHED, Dataset, LossMap, setting_inputs, settings_from, validation
@@ -77,8 +78,8 @@ class DreamBoothTrain(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, embedding: str | None = None, **_) -> str:
-        """Return what changes with the file that `embedding` names."""
-        return embedding_fingerprint(embedding)
+        """Return what changes with the file that `embedding` names, and when a run is taken up again."""
+        return f"{embedding_fingerprint(embedding)} {reopened()}"
 
     @classmethod
     @translated_errors

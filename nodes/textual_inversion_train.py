@@ -14,6 +14,7 @@ from .comfy.embeddings import embedding_fingerprint, is_embedding, read_embeddin
 from .comfy.token_clip import clip_with_token, prompt_text
 from .page.language import translated_errors
 from .page.live_runs import GraphNode
+from .page.reopened import reopened
 from .training import TrainingRequest, clip_skip_notes, train
 from .widgets import BASE_INPUTS, CATEGORY, SEARCHED, Dataset, LossMap, setting_inputs, settings_from, validation
 
@@ -53,8 +54,8 @@ class TextualInversionTrain(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, initializer: str | None = None, **_) -> str:
-        """Return what changes with the file that `initializer` names."""
-        return embedding_fingerprint(initializer if is_embedding(initializer or "") else None)
+        """Return what changes with the file that `initializer` names, and when a run is taken up again."""
+        return f"{embedding_fingerprint(initializer if is_embedding(initializer or '') else None)} {reopened()}"
 
     @classmethod
     @translated_errors

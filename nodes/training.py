@@ -21,6 +21,7 @@ from .comfy.progress import check_interrupted
 from .comfy.results import Exported, exported, output_picture, with_export_paths
 from .page.language import in_all_languages, joined
 from .page.live_runs import GraphNode, LiveRun, live_run
+from .page.loss_chart import draw_loss_chart
 from .worker_process import WorkerError, run_worker
 
 log = logging.getLogger("subject_trainer")
@@ -51,7 +52,7 @@ class Finished:
     loss: dict
     """LOSS_MAP: {"loss": [one a step]}."""
     ui: dict
-    """What the node shows: a text, and the grid of sample pictures where there is one."""
+    """What the node shows: a text, and as the job's pictures the grid of the samples, where there is one, and the chart."""
 
 
 def clip_skip_notes(run: Run) -> list[Message]:
@@ -83,9 +84,9 @@ def train(request: TrainingRequest) -> Finished:
     result = result or _train(request, run_dir)
     lines = [*request.notes, *summary(run_dir), result.file.name]
     log.info("%s: %s", request.run.id, ", ".join(map(str, lines)))
-    ui = {"text": (joined(lines),), "told": (in_all_languages(lines),), "run": (request.run.id,)}
-    if run_dir.grid.is_file():
-        ui["grid"] = [output_picture(run_dir.grid)]
+    draw_loss_chart(run_dir)
+    pictures = [output_picture(path) for path in (run_dir.grid, run_dir.loss_chart) if path.is_file()]
+    ui = {"text": (joined(lines),), "told": (in_all_languages(lines),), "run": (request.run.id,), "images": pictures}
     return Finished(result, {"loss": run_dir.losses()}, ui)
 
 
@@ -116,7 +117,7 @@ def _train(request: TrainingRequest, run_dir: RunDir) -> Exported:
     for note in request.notes:
         log.warning("%s: %s", run.id, note)
     resources = check_resources(run, run_dir, request.base)
-    with live_run(run.id, request.node, request.notes) as progress:
+    with live_run(run, request.node, request.notes) as progress:
 
         def on_wait() -> None:
             progress.show(message("Another ComfyUI trains this run: waiting"))

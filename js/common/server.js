@@ -6,8 +6,10 @@ import { DATASET } from "./node_types.js"
 
 /**
  * How a run goes that trains now: `node` and `workflow` tell where its node is, `memory` is in bytes, 0 while unknown.
+ * `finishing`: the user has asked for the result of the steps done so far.
  * @typedef {{
- *   run: string, node: string, workflow: string, text: string, memory: number, can_finish: boolean, ended?: boolean
+ *   run: string, node: string, workflow: string, text: string, notes: string, memory: number, can_finish: boolean,
+ *   finishing: boolean, ended?: boolean
  * }} Progress
  */
 /**
@@ -25,6 +27,7 @@ import { DATASET } from "./node_types.js"
  *   prompts: string[],
  *   samples: { step: number, prompt: number, file: string }[],
  *   grid: string,
+ *   can_go_on: boolean,
  *   loss: Curves,
  *   measured: Curves,
  *   live: Progress | null,
@@ -77,8 +80,13 @@ export const fetchLiveRuns = () => request("/live").then((answer) => answer.runs
 /** @param {string} run @returns {Promise<RunCard>} */
 export const fetchRunCard = (run) => request(`/runs/${encodeURIComponent(run)}`)
 
-/** @param {string} run */
-export const finishRun = (run) => post(`/runs/${encodeURIComponent(run)}/finish`, {})
+/**
+ * "finish": end the run with the steps that are done; "undo": train on after all; "sample": draw sample pictures now; "reopen":
+ * let a run that was ended early train on with the next queueing.
+ * @param {string} run
+ * @param {"finish" | "undo" | "sample" | "reopen"} request
+ */
+export const askRun = (run, request) => post(`/runs/${encodeURIComponent(run)}/${request}`, {})
 
 /** @param {PhotoSettings} settings @returns {Promise<{ total: number, notes: string[], photos: Photo[] }>} */
 export const fetchPhotos = (settings) => request(`/photos?${query(settings)}`)

@@ -16,11 +16,13 @@ from ...trainer.dataset.caption_files import ConflictError, write_caption
 from ...trainer.dataset.folder_files import photo_names
 from ...trainer.dataset.photos import check_framing
 from ...trainer.dataset.upload import choose_files
+from ...trainer.run.events import FINISH, GO_ON, SAMPLE
 from ...trainer.run.messages import Message, MessageError, UserError, message
 from ...trainer.run.run_dir import RunDir
 from ..comfy.folders import is_child, make_upload_folder, photo_folder, runs_root, uploads_into
 from . import folder_view, live_runs, run_card
 from .language import catalog, language_of, remember_language
+from .reopened import reopen
 
 ROOT = "/subject_trainer"
 POOL = ThreadPoolExecutor(2, "subject-trainer-page")
@@ -34,7 +36,8 @@ def add_routes() -> None:
     routes = PromptServer.instance.routes
     routes.get(ROOT + "/live")(get_live_runs)
     routes.get(ROOT + "/runs/{run}")(get_run)
-    routes.post(ROOT + "/runs/{run}/finish")(finish_run)
+    routes.post(ROOT + "/runs/{run}/reopen")(reopen_run)
+    routes.post(ROOT + "/runs/{run}/{request:finish|undo|sample}")(ask_run)
     routes.get(ROOT + "/photos")(get_photos)
     routes.get(ROOT + "/photo")(get_thumbnail)
     routes.post(ROOT + "/caption")(save_caption)
@@ -53,11 +56,21 @@ async def get_run(request: web.Request) -> web.Response:
     return await _answer(request, lambda: {**run_card.card(_run_dir(run)), "live": live_runs.state_of(run, language)})
 
 
-async def finish_run(request: web.Request) -> web.Response:
-    """Ask the worker of a run for the result of the steps done so far."""
-    if not live_runs.finish(request.match_info["run"]):
-        return _refuse(request, 409, message("This run does not train now."))
-    return web.json_response({})
+async def ask_run(request: web.Request) -> web.Response:
+    """Ask the worker of a run for the result of the steps done so far, to train on after all, or for sample pictures now."""
+    line = {"finish": FINISH, "undo": GO_ON, "sample": SAMPLE}[request.match_info["request"]]
+    reason = live_runs.request(request.match_info["run"], line)
+    return _refuse(request, 409, reason) if reason else web.json_response({})
+
+
+async def reopen_run(request: web.Request) -> web.Response:
+    """Let a run that the user has ended early train on to its last step with the next queueing."""
+
+    def work() -> dict:
+        reopen(_run_dir(request.match_info["run"]))
+        return {}
+
+    return await _answer(request, work)
 
 
 async def get_photos(request: web.Request) -> web.Response:

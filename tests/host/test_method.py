@@ -151,7 +151,7 @@ def test_one_widget_turns_prior_preservation_on_and_samples_are_shown(server, qu
     assert RunDir(path).measurements()[0].keys() == {"step", "trained", "held_out", "class"}
     shows = result.outputs[node(quick_graph, "DreamBoothTrain")]
     assert "Loss on held-out photos" in shows["text"][0]
-    grid = server.image(shows["grid"][0])
+    grid = server.image(shows["images"][0])
     assert grid.size == (3 * 256, 20 + 2 * 256)  # before, after 1 step, after 2
 
 

@@ -116,13 +116,15 @@ def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_di
     page.close()
     page.switch_to.window(first)
 
-    button = panel(page, "DreamBoothTrain", "run_view").find_element(By.CSS_SELECTOR, ".st-head button")
-    assert button.accessible_name == "Stop and use what there is"
-    page.execute_script("arguments[0].click()", button)
+    def stop() -> list:
+        found = panel(page, "DreamBoothTrain", "run_view").find_elements(By.CSS_SELECTOR, ".st-buttons button")
+        return [button for button in found if button.accessible_name == "Stop and use what there is"]
+
+    page.execute_script("arguments[0].click()", wait(page, stop)[0])
     report = wait(page, lambda: words(page, "DreamBoothTrain", "report"))
     assert "Finished by you after " in report
     assert (base_directory / "output" / "checkpoints" / report.splitlines()[-1]).is_file()
-    wait(page, lambda: not button.is_displayed())
+    wait(page, lambda: not stop())
     wait(page, lambda: page.execute_script("return window.app.graph.nodes.some((n) => n.title.includes('after') && n.imgs)"))
 
 

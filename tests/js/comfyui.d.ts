@@ -30,6 +30,8 @@ declare namespace Comfy {
     addDOMWidget(name: string, type: string, element: HTMLElement, options: object): Widget
     computeSize(): [number, number]
     setSize(size: [number, number]): void
+    hideOutputImages?: boolean
+    onDrawBackground?(): void
     onDragOver?(event: DragEvent): boolean
     onDragDrop?(event: DragEvent): boolean
     setDirtyCanvas(foreground: boolean, background?: boolean): void
@@ -64,6 +66,7 @@ declare namespace Comfy {
     /** Undefined until the page has set it up. */
     extensionManager?: { setting?: { get(id: string): any } }
     registerExtension(extension: Extension): void
+    queuePrompt(number: number, batchCount: number): Promise<boolean>
   }
 
   interface Api {

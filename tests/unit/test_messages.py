@@ -69,6 +69,8 @@ NOT_SHOWN = {
     "resuming after step {}",
     "[rank {}] ",
     "{} is not the folder of a run: it has no run.json.",
+    # lines that host and worker exchange
+    "go on",
     # names
     "Subject Trainer",
     "JPEG XL",

@@ -19,7 +19,8 @@ export function panelView(node, name) {
   return widget && views.get(widget)
 }
 
-const PADDING = 8
+const PADDING = 8 // of a panel, above and below
+const MARGIN = 20 // that ComfyUI leaves around a panel on the canvas
 
 /**
  * A height for a panel that is to be as high as what is in it.
@@ -27,7 +28,8 @@ const PADDING = 8
  */
 export function fitContent(root) {
   const content = root.firstElementChild
-  return content?.textContent ? content.scrollHeight + PADDING : 0
+  if (!content?.textContent) return 0
+  return content.scrollHeight + PADDING + (window.LiteGraph.vueNodesMode ? 0 : MARGIN)
 }
 
 /**
@@ -50,7 +52,12 @@ export function panel(node, name, height, build) {
   widget.serialize = false
   const view = build(root)
   views.set(widget, view)
-  after(widget, "onRemove", () => view.remove?.())
+  const resizing = new ResizeObserver(() => fitPanels(node))
+  if (fits && root.firstElementChild) resizing.observe(root.firstElementChild) // Its lines break anew with the node's width.
+  after(widget, "onRemove", () => {
+    resizing.disconnect()
+    view.remove?.()
+  })
   // Drawn as an element of the page, a node grows with its content; on the canvas, a panel gets what height the node has left.
   if (window.LiteGraph.vueNodesMode && !fits) root.style.maxHeight = `${height}px`
   fitPanels(node)
@@ -63,5 +70,8 @@ export function panel(node, name, height, build) {
  */
 export function fitPanels(node) {
   if (window.LiteGraph.vueNodesMode) return
-  requestAnimationFrame(() => node.setSize([Math.max(node.size[0], 340), Math.max(node.size[1], node.computeSize()[1])]))
+  requestAnimationFrame(() => {
+    node.setSize([Math.max(node.size[0], 340), Math.max(node.size[1], node.computeSize()[1])])
+    node.setDirtyCanvas(true, true)
+  })
 }

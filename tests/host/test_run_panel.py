@@ -71,6 +71,7 @@ def test_samples_now_then_stop_undo_and_go_on(either, request, server, base_dire
     assert "Finished by you after " in report
     ended = int(report.split()[0])
     wait(page, lambda: is_whole(page, panel(page, "DreamBoothTrain", "report")), 30)
+    wait(page, lambda: server.get("/queue")["queue_running"] == [])  # then the history has it
     outputs = [output for job in server.get("/history").values() for output in job["outputs"].values()]
     assert [name for name in widgets(page) if name.startswith("$$")] == []  # ComfyUI's previews would show the same once more
     (shown,) = [output["images"] for output in outputs if folder.name in output.get("run", ())]

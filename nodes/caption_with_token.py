@@ -10,7 +10,7 @@ from ..trainer.run.messages import Message, message
 from ..trainer.run.names import check_token
 from .comfy.clip_tokens import clip_pieces, known_token_note, long_captions_note
 from .page.language import ENGLISH, in_all_languages, joined, translated_errors
-from .widgets import CATEGORY, Dataset, validation
+from .widgets import CATEGORY, SEARCHED, Dataset, validation
 
 MAX_CAPTIONS = 200
 """So many captions are shown with their pieces."""
@@ -27,7 +27,7 @@ class CaptionWithToken(io.ComfyNode):
             display_name="Caption with Token",
             category=CATEGORY,
             description="Gives the subject its name: adds the token and the class to every caption that lacks them.",
-            search_aliases=["instance prompt", "class prompt", "trigger word", "caption"],
+            search_aliases=[*SEARCHED, "instance prompt", "class prompt", "trigger word", "caption"],
             inputs=[
                 Dataset.Input("dataset", tooltip="The photos, from Load Photos of a Subject."),
                 io.String.Input(

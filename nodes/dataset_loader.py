@@ -1,5 +1,6 @@
 """The node that reads a folder of photos."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,12 @@ from ..trainer.run.messages import Message, UserError, message
 from .comfy.folders import photo_folder, photo_folders, write_pictures
 from .comfy.progress import NodeProgress
 from .page.language import in_all_languages, joined, translated_errors
-from .widgets import CATEGORY, Dataset, validation
+from .widgets import CATEGORY, SEARCHED, Dataset, validation
 
+NO_FOLDER = "(no folder with photos yet)"
+"""The default while there is none: ComfyUI makes a folder `3d` in its input that nobody wants to choose."""
 WIRED = "(pictures wired to images)"
+"""What older graphs have for a folder when they wire pictures."""
 
 
 class DatasetLoader(io.ComfyNode):
@@ -30,7 +34,7 @@ class DatasetLoader(io.ComfyNode):
             display_name="Load Photos of a Subject",
             category=CATEGORY,
             description="Reads a folder of photos of one subject, with their captions, and shows what training will see.",
-            search_aliases=["dataset", "dreambooth", "training images", "folder"],
+            search_aliases=[*SEARCHED, "dataset", "training images", "photos", "upload", "folder"],
             is_input_list=True,  # a list of pictures is one dataset
             inputs=[*photo_inputs(), *augmentation_inputs()],
             outputs=[
@@ -48,26 +52,25 @@ class DatasetLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: list | str | None = None) -> bool | str:
-        """Check the folder before the graph is queued."""
+    def validate_inputs(cls, folder: list | str | None = None, images: object = None) -> bool | str:
+        """Check the folder before the graph is queued, unless pictures are wired: they win."""
         (folder,) = folder if isinstance(folder, list) else (folder,)
-        return True if folder == WIRED else validation(photo_folder, folder)
+        return images is not None or validation(chosen_folder, folder)
 
     @classmethod
-    def fingerprint_inputs(cls, folder: list, **_) -> str | float:
-        """Return what changes with the files of the folder."""
+    def fingerprint_inputs(cls, folder: list, images: object = None, **_) -> str | float:
+        """Return what changes with the files of the folder, where no pictures are wired."""
+        if images is not None:
+            return ""
         if folder[0] is None:  # it comes by a link, and ComfyUI does not tell what it will be
             return float("nan")
-        return "" if folder[0] == WIRED else fingerprint(photo_folder(folder[0]))
+        return fingerprint(chosen_folder(folder[0]))
 
     @classmethod
     @translated_errors
     def execute(cls, folder: list, images: list | None = None, **widgets: list) -> io.NodeOutput:
         """Read and prepare the photos; each input comes as a list."""
-        pictures = [picture for batch in images or [] for picture in batch]
-        if (folder[0] == WIRED) != bool(pictures):
-            raise UserError("Choose the folder '{wired}' and wire pictures to images, or neither of the two.", wired=WIRED)
-        source = write_pictures(pictures) if pictures else photo_folder(folder[0])
+        source = chosen_folder(folder[0]) if images is None else wired_pictures(images)
         progress = NodeProgress(cls.hidden.unique_id)
         values = {name: value for name, (value, *_) in widgets.items()}
         dataset, previews = read_folder(source, on_photo=progress.bar, **values)
@@ -76,15 +79,32 @@ class DatasetLoader(io.ComfyNode):
         return io.NodeOutput(dataset, prepared, ui={"text": (joined(lines),), "told": (in_all_languages(lines),)})
 
 
+def chosen_folder(name: str) -> Path:
+    """Return the folder of this name. Raises UserError when none is chosen, or it is not there."""
+    if name in (NO_FOLDER, WIRED):
+        raise UserError("No folder is chosen, and nothing is wired to images. Drop photos on this node, or press Add photos.")
+    return photo_folder(name)
+
+
+def wired_pictures(images: list) -> Path:
+    """Return the folder that the pictures of all batches are written to. Raises UserError when there is none."""
+    pictures = [picture for batch in images for picture in batch]
+    if not pictures:
+        raise UserError("No picture comes through images. Look at the node that is wired to it, or unwire it to use the folder.")
+    return write_pictures(pictures)
+
+
 def photo_inputs() -> list[io.Input]:
     """Return the widgets that choose the photos, and how they are cropped."""
+    counts = photo_folders()
     return [
         io.Combo.Input(
             "folder",
-            options=[*photo_folders(), WIRED],
-            tooltip="A subfolder of ComfyUI's input or datasets folder with photos: jpg, png, webp, tiff and others. "
-            "A caption is read from <name>.txt beside the photo, each line an alternative, or from metadata.jsonl (file_name, "
-            "text, repeats).",
+            options=[*([] if any(counts.values()) else [NO_FOLDER]), *counts],
+            extra_dict={"counts": counts},  # of photos: the page shows them beside the names
+            tooltip="A subfolder of ComfyUI's input or datasets folder with photos: jpg, png, webp, tiff and others. Drop files "
+            "or a folder on the node to make one. A caption is read from <name>.txt beside the photo, each line an alternative, "
+            "or from metadata.jsonl (file_name, text, repeats).",
         ),
         io.Int.Input(
             "resolution",
@@ -104,7 +124,7 @@ def photo_inputs() -> list[io.Input]:
         io.Image.Input(
             "images",
             optional=True,
-            tooltip=f"Pictures made in the graph, used instead of a folder when folder is '{WIRED}'; class images, for example.",
+            tooltip="Pictures made in the graph, used instead of the folder; class images, for example.",
         ),
     ]
 

@@ -16,8 +16,9 @@ from .comfy.embeddings import embedding_fingerprint, read_embedding
 from .comfy.patches import with_prompt_options, with_sampling_patches
 from .comfy.token_clip import clip_with_token, embedding_of
 from .page.language import text_for_running_page, translated_errors
+from .page.reopened import reopened
 from .training import request_for, train
-from .widgets import BASE_INPUTS, CATEGORY, Dataset, LossMap, check_queued, preset_input, setting_inputs, validation
+from .widgets import BASE_INPUTS, CATEGORY, SEARCHED, Dataset, LossMap, check_queued, preset_input, setting_inputs, validation
 
 
 class DreamBoothTrain(io.ComfyNode):
@@ -31,7 +32,7 @@ class DreamBoothTrain(io.ComfyNode):
             display_name="Train with DreamBooth",
             category=CATEGORY,
             description="Fine-tunes the model on the photos. The same settings again load the finished run, or go on with it.",
-            search_aliases=["fine-tune", "finetune", "train checkpoint"],
+            search_aliases=[*SEARCHED, "train checkpoint", "train lora"],
             is_output_node=True,
             inputs=[
                 *BASE_INPUTS,
@@ -83,8 +84,8 @@ class DreamBoothTrain(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, embedding: str | None = None, **_) -> str:
-        """Return what changes with the file that `embedding` names."""
-        return embedding_fingerprint(embedding)
+        """Return what changes with the file that `embedding` names, and when a run is taken up again."""
+        return f"{embedding_fingerprint(embedding)} {reopened()}"
 
     @classmethod
     @translated_errors

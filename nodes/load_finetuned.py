@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from .comfy.results import finished_run, finished_run_ids, load_result
 from .comfy.token_clip import clip_with_token, prompt_text
 from .page.language import translated_errors
-from .widgets import CATEGORY, validation
+from .widgets import CATEGORY, SEARCHED, validation
 
 
 class LoadFinetuned(io.ComfyNode):
@@ -19,7 +19,7 @@ class LoadFinetuned(io.ComfyNode):
             display_name="Load Trained Subject",
             category=CATEGORY,
             description="Loads what a finished run has trained.",
-            search_aliases=["load dreambooth", "load finetuned", "trained model"],
+            search_aliases=[*SEARCHED, "trained model", "load finetuned"],
             inputs=[
                 io.Combo.Input("run", options=finished_run_ids(), tooltip="Finished runs, the newest first."),
             ],

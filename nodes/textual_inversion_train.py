@@ -17,8 +17,9 @@ from .comfy.clip_tokens import known_token_note
 from .comfy.embeddings import embedding_fingerprint, is_embedding, read_embedding
 from .comfy.token_clip import clip_with_token, prompt_text
 from .page.language import translated_errors
+from .page.reopened import reopened
 from .training import request_for, train
-from .widgets import BASE_INPUTS, CATEGORY, Dataset, LossMap, check_queued, preset_input, setting_inputs, validation
+from .widgets import BASE_INPUTS, CATEGORY, SEARCHED, Dataset, LossMap, check_queued, preset_input, setting_inputs, validation
 
 
 class TextualInversionTrain(io.ComfyNode):
@@ -32,7 +33,7 @@ class TextualInversionTrain(io.ComfyNode):
             display_name="Train a Textual Inversion",
             category=CATEGORY,
             description="Leaves the model as it is and learns a new token for the subject: a file of a few kilobytes.",
-            search_aliases=["embedding", "train embedding", "TI"],
+            search_aliases=[*SEARCHED, "train embedding", "TI"],
             is_output_node=True,
             inputs=[
                 *BASE_INPUTS,
@@ -62,8 +63,8 @@ class TextualInversionTrain(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, initializer: str | None = None, **_) -> str:
-        """Return what changes with the file that `initializer` names."""
-        return embedding_fingerprint(initializer if is_embedding(initializer or "") else None)
+        """Return what changes with the file that `initializer` names, and when a run is taken up again."""
+        return f"{embedding_fingerprint(initializer if is_embedding(initializer or '') else None)} {reopened()}"
 
     @classmethod
     @translated_errors

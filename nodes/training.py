@@ -22,6 +22,7 @@ from .comfy.progress import check_interrupted
 from .comfy.results import Exported, exported, make_run, output_picture, with_export_paths
 from .page.language import in_all_languages, joined
 from .page.live_runs import GraphNode, LiveRun, live_run
+from .page.loss_chart import draw_loss_chart
 from .worker_process import WorkerError, run_worker
 
 log = logging.getLogger("subject_trainer")
@@ -56,7 +57,7 @@ class Finished:
     loss: dict
     """LOSS_MAP: {"loss": [one a step]}."""
     ui: dict
-    """What the node shows: a text, and the grid of sample pictures where there is one."""
+    """What the node shows: a text, and as the job's pictures the grid of the samples, where there is one, and the chart."""
 
 
 def request_for(name: str, asked: Asked, base: Base, hidden, embedding: Embedding | None) -> TrainingRequest:
@@ -103,9 +104,9 @@ def train(request: TrainingRequest) -> Finished:
     assert choice  # every node's run has one
     lines = [*request.notes, *summary(run_dir), choice, result.file.name]
     log.info("%s: %s", request.run.id, ", ".join(map(str, lines)))
-    ui = {"text": (joined(lines),), "told": (in_all_languages(lines),), "run": (request.run.id,)}
-    if run_dir.grid.is_file():
-        ui["grid"] = [output_picture(run_dir.grid)]
+    draw_loss_chart(run_dir)
+    pictures = [output_picture(path) for path in (run_dir.grid, run_dir.loss_chart) if path.is_file()]
+    ui = {"text": (joined(lines),), "told": (in_all_languages(lines),), "run": (request.run.id,), "images": pictures}
     return Finished(request.run, result, {"loss": run_dir.losses()}, ui)
 
 
@@ -138,7 +139,7 @@ def _train(request: TrainingRequest, run_dir: RunDir) -> Exported:
     for note in request.notes:
         log.warning("%s: %s", run.id, note)
     resources = check_resources(run, run_dir, request.base)
-    with live_run(run.id, request.node, request.notes) as progress:
+    with live_run(run, request.node, request.notes) as progress:
 
         def on_wait() -> None:
             progress.show(message("Another ComfyUI trains this run: waiting"))

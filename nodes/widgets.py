@@ -21,6 +21,9 @@ from .page.language import checked_node, text_for_checked_page
 log = logging.getLogger("subject_trainer")
 
 CATEGORY = "Subject Trainer"
+SEARCHED = ["dreambooth", "lora", "finetune", "fine-tune", "train", "subject", "face", "character", "style"]
+SEARCHED += ["textual inversion", "embedding"]
+"""What people who look for any of these nodes type."""
 Dataset = io.Custom("SUBJECT_DATASET")
 LossMap = io.Custom("LOSS_MAP")  # as in ComfyUI's own training nodes, so that "Plot Loss Graph" takes it
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..trainer.run.events import FINISH, PHASES, TRAINING, Failed, Phase, Progress, Saved, Warned, decode
+from ..trainer.run.events import PHASES, TRAINING, Failed, Phase, Progress, Sample, Saved, Warned, decode
 from ..trainer.run.messages import Message, MessageError, message
 from ..trainer.run.ranks import end_tree
 from ..trainer.run.resources import duration
@@ -46,7 +46,7 @@ def run_worker(run: Run, run_dir: RunDir, live_run: LiveRun) -> None:
     """
     command = worker_command(run_dir, device.name(), run.settings.training.devices)
     with run_dir.log.open("ab") as log_file, _start(command, log_file) as process:
-        worker = Worker(process, run.id, live_run)
+        worker = Worker(process, run_dir, live_run)
         try:
             worker.relay()
             worker.wait()
@@ -87,10 +87,11 @@ def _start(command: list[str], log_file: BinaryIO) -> subprocess.Popen[str]:
 class Worker:
     """A worker process that is running, and what it has reported."""
 
-    def __init__(self, process: subprocess.Popen[str], run_id: str, live_run: LiveRun):
+    def __init__(self, process: subprocess.Popen[str], run_dir: RunDir, live_run: LiveRun):
         self.failure: Message | None = None
         """Why it failed, once it has said so."""
-        self._process, self._run_id, self._live_run = process, run_id, live_run
+        self._process, self._run_id, self._live_run = process, run_dir.path.name, live_run
+        self._samples = run_dir.samples
         assert process.stdin is not None  # it and stdout are pipes
         assert process.stdout is not None
         self._stdin, self._stdout = process.stdin, process.stdout
@@ -116,6 +117,8 @@ class Worker:
                 self.failure = self.failure or event.message  # those after it follow from the first
             elif isinstance(event, Warned):
                 log.warning("%s: %s", self._run_id, event.message)
+            elif isinstance(event, Sample):
+                self._live_run.show_sample(self._samples / Path(event.file).name)
             elif isinstance(event, Phase | Progress) and event.phase in PHASES:
                 self._show(event)
 
@@ -144,10 +147,10 @@ class Worker:
             end_tree(self._process.pid)  # the processes of several devices have sessions of their own
         self._live_run.show(message("Stopped. Queue the graph again to go on."), *self._last_exports())
 
-    def finish(self) -> None:
-        """Ask the worker for the result of the steps done so far. The page may call this while it trains."""
+    def ask(self, line: str) -> None:
+        """Send the worker a line that asks for something. The page may call this while it trains."""
         with contextlib.suppress(OSError, ValueError):  # it has ended already
-            self._stdin.write(FINISH + "\n")
+            self._stdin.write(line + "\n")
             self._stdin.flush()
 
     def _read_lines(self) -> None:
@@ -157,7 +160,7 @@ class Worker:
 
     def _show(self, event: Phase | Progress) -> None:
         self._phase = event.phase
-        self._live_run.finish = self.finish if event.phase == TRAINING else None
+        self._live_run.ask = self.ask if event.phase == TRAINING else None
         if isinstance(event, Progress) and event.memory is not None:
             self._live_run.memory = event.memory
         text = progress_message(event)

@@ -1,6 +1,6 @@
 // @ts-check
 // The chart of a run's curves, drawn by uPlot (js/vendor, MIT license).
-import { chartData } from "../logic/curves.js"
+import { chartData, pointerInChart } from "../logic/curves.js"
 import uPlot from "../vendor/uPlot.esm.js"
 import { addStylesheet } from "./dom.js"
 import { t } from "./i18n.js"
@@ -64,7 +64,7 @@ export class Chart {
       height: HEIGHT,
       scales: { x: { time: false } },
       axes: [axis, { ...axis, size: 46 }],
-      cursor: { drag: { x: false, y: false } },
+      cursor: { drag: { x: false, y: false }, move: movedCursor },
       series: [{ label: t("step") }, ...curves.map(series)],
     }
     const plot = new uPlot(options, [[], ...curves.map(() => [])], this.element)
@@ -80,6 +80,18 @@ export class Chart {
   fit() {
     if (this.plot && this.plot.width !== this.width()) this.plot.setSize({ width: this.width(), height: HEIGHT })
   }
+}
+
+/**
+ * Where uPlot is to have its cursor; a negative place hides it.
+ * @param {uPlot} plot
+ * @param {number} left
+ * @param {number} top
+ * @returns {[left: number, top: number]}
+ */
+function movedCursor({ cursor, over }, left, top) {
+  if (left < 0 || !cursor.event) return [left, top]
+  return pointerInChart(cursor.event, over.getBoundingClientRect(), over.offsetWidth)
 }
 
 /**

@@ -2,11 +2,14 @@
 // The pack's own routes and events on the server, and ComfyUI's route for pictures.
 import { api } from "../../../scripts/api.js"
 import { language } from "./i18n.js"
+import { DATASET } from "./node_types.js"
 
 /**
  * How a run goes that trains now: `node` and `workflow` tell where its node is, `memory` is in bytes, 0 while unknown.
+ * `finishing`: the user has asked for the result of the steps done so far.
  * @typedef {{
- *   run: string, node: string, workflow: string, text: string, memory: number, can_finish: boolean, ended?: boolean
+ *   run: string, node: string, workflow: string, text: string, notes: string, memory: number, can_finish: boolean,
+ *   finishing: boolean, ended?: boolean
  * }} Progress
  */
 /**
@@ -24,6 +27,7 @@ import { language } from "./i18n.js"
  *   prompts: string[],
  *   samples: { step: number, prompt: number, file: string }[],
  *   grid: string,
+ *   can_go_on: boolean,
  *   loss: Curves,
  *   measured: Curves,
  *   live: Progress | null,
@@ -76,8 +80,13 @@ export const fetchLiveRuns = () => request("/live").then((answer) => answer.runs
 /** @param {string} run @returns {Promise<RunCard>} */
 export const fetchRunCard = (run) => request(`/runs/${encodeURIComponent(run)}`)
 
-/** @param {string} run */
-export const finishRun = (run) => post(`/runs/${encodeURIComponent(run)}/finish`, {})
+/**
+ * "finish": end the run with the steps that are done; "undo": train on after all; "sample": draw sample pictures now; "reopen":
+ * let a run that was ended early train on with the next queueing.
+ * @param {string} run
+ * @param {"finish" | "undo" | "sample" | "reopen"} request
+ */
+export const askRun = (run, request) => post(`/runs/${encodeURIComponent(run)}/${request}`, {})
 
 /** @param {PhotoSettings} settings @returns {Promise<{ total: number, notes: string[], photos: Photo[] }>} */
 export const fetchPhotos = (settings) => request(`/photos?${query(settings)}`)
@@ -90,6 +99,36 @@ export const photoUrl = (photo) => api.apiURL(`${ROOT}/photo?${query(photo)}`)
  * @param {{ folder: string, name: string, text: string, was: string }} caption
  */
 export const saveCaption = (caption) => post("/caption", caption)
+
+/**
+ * Ask which of the files that were dropped are taken, and make a folder for them unless they go `into` one that is there.
+ * `places` tells where each file goes below ComfyUI's input, `folder` is the one that holds the photos.
+ * @param {{ files: string[], into?: string }} dropped
+ * @returns {Promise<{ places: Record<string, string>, folder: string, notes: string[] }>}
+ */
+export const planUpload = (dropped) => post("/upload", dropped)
+
+/**
+ * Send a file to ComfyUI's own route. One that is there under the same name stays; the new one then gets another.
+ * @param {File} file
+ * @param {string} subfolder Of ComfyUI's input.
+ */
+export async function uploadFile(file, subfolder) {
+  const body = new FormData()
+  body.append("image", file)
+  body.append("subfolder", subfolder)
+  const response = await api.fetchApi("/upload/image", { method: "POST", body })
+  if (!response.ok) throw new RequestError(response.status, {})
+}
+
+/**
+ * The definition of the loader's `folder` as the server gives it now: its options, and how many photos each of them has.
+ * @returns {Promise<{ options: string[], counts: Record<string, number> }>}
+ */
+export async function fetchFolders() {
+  const response = await api.fetchApi(`/object_info/${DATASET}`)
+  return (await response.json())[DATASET].input.required.folder[1]
+}
 
 /**
  * @param {string} run

@@ -18,6 +18,19 @@ const MEASURED = [
 ]
 
 /**
+ * Where the pointer is in a chart, in the chart's own pixels: the canvas zooms its panels, and what a browser says of the
+ * pointer and of an element's `box` is on the screen. `width` is the element's own width.
+ * @param {{ clientX: number, clientY: number }} pointer
+ * @param {{ left: number, top: number, width: number }} box
+ * @param {number} width
+ * @returns {[left: number, top: number]}
+ */
+export function pointerInChart({ clientX, clientY }, box, width) {
+  const zoom = box.width / width || 1
+  return [(clientX - box.left) / zoom, (clientY - box.top) / zoom]
+}
+
+/**
  * The curves that a run has, over one axis of steps: `data` is the steps, then the values of each curve.
  * Losses and measurements are taken at different steps, so a curve lacks a value wherever only the others have one.
  * @param {Pick<RunCard, "loss" | "measured">} card

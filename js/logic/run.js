@@ -43,6 +43,18 @@ export function progressLine({ text, memory }, translate) {
   return [text, used].filter(Boolean).join(" · ")
 }
 
+/** @typedef {"sample" | "finish" | "undo" | "reopen"} RunButton What a button of the panel asks of a run. */
+
+/**
+ * The buttons that a run offers while it trains. Once it exports, nothing can be asked of it.
+ * @param {Pick<Progress, "can_finish" | "finishing">} progress
+ * @returns {RunButton[]}
+ */
+export function runButtons({ can_finish: isTraining, finishing: isFinishing }) {
+  if (!isTraining) return []
+  return isFinishing ? ["undo"] : ["sample", "finish"]
+}
+
 /**
  * The node with this id; "12:5" is node 5 in the subgraph of node 12.
  * @param {Comfy.Graph | undefined} graph

@@ -14,6 +14,13 @@ export const findWidget = (node, name) => node.widgets?.find((widget) => widget.
 export const isChosen = (value) => Boolean(value) && !value?.startsWith("(")
 
 /**
+ * Whether something is wired to the node's input of this name.
+ * @param {Comfy.Node} node
+ * @param {string} name
+ */
+export const isLinked = (node, name) => Boolean(node.inputs?.some((input) => input.name === name && input.link != null))
+
+/**
  * Whether an advanced widget stays hidden. One whose value was changed or comes through a link is always visible.
  * @param {{ value: unknown, initial: unknown, linked: boolean, showAll: boolean }} widget
  */

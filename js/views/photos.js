@@ -1,13 +1,16 @@
 // @ts-check
 // DatasetLoader shows its photos as training sees them, what is suspicious about each, and their captions to edit in place.
+// Photos can be dropped on it.
 import { app } from "../../../scripts/app.js"
 import { element, keepEvents } from "../common/dom.js"
 import { after } from "../common/hooks.js"
 import { t } from "../common/i18n.js"
 import { DATASET } from "../common/node_types.js"
-import { panel, panelView } from "../common/panel.js"
+import { panel } from "../common/panel.js"
 import { fetchPhotos, photoUrl, RequestError, saveCaption } from "../common/server.js"
-import { findWidget, isChosen } from "../logic/widgets.js"
+import { findWidget, isChosen, isLinked } from "../logic/widgets.js"
+import { chooseFolder, hideFolder, labelFolders } from "./folders.js"
+import { hasFiles, UploadBar } from "./upload.js"
 
 /** @import { Photo, PhotoSettings } from "../common/server.js" */
 
@@ -76,11 +79,21 @@ class PhotoView {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   timer
 
-  /** @param {HTMLElement} root */
-  constructor(root) {
+  /**
+   * @param {HTMLElement} root
+   * @param {Comfy.Node} node
+   */
+  constructor(root, node) {
+    this.uploads = new UploadBar((folder) => chooseFolder(node, folder))
     this.status = element("div", { className: "st-state", role: "status" })
     this.grid = element("div", { className: "st-photos", role: "group", label: t("photo_list") })
-    root.append(this.status, this.grid)
+    root.append(this.uploads.root, this.status, this.grid)
+    root.addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault())
+    root.addEventListener("drop", (event) => {
+      if (!this.uploads.drop(event)) return
+      event.preventDefault() // ComfyUI would open the picture as a workflow.
+      event.stopPropagation()
+    })
   }
 
   /**
@@ -92,10 +105,14 @@ class PhotoView {
     this.timer = setTimeout(() => this.load(settings), DELAY_MS)
   }
 
-  clear() {
+  /**
+   * Show no photos, but why there are none.
+   * @param {string} reason
+   */
+  clear(reason) {
     clearTimeout(this.timer)
     this.current = {}
-    this.status.textContent = ""
+    this.status.textContent = reason
     this.grid.replaceChildren()
     this.editors = []
   }
@@ -134,9 +151,14 @@ function photoCard({ name, notes }, settings, editor) {
 /** @param {Comfy.Node} node */
 function showPhotos(node) {
   const [folder, resolution, crop] = WATCHED.map((name) => findWidget(node, name)?.value)
-  const isLinked = node.inputs?.some((input) => input.name === "folder" && input.link)
-  if (!isChosen(folder) || isLinked) panelView(node, PANEL)?.clear()
-  else panel(node, PANEL, 260, (root) => new PhotoView(root)).show({ folder, resolution, crop })
+  const view = panel(node, PANEL, 260, (root) => new PhotoView(root, node))
+  const isWired = isLinked(node, "images")
+  const isShown = isChosen(folder) && !isWired && !isLinked(node, "folder")
+  hideFolder(node, isWired)
+  view.uploads.root.hidden = isWired
+  view.uploads.offer(isShown ? folder : undefined)
+  if (isShown) view.show({ folder, resolution, crop })
+  else view.clear(t(isWired ? "wired" : "drop_hint"))
 }
 
 app.registerExtension({
@@ -150,6 +172,10 @@ app.registerExtension({
     }
     after(node, "onExecuted", refresh)
     after(node, "onConfigure", refresh)
+    after(node, "onConnectionsChange", refresh)
+    labelFolders(node)
+    node.onDragOver = hasFiles
+    node.onDragDrop = (event) => panel(node, PANEL, 260, (root) => new PhotoView(root, node)).uploads.drop(event)
     requestAnimationFrame(refresh)
   },
 })

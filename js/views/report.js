@@ -6,7 +6,7 @@ import { element } from "../common/dom.js"
 import { after } from "../common/hooks.js"
 import { language, t } from "../common/i18n.js"
 import { DATASET, TRAINING } from "../common/node_types.js"
-import { panel, panelView } from "../common/panel.js"
+import { fitContent, fitPanels, panel, panelView } from "../common/panel.js"
 
 const NODES = [DATASET, ...TRAINING]
 const PANEL = "report"
@@ -19,12 +19,14 @@ function createReport(root) {
 }
 
 /**
- * Empty the report, because it says nothing about a run that begins now.
+ * Show a report as high as it is, or none, because it says nothing about a run that begins now.
  * @param {Comfy.Node} node
+ * @param {string} text
  */
-export function clearReport(node) {
-  const report = panelView(node, PANEL)
-  if (report) report.textContent = ""
+export function showReport(node, text) {
+  if (!text && !panelView(node, PANEL)) return
+  panel(node, PANEL, fitContent, createReport).textContent = text
+  fitPanels(node)
 }
 
 app.registerExtension({
@@ -32,7 +34,7 @@ app.registerExtension({
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!NODES.includes(nodeData.name)) return
     after(nodeType.prototype, "onExecuted", function (output) {
-      if (output?.text) panel(this, PANEL, 70, createReport).textContent = output.told?.[0][language()] ?? output.text[0]
+      if (output?.text) showReport(this, output.told?.[0][language()] ?? output.text[0])
     })
   },
 })

@@ -8,15 +8,23 @@ import { t } from "../common/i18n.js"
 import { openLightbox } from "../common/lightbox.js"
 import { LOADING, TRAINING } from "../common/node_types.js"
 import { panel } from "../common/panel.js"
-import { fetchLiveRuns, fetchRunCard, finishRun, onProgress, sampleUrl } from "../common/server.js"
-import { findNode, progressLine, runFacts, samplePictures } from "../logic/run.js"
+import { askRun, fetchLiveRuns, fetchRunCard, onProgress, sampleUrl } from "../common/server.js"
+import { findNode, progressLine, runButtons, runFacts, samplePictures } from "../logic/run.js"
 import { findWidget, isChosen } from "../logic/widgets.js"
-import { clearReport } from "./report.js"
+import { showReport } from "./report.js"
 
 /** @import { Progress, RunCard } from "../common/server.js" */
+/** @import { RunButton } from "../logic/run.js" */
 
 const PROPERTY = "subject_trainer_run" // Saved with the node, so that its last run is shown again after a reload.
 const REFRESH_MS = 2000
+/** The text of each button, and what it says of itself. */
+const BUTTONS = {
+  sample: ["draw_now", "draw_now_hint"],
+  finish: ["finish", "finish_hint"],
+  undo: ["undo", "undo_hint"],
+  reopen: ["reopen", "reopen_hint"],
+}
 
 /** @type {Set<RunView>} */
 const views = new Set()
@@ -24,12 +32,14 @@ const views = new Set()
 class RunView {
   /** @type {string | undefined} */
   run
-  /** The run that was asked to finish. @type {string | undefined} */
-  finishing
+  /** Why something that the user asked for cannot be. */
+  refusal = ""
   /** The files of the pictures that the strip shows. @type {string | undefined} */
   files
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   timer
+  /** The buttons that are shown. @type {string | undefined} */
+  offered
   loadedAt = 0
   isOutdated = false
 
@@ -42,9 +52,9 @@ class RunView {
     this.facts = element("dl", { className: "st-facts" })
     this.curves = element("div", { label: t("curves"), role: "img" })
     this.strip = element("div", { className: "st-strip", role: "group", label: t("samples") })
-    this.status = element("span", { role: "status" })
-    this.button = element("button", { type: "button", text: t("finish"), hidden: true, onclick: () => this.finish() })
-    root.append(element("div", { className: "st-head" }, this.status, this.button), this.facts, this.curves, this.strip)
+    this.status = element("div", { className: "st-progress", role: "status" })
+    this.buttons = element("div", { className: "st-buttons" })
+    root.append(this.status, this.buttons, this.facts, this.curves, this.strip)
     root.setAttribute("role", "group")
     root.setAttribute("aria-label", t("run"))
     this.chart = new Chart(this.curves)
@@ -104,7 +114,7 @@ class RunView {
     if (card.loss.step.length) this.chart.show(card)
     this.drawSamples(card)
     if (card.live) this.showProgress(card.live)
-    else this.showIdle()
+    else this.showIdle(card.can_go_on)
     if (this.withFacts) this.drawFacts(card)
   }
 
@@ -133,28 +143,46 @@ class RunView {
   /** @param {Progress} progress */
   showProgress(progress) {
     if (progress.ended) return this.showIdle()
-    const isFinishing = this.finishing === this.run
-    this.status.textContent = progressLine(progress, t)
-    this.button.hidden = false
-    this.button.disabled = !progress.can_finish || isFinishing
-    this.button.textContent = isFinishing ? t("finishing") : t("finish")
+    const stopping = progress.finishing ? t(progress.can_finish ? "stopping" : "stopped") : ""
+    this.say(progressLine(progress, t), stopping, progress.notes, this.refusal)
+    this.offer(runButtons(progress))
   }
 
-  showIdle() {
-    this.status.textContent = ""
-    this.button.hidden = true
-    this.finishing = undefined
+  showIdle(canGoOn = false) {
+    this.refusal = ""
+    this.say()
+    this.offer(canGoOn && !this.withFacts ? ["reopen"] : [])
   }
 
-  async finish() {
-    const run = (this.finishing = this.run ?? "")
-    this.button.disabled = true
-    this.button.textContent = t("finishing")
+  /** @param {...string} lines */
+  say(...lines) {
+    this.status.textContent = lines.filter(Boolean).join("\n")
+  }
+
+  /**
+   * Show these buttons and no others. One that stays is the same element: it keeps the keyboard's focus.
+   * @param {RunButton[]} requests
+   */
+  offer(requests) {
+    if (this.offered === requests.join()) return
+    this.offered = requests.join()
+    const shown = requests.map((request) => {
+      const [text, hint] = BUTTONS[request]
+      const title = t(hint, { run: this.run })
+      return element("button", { type: "button", text: t(text), title, onclick: () => this.ask(request) })
+    })
+    this.buttons.replaceChildren(...shown)
+  }
+
+  /** @param {RunButton} request */
+  async ask(request) {
     try {
-      await finishRun(run)
+      this.refusal = ""
+      await askRun(this.run ?? "", request)
+      if (request === "reopen") app.queuePrompt(0, 1)
     } catch (error) {
-      this.finishing = undefined
-      this.status.textContent = error.message
+      this.refusal = error.message
+      this.say(this.refusal)
     }
   }
 }
@@ -175,10 +203,20 @@ function follow(progress) {
   const view = viewOf(node)
   if (view.run !== progress.run) {
     view.show(progress.run)
-    clearReport(node)
+    showReport(node, "")
   }
   view.showProgress(progress)
   view.refresh()
+}
+
+/**
+ * The panel has the samples and the curves: ComfyUI's own previews of them, which are for its queue and other clients, would show
+ * them once more and make the node larger.
+ * @param {Comfy.Node} node
+ */
+function hideOutputImages(node) {
+  node.hideOutputImages = true // where nodes are elements of the page
+  node.onDrawBackground = () => {} // on the canvas: here ComfyUI adds them
 }
 
 /** Make up for progress that was missed. */
@@ -201,6 +239,7 @@ app.registerExtension({
     catchUp()
   },
   nodeCreated(node) {
+    if (TRAINING.includes(node.comfyClass)) hideOutputImages(node)
     const chooser = node.comfyClass === LOADING && findWidget(node, "run")
     if (!chooser) return
     const show = () => isChosen(chooser.value) && viewOf(node).show(chooser.value)

@@ -10,6 +10,7 @@ import torch
 from blake3 import blake3
 
 from ...trainer.dataset.photo_roots import chosen_folders, find_folder, leads_into
+from ...trainer.dataset.upload import make_folder
 from ...trainer.dataset.wired import as_image, wired_pixels
 from ...trainer.run.files import partial_file
 from ...trainer.run.messages import UserError
@@ -71,9 +72,29 @@ def write_pictures(pictures: list[torch.Tensor]) -> Path:
     return folder
 
 
-def photo_folders() -> dict[str, Path]:
-    """Return the folders that the loader lists, by their names there; see `chosen_folders`."""
-    return chosen_folders(_photo_roots())
+def photo_folders() -> dict[str, int]:
+    """Return the folders that the loader lists, by their names there, with their counts of photos; see `chosen_folders`."""
+    return {name: count for name, (_, count) in chosen_folders(_photo_roots()).items()}
+
+
+def make_upload_folder(wish: str) -> str:
+    """Make a new subfolder of ComfyUI's input, for photos that are uploaded, and return its name."""
+    return make_folder(_input_folder(), wish)
+
+
+def uploads_into(name: str) -> str:
+    """Return the path below ComfyUI's input of a folder that photos are added to.
+
+    Raises UserError for a folder that lies elsewhere: ComfyUI takes files for its input alone.
+    """
+    path, root = photo_folder(name), _input_folder()
+    if not leads_into(root, path):
+        raise UserError(
+            "The folder {folder!r} is not below ComfyUI's input, and nothing can be uploaded elsewhere. Drop the photos into a "
+            "new folder, or copy them on the server.",
+            folder=name,
+        )
+    return path.relative_to(root).as_posix()
 
 
 def photo_folder(name: str) -> Path:
@@ -89,7 +110,11 @@ def is_child(root: Path, path: Path) -> bool:
     return path.parent == root and leads_into(root, path) and path.resolve().parent == root.resolve()
 
 
+def _input_folder() -> Path:
+    return Path(folder_paths.get_input_directory())
+
+
 def _photo_roots() -> list[tuple[str, Path]]:
     """Return each folder whose subfolders are listed, after the prefix of their names."""
     datasets = folder_paths.get_folder_paths("datasets")
-    return [("", Path(folder_paths.get_input_directory())), *(("datasets/", Path(path)) for path in datasets)]
+    return [("", _input_folder()), *(("datasets/", Path(path)) for path in datasets)]

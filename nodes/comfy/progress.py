@@ -1,7 +1,11 @@
 """Progress of a node in ComfyUI, and the user's wish to cancel it."""
 
+from contextlib import suppress
+from pathlib import Path
+
 import comfy.model_management
 import comfy.utils
+from PIL import Image
 from server import PromptServer
 
 
@@ -11,7 +15,7 @@ def check_interrupted() -> None:
 
 
 class NodeProgress:
-    """The progress bar of a node, and the text below it."""
+    """The progress bar of a node, its preview picture, and the text below it."""
 
     def __init__(self, node_id: str):
         self._node_id = node_id
@@ -20,6 +24,11 @@ class NodeProgress:
     def bar(self, done: int, total: int) -> None:
         """Show that `done` of `total` units of work are done. Raises like `check_interrupted`: ComfyUI checks that here too."""
         self._bar.update_absolute(done, max(total, 1))
+
+    def picture(self, path: Path) -> None:
+        """Show the picture as the node's preview, as samplers do: pages, API clients and the queue have it. Raises as `bar`."""
+        with suppress(OSError), Image.open(path) as image:
+            self._bar.update_absolute(self._bar.current, preview=("JPEG", image.convert("RGB"), None))
 
     def text(self, text: str) -> None:
         """Show the text to whoever queued the graph, in place of the one before."""

@@ -4,10 +4,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from server import PromptServer
 
-from ...trainer.run.messages import Message
+from ...trainer.run.events import FINISH, GO_ON, SAMPLE
+from ...trainer.run.messages import Message, message
+from ...trainer.run.run_dir import Run
 from ..comfy.progress import NodeProgress
 from .language import joined, page_languages, text_for_running_page
 
@@ -36,29 +39,58 @@ class GraphNode:
 
 
 class LiveRun:
-    """A run that a node is training. It shows its progress below the node and sends it to every open page."""
+    """A run that a node is training. It shows its progress in the node and sends it to every open page."""
 
-    def __init__(self, run_id: str, node: GraphNode, notes: Sequence[Message] = ()):
-        self.run_id = run_id
+    def __init__(self, run: Run, node: GraphNode, notes: Sequence[Message] = ()):
+        self.run_id = run.id
         self.memory = 0
         """Bytes that the worker holds; 0 before it trains."""
-        self.finish: Callable[[], None] | None = None
-        """Asks the worker for the result of the steps done so far; None while there is none to ask for."""
+        self.ask: Callable[[str], None] | None = None
+        """Asks the worker for what one of the lines of its stdin means; None while it does not train."""
+        self._finishing = False
+        self._has_prompts = bool(run.settings.samples.sample_prompts)
         self._node, self._notes = node, tuple(notes)
         self._lines: tuple[Message, ...] = ()
         self._sent_at = 0.0
         self._progress = NodeProgress(node.id)
 
     def show(self, *lines: Message) -> None:
-        """Show the phase, step and time left: below the node, after the notes, at once; on the pages at most twice a second."""
+        """Show the phase, step and time left, and the notes: on the pages at most twice a second, elsewhere at once.
+
+        A page has them in the node's panel, so that ComfyUI's own text below the node is for API clients and others.
+        """
         self._lines = lines
-        self._progress.text(text_for_running_page(*self._notes, *lines))
+        if PromptServer.instance.client_id not in page_languages():
+            self._progress.text(text_for_running_page(*self._notes, *lines))
         if time.monotonic() - self._sent_at >= SEND_SECONDS:
             self._send()
 
     def show_bar(self, done: int, total: int) -> None:
         """Show that `done` of `total` units of the phase are done. Raises ComfyUI's exception on cancel."""
         self._progress.bar(done, total)
+
+    def show_sample(self, path: Path) -> None:
+        """Show a sample picture that was drawn just now. Raises ComfyUI's exception on cancel."""
+        self._progress.picture(path)
+        self._send()
+
+    def request(self, line: str) -> Message | None:
+        """Ask the worker for something, by a line of its stdin; return why that cannot be."""
+        if self.ask is None:
+            if line == GO_ON and self._finishing:
+                return message(
+                    "The export has begun: the run ends with the steps that are done. Then press Train on in its node."
+                )
+            return message("This run does not train now.")
+        if line == SAMPLE and not self._has_prompts:
+            return message(
+                "This run has no sample prompts. Cancel it, write some into sample_prompts, and queue the graph again."
+            )
+        if line != SAMPLE:
+            self._finishing = line == FINISH
+        self.ask(line)
+        self._send()
+        return None
 
     def state(self, language: str) -> dict:
         """Return what the page is sent of the run's progress."""
@@ -67,8 +99,10 @@ class LiveRun:
             "node": self._node.id,
             "workflow": self._node.workflow,
             "text": joined(self._lines, language),
+            "notes": joined(self._notes, language),
             "memory": self.memory,
-            "can_finish": self.finish is not None,
+            "can_finish": self.ask is not None,
+            "finishing": self._finishing,
         }
 
     def end(self) -> None:
@@ -83,13 +117,13 @@ class LiveRun:
 
 
 @contextmanager
-def live_run(run_id: str, node: GraphNode, notes: Sequence[Message] = ()) -> Iterator[LiveRun]:
+def live_run(run: Run, node: GraphNode, notes: Sequence[Message] = ()) -> Iterator[LiveRun]:
     """List the run among those that are training for as long as the block lasts."""
-    run = _live[run_id] = LiveRun(run_id, node, notes)
+    live = _live[run.id] = LiveRun(run, node, notes)
     try:
-        yield run
+        yield live
     finally:
-        run.end()
+        live.end()
 
 
 def all_states(language: str) -> list[dict]:
@@ -103,10 +137,7 @@ def state_of(run_id: str, language: str) -> dict | None:
     return run.state(language) if run else None
 
 
-def finish(run_id: str) -> bool:
-    """Ask the worker of a run for the result of the steps done so far; False when it is not training."""
+def request(run_id: str, line: str) -> Message | None:
+    """Ask the worker of a run for something, by a line of its stdin; return why that cannot be."""
     run = _live.get(run_id)
-    if run is None or run.finish is None:
-        return False
-    run.finish()
-    return True
+    return run.request(line) if run else message("This run does not train now.")

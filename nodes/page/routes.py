@@ -1,4 +1,4 @@
-"""The routes of the page: the state of runs, the photos of a folder, a caption to write, the page's language.
+"""The routes of the page: the state of runs, photos of a folder and for a new one, a caption to write, the page's language.
 
 Every name that comes in is looked up where the nodes look it up, with the same checks.
 """
@@ -15,11 +15,14 @@ from server import PromptServer
 from ...trainer.dataset.caption_files import ConflictError, write_caption
 from ...trainer.dataset.folder_files import photo_names
 from ...trainer.dataset.photos import check_framing
+from ...trainer.dataset.upload import choose_files
+from ...trainer.run.events import FINISH, GO_ON, SAMPLE
 from ...trainer.run.messages import Message, MessageError, UserError, message
 from ...trainer.run.run_dir import RunDir
-from ..comfy.folders import is_child, photo_folder, runs_root
+from ..comfy.folders import is_child, make_upload_folder, photo_folder, runs_root, uploads_into
 from . import folder_view, live_runs, run_card
 from .language import catalog, language_of, remember_language
+from .reopened import reopen
 
 ROOT = "/subject_trainer"
 POOL = ThreadPoolExecutor(2, "subject-trainer-page")
@@ -33,10 +36,12 @@ def add_routes() -> None:
     routes = PromptServer.instance.routes
     routes.get(ROOT + "/live")(get_live_runs)
     routes.get(ROOT + "/runs/{run}")(get_run)
-    routes.post(ROOT + "/runs/{run}/finish")(finish_run)
+    routes.post(ROOT + "/runs/{run}/reopen")(reopen_run)
+    routes.post(ROOT + "/runs/{run}/{request:finish|undo|sample}")(ask_run)
     routes.get(ROOT + "/photos")(get_photos)
     routes.get(ROOT + "/photo")(get_thumbnail)
     routes.post(ROOT + "/caption")(save_caption)
+    routes.post(ROOT + "/upload")(plan_upload)
     routes.post(ROOT + "/language")(save_language)
 
 
@@ -51,11 +56,21 @@ async def get_run(request: web.Request) -> web.Response:
     return await _answer(request, lambda: {**run_card.card(_run_dir(run)), "live": live_runs.state_of(run, language)})
 
 
-async def finish_run(request: web.Request) -> web.Response:
-    """Ask the worker of a run for the result of the steps done so far."""
-    if not live_runs.finish(request.match_info["run"]):
-        return _refuse(request, 409, message("This run does not train now."))
-    return web.json_response({})
+async def ask_run(request: web.Request) -> web.Response:
+    """Ask the worker of a run for the result of the steps done so far, to train on after all, or for sample pictures now."""
+    line = {"finish": FINISH, "undo": GO_ON, "sample": SAMPLE}[request.match_info["request"]]
+    reason = live_runs.request(request.match_info["run"], line)
+    return _refuse(request, 409, reason) if reason else web.json_response({})
+
+
+async def reopen_run(request: web.Request) -> web.Response:
+    """Let a run that the user has ended early train on to its last step with the next queueing."""
+
+    def work() -> dict:
+        reopen(_run_dir(request.match_info["run"]))
+        return {}
+
+    return await _answer(request, work)
 
 
 async def get_photos(request: web.Request) -> web.Response:
@@ -95,6 +110,31 @@ async def save_caption(request: web.Request) -> web.Response:
         return {}
 
     return await _answer(request, work)
+
+
+async def plan_upload(request: web.Request) -> web.Response:
+    """Answer which of the files {"files": [path]} that were dropped ComfyUI's own route is to be sent, and where they go.
+
+    They go into a new folder of ComfyUI's input, or with {"into": name} into one that is there.
+    """
+    try:
+        given = await request.json()
+        paths, into = [str(path) for path in given["files"]], given.get("into")
+    except BAD_REQUEST as error:
+        return _refuse(request, 400, message("The request is wrong: {reason}", reason=str(error)))
+
+    def work() -> dict:
+        upload = choose_files(paths)
+        folder = uploads_into(str(into)) if into else make_upload_folder(upload.wish)
+        notes = [note.text(catalog(language_of(request))) for note in upload.notes]
+        places = {path: _joined(folder, place) for path, place in upload.places.items()}
+        return {"places": places, "folder": _joined(str(into or folder), upload.photos_in), "notes": notes}
+
+    return await _answer(request, work)
+
+
+def _joined(folder: str, place: str) -> str:
+    return f"{folder}/{place}" if place else folder
 
 
 async def save_language(request: web.Request) -> web.Response:

@@ -31,6 +31,7 @@ def card(run_dir: RunDir) -> dict:
         "prompts": list(run.settings.samples.sample_prompts),
         "samples": samples(run_dir),
         "grid": run_dir.grid.name if run_dir.grid.is_file() else "",
+        "can_go_on": run_dir.can_go_on(),
         **curves_of(run_dir.metrics).points(),
     }
 

@@ -10,9 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from demo.browser import open_browser, open_workflow, set_setting
 from demo.run import adapt, node
 from demo.server import Server, free_port
 from demo.setup import comfyui_path
+
+from .pages import read
 
 BASES = Path(__file__).parent / "bases.py"
 
@@ -78,3 +81,27 @@ def quick_graph(graph) -> dict:
     for label in ("(before)", "(after)"):
         graph[node(graph, "KSampler", label)]["inputs"]["steps"] = 4
     return graph
+
+
+@pytest.fixture(scope="module")
+def browser():
+    driver = open_browser()
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, server):
+    """ComfyUI's page with the first of the shipped workflows opened."""
+    open_workflow(browser, server.port, read("train_and_compare"))
+    return browser
+
+
+@pytest.fixture(params=[False, True], ids=["canvas", "elements"])
+def either(request, browser, server):
+    """The same page with each of ComfyUI's renderers: nodes drawn on a canvas, or as elements of the page."""
+    open_workflow(browser, server.port, read("train_and_compare"))
+    set_setting(browser, "Comfy.VueNodes.Enabled", request.param)
+    open_workflow(browser, server.port, read("train_and_compare"))
+    yield browser
+    set_setting(browser, "Comfy.VueNodes.Enabled", False)

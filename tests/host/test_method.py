@@ -151,7 +151,7 @@ def test_one_widget_turns_prior_preservation_on_and_samples_are_shown(server, qu
     assert RunDir(path).measurements()[0].keys() == {"step", "trained", "held_out", "class"}
     shows = result.outputs[node(quick_graph, "DreamBoothTrain")]
     assert "Loss on held-out photos" in shows["text"][0]
-    grid = server.image(shows["grid"][0])
+    grid = server.image(shows["images"][0])
     assert grid.size == (3 * 256, 20 + 2 * 256)  # before, after 1 step, after 2
 
 
@@ -166,10 +166,6 @@ def test_pictures_made_in_the_graph_can_be_the_class(server, quick_graph, train,
     assert result.outputs["class"]["text"][0].startswith("2 photos, 0 captions, ready")
     (path,) = (base_directory / "output" / "finetune").glob("made-*")
     assert len(RunDir(path).load_run().class_dataset.photos) == 2
-
-    inputs["folder"] = "plush"
-    with pytest.raises(Failed, match="wire pictures to images, or neither"):
-        server.run(quick_graph)
 
 
 def test_the_studys_recipe_ships_as_a_graph_and_runs(server, base_directory):

@@ -26,6 +26,26 @@ def test_every_node_is_registered_by_this_pack_in_one_category(info):
     assert all(node["python_module"].startswith("custom_nodes.") for node in info.values())
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "dreambooth",
+        "lora",
+        "finetune",
+        "fine-tune",
+        "subject",
+        "textual inversion",
+        "embedding",
+        "face",
+        "character",
+        "style",
+        "train",
+    ],
+)
+def test_every_node_is_found_by_what_people_type(info, typed):
+    assert [name for name, node in info.items() if typed not in node["search_aliases"]] == []
+
+
 def test_every_input_and_output_has_a_tooltip(info):
     for name, node in info.items():
         for kind in ("required", "optional"):

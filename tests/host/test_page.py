@@ -1,55 +1,21 @@
 """The graph editor in a real browser."""
 
-import json
 import re
 import sys
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 from PIL import Image
-from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.wait import WebDriverWait
 
-from demo.browser import INSTALLED, choose, open_browser, open_workflow, queue, queued_prompt, set_setting, set_widgets
+from demo.browser import choose, open_workflow, queue, queued_prompt, set_setting
 
-WORKFLOWS = Path(__file__).parents[2] / "workflows"
+from .pages import NEEDS_BROWSER, WORKFLOWS, fill_in, panel, read, wait, words
+
 LANGUAGE = "SubjectTrainer.Language"
 SHIPPED = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-pytestmark = [
-    pytest.mark.alone,
-    pytest.mark.skipif(not INSTALLED, reason="needs Chromium and its driver: apt-get install chromium chromium-driver"),
-]
-
-
-def read(name: str) -> dict:
-    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    driver = open_browser()
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def page(browser, server):
-    """ComfyUI's page with the first of the shipped workflows opened."""
-    open_workflow(browser, server.port, read("train_and_compare"))
-    return browser
-
-
-@pytest.fixture(params=[False, True], ids=["canvas", "elements"])
-def either(request, browser, server):
-    """The same page with each of ComfyUI's renderers: nodes drawn on a canvas, or as elements of the page."""
-    open_workflow(browser, server.port, read("train_and_compare"))
-    set_setting(browser, "Comfy.VueNodes.Enabled", request.param)
-    open_workflow(browser, server.port, read("train_and_compare"))
-    yield browser
-    set_setting(browser, "Comfy.VueNodes.Enabled", False)
+pytestmark = NEEDS_BROWSER
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -79,39 +45,6 @@ def test_a_workflow_opens_from_the_template_browser_with_all_its_nodes(page, nam
     wait(page, lambda: sorted(page.execute_script("return window.app.graph.nodes.map((n) => n.type)")) == wanted)
     known = "return window.app.graph.nodes.every((n) => n.type in window.LiteGraph.registered_node_types)"
     assert page.execute_script(known)
-
-
-def fill_in(page, **training) -> None:
-    """The stand-in, the drawn photos at 64 pixels, and these widgets of the training node."""
-    values = {
-        "CheckpointLoaderSimple": {"ckpt_name": "standin.safetensors"},
-        "DatasetLoader": {"folder": "plush", "resolution": 64},
-        "DreamBoothTrain": training,
-        "EmptyLatentImage": {"width": 64, "height": 64},
-        "KSampler": {"steps": 2},
-    }
-    set_widgets(page, values)
-
-
-def panel(page, node_type: str, name: str):
-    """A panel of the node, as an element of the page; None while there is none."""
-    return page.execute_script(
-        """
-        const node = window.app.graph.nodes.find((n) => n.type === arguments[0])
-        return node?.widgets?.find((w) => w.name === arguments[1])?.element
-        """,
-        node_type,
-        name,
-    )
-
-
-def wait(page, condition, seconds=300):
-    return WebDriverWait(page, seconds, ignored_exceptions=[StaleElementReferenceException]).until(lambda _: condition())
-
-
-def words(page, node_type: str, name: str) -> str:
-    found = panel(page, node_type, name)
-    return (found.get_property("value") or found.get_property("textContent")) if found else ""
 
 
 def test_captions_and_result_are_shown_in_the_nodes(page, server):
@@ -182,13 +115,15 @@ def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_di
     page.close()
     page.switch_to.window(first)
 
-    button = panel(page, "DreamBoothTrain", "run_view").find_element(By.CSS_SELECTOR, ".st-head button")
-    assert button.accessible_name == "Stop and use what there is"
-    page.execute_script("arguments[0].click()", button)
+    def stop() -> list:
+        found = panel(page, "DreamBoothTrain", "run_view").find_elements(By.CSS_SELECTOR, ".st-buttons button")
+        return [button for button in found if button.accessible_name == "Stop and use what there is"]
+
+    page.execute_script("arguments[0].click()", wait(page, stop)[0])
     report = wait(page, lambda: words(page, "DreamBoothTrain", "report"))
     assert "Finished by you after " in report
     assert (base_directory / "output" / "checkpoints" / report.splitlines()[-1]).is_file()
-    wait(page, lambda: not button.is_displayed())
+    wait(page, lambda: not stop())
     wait(page, lambda: page.execute_script("return window.app.graph.nodes.some((n) => n.title.includes('after') && n.imgs)"))
 
 

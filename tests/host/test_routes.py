@@ -93,6 +93,39 @@ def test_a_run_can_be_finished_from_the_page(server, workers, quick_graph, base_
     assert refusal(server.post, f"/subject_trainer/runs/{run}/finish", {}) == (409, "This run does not train now.")
 
 
+def test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on(server, quick_graph):
+    graph = up_to_training(quick_graph)
+    train = node(graph, "DreamBoothTrain")
+    graph[train]["inputs"] |= {
+        "name": "on",
+        "steps": 12,
+        "batch_size": 1,
+        "train": "lora",
+        "sample_prompts": "",
+        "sample_every": 500,
+    }
+    asked = []
+
+    def finish(_: str, text: str) -> None:
+        if "loss" in text and not asked:
+            (live,) = server.get("/subject_trainer/live")["runs"]
+            reason = "This run has no sample prompts. Cancel it, write some into sample_prompts, and queue the graph again."
+            assert refusal(server.post, f"/subject_trainer/runs/{live['run']}/sample", {}) == (409, reason)
+            asked.append(server.post(f"/subject_trainer/runs/{live['run']}/finish", {}))
+
+    shows = server.run(graph, on_text=finish).outputs[train]
+    (run,) = shows["run"]
+    assert "of 12 steps" in shows["text"][0]
+    (chart,) = shows["images"]
+    assert (chart["filename"], chart["type"]) == ("loss.png", "output")
+    assert server.image(chart).size == (640, 360)
+    assert server.get(f"/subject_trainer/runs/{run}")["can_go_on"]
+
+    assert server.post(f"/subject_trainer/runs/{run}/reopen", {}) == {}
+    assert server.run(graph).outputs[train]["text"][0].startswith("12 steps, ")  # nothing of it came from ComfyUI's cache
+    assert refusal(server.post, f"/subject_trainer/runs/{run}/reopen", {})[0] == 400
+
+
 @pytest.fixture
 def caption(base_directory):
     """The caption file of a photo, which has its text again afterwards."""

@@ -6,8 +6,15 @@ declare namespace Comfy {
     value: any
     label?: string
     hidden?: boolean
+    disabled?: boolean
     serialize?: boolean
-    options?: { advanced?: boolean }
+    options?: {
+      advanced?: boolean
+      hidden?: boolean
+      values?: string[]
+      getOptionLabel?: (value: string | null) => string
+    }
+    callback?(value: any): void
   }
 
   interface Node {
@@ -23,6 +30,10 @@ declare namespace Comfy {
     addDOMWidget(name: string, type: string, element: HTMLElement, options: object): Widget
     computeSize(): [number, number]
     setSize(size: [number, number]): void
+    hideOutputImages?: boolean
+    onDrawBackground?(): void
+    onDragOver?(event: DragEvent): boolean
+    onDragDrop?(event: DragEvent): boolean
     setDirtyCanvas(foreground: boolean, background?: boolean): void
     getSlotFromWidget(widget: Widget): { link: number | null } | undefined
   }
@@ -35,12 +46,17 @@ declare namespace Comfy {
     afterChange(): void
   }
 
+  interface NodeDef {
+    name: string
+    input?: { required?: Record<string, [type: unknown, options?: any]> }
+  }
+
   interface Extension {
     name: string
     settings?: object[]
     setup?(): void
     nodeCreated?(node: Node): void
-    beforeRegisterNodeDef?(nodeType: { prototype: object }, nodeData: { name: string }): void
+    beforeRegisterNodeDef?(nodeType: { prototype: object }, nodeData: NodeDef): void
     afterConfigureGraph?(): void
   }
 
@@ -50,6 +66,7 @@ declare namespace Comfy {
     /** Undefined until the page has set it up. */
     extensionManager?: { setting?: { get(id: string): any } }
     registerExtension(extension: Extension): void
+    queuePrompt(number: number, batchCount: number): Promise<boolean>
   }
 
   interface Api {

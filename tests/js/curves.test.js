@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { chartData } from "../../js/logic/curves.js"
+import { chartData, pointerInChart } from "../../js/logic/curves.js"
 
 const names = ({ curves }) => curves.map(({ name }) => name)
 
@@ -52,4 +52,15 @@ test("a curve has a value for each step, losses included that were measured befo
     [undefined, 0.5, undefined],
     [0.7, undefined, 0.2],
   ])
+})
+
+test("the pointer's place in a chart is the same at every zoom of the canvas", () => {
+  for (const zoom of [0.25, 0.5, 1, 1.5, 2]) {
+    const box = { left: 70, top: 40, width: 300 * zoom }
+    assert.deepEqual(pointerInChart({ clientX: 70 + 150 * zoom, clientY: 40 + 20 * zoom }, box, 300), [150, 20])
+  }
+})
+
+test("a chart without a width, as in a collapsed node, still has a place for the pointer", () => {
+  assert.deepEqual(pointerInChart({ clientX: 5, clientY: 6 }, { left: 1, top: 2, width: 0 }, 0), [4, 4])
 })

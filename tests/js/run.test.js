@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { findNode, progressLine, runFacts, samplePictures } from "../../js/logic/run.js"
+import { findNode, progressLine, runButtons, runFacts, samplePictures } from "../../js/logic/run.js"
 
 /** In place of a translation, its key and what is filled in. */
 const translate = (key, values) => (values ? `${key} ${JSON.stringify(values)}` : key)
@@ -93,4 +93,11 @@ test("no node is found where the graph, the node or the subgraph is missing", ()
   assert.equal(findNode(graph, "12:5"), undefined)
   assert.equal(findNode(graph, "13:5"), undefined)
   assert.equal(findNode(graph, ""), undefined)
+})
+
+test("a run can be ended, and that undone, until it exports", () => {
+  assert.deepEqual(runButtons({ can_finish: true, finishing: false }), ["sample", "finish"])
+  assert.deepEqual(runButtons({ can_finish: true, finishing: true }), ["undo"])
+  assert.deepEqual(runButtons({ can_finish: false, finishing: true }), [])
+  assert.deepEqual(runButtons({ can_finish: false, finishing: false }), [])
 })

@@ -77,6 +77,9 @@ class StopAfter:
     def finishing(self) -> bool:
         return self.finish and self.left <= 0
 
+    def take_sample_wish(self) -> bool:
+        return False
+
     def __bool__(self) -> bool:  # the loop asks once a step
         self.left -= 1
         return self.left <= 0 and not self.finish
@@ -85,11 +88,36 @@ class StopAfter:
         pass
 
 
-def work_here(run_dir: RunDir, stop_after: int = 0, finish_after: int = 0) -> list[dict]:
+class Asked(StopRequest):
+    """What the user asks for when an event comes: {(kind, step): line}; each once."""
+
+    def __init__(self, lines: dict[tuple[str, int], str]):
+        super().__init__(open_pipe())
+        self.lines = dict(lines)
+
+    def hear(self, event: dict) -> None:
+        line = self.lines.pop((event["event"], event.get("step", event.get("done"))), "")
+        if line:
+            self.take(line)
+
+
+class Told(io.StringIO):
+    """The worker's stdout, whose reader answers each event at once."""
+
+    def __init__(self, answer: Callable[[dict], None]):
+        super().__init__()
+        self.answer = answer
+
+    def write(self, text: str) -> int:
+        self.answer(json.loads(text))
+        return super().write(text)
+
+
+def work_here(run_dir: RunDir, stop_after: int = 0, finish_after: int = 0, asked: dict | None = None) -> list[dict]:
     """Train in this process, which has the libraries loaded already; its events. Errors are raised."""
-    events = io.StringIO()
     after = stop_after or finish_after
-    stop = StopAfter(after, finish=bool(finish_after)) if after else StopRequest(open_pipe())
+    stop = StopAfter(after, finish=bool(finish_after)) if after else Asked(asked or {})
+    events = Told(stop.hear) if asked else io.StringIO()
     try:
         worker.work(run_dir.path, "cpu", Reporter(events), stop)
     except StoppedError:

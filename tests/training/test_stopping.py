@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from demo import photos
 from trainer.dataset.folder import read_folder
 from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer, noise_schedule
+from trainer.run.events import FINISH, GO_ON, SAMPLE
 from trainer.run.files import read_json
 from trainer.training.validation import split_held_out
 
-from .runs import DREAMBOOTH, TOKENIZER, work_here
+from .runs import DREAMBOOTH, INVERSION, TOKENIZER, work_here
 
 LEARNING = DREAMBOOTH.replace(batch_size=2, learning_rate=8e-4, lr_scheduler="constant", lr_warmup_steps=3)
 
@@ -157,3 +158,57 @@ def test_a_run_that_is_finished_early_gives_what_a_shorter_one_gives(make_run):
     assert early.measurements() == short.measurements()
     assert read_json(early.result_json)["exported"] == {"step": 2, "weights": "last", "finished_early": True}
     assert "finished_early" not in read_json(short.result_json)["exported"]
+
+
+def test_pictures_are_drawn_when_the_user_wants_them_and_change_nothing(make_run):
+    settings = DREAMBOOTH.replace(train="lora", steps=4, sample_prompts=("a photo of mysks", "a toy"), sample_every=4)
+    plain, watched = make_run(settings, "plain"), make_run(settings, "watched")
+    work_here(plain)
+    events = work_here(watched, asked={("sample", 0): SAMPLE})  # drawn before the first step: so again after it
+    drawn = [(event["step"], event["prompt"]) for event in events if event["event"] == "sample"]
+    assert drawn == [(0, 0), (0, 1), (1, 0), (1, 1), (4, 0), (4, 1)]
+    with Image.open(watched.grid) as grid:
+        assert grid.size == (3 * 256, 20 + 2 * 256)
+    assert watched.losses() == plain.losses()
+    one, two = (load_file(run_dir.load_run().export_path) for run_dir in (plain, watched))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_without_sample_prompts_none_are_drawn(make_run):
+    run_dir = make_run(DREAMBOOTH.replace(train="lora", steps=2), "plain")
+    assert "sample" not in {e["event"] for e in work_here(run_dir, asked={("phase", None): SAMPLE})}
+    assert not run_dir.samples.exists()
+
+
+@pytest.mark.parametrize("method", ["dreambooth", "textual_inversion"])
+def test_the_wish_for_the_result_is_taken_back_while_the_last_pictures_are_drawn(make_run, method):
+    settings = (DREAMBOOTH.replace(train="lora") if method == "dreambooth" else INVERSION).replace(
+        steps=4, lr_scheduler="constant", sample_prompts=("a photo of mysks", "a toy"), sample_every=2
+    )
+    plain, undone = make_run(settings, "plain"), make_run(settings, "undone")
+    work_here(plain)
+    events = work_here(undone, asked={("sample", 0): FINISH, ("sample", 1): GO_ON})  # asked for at step 1, which is not due
+    assert {e["step"] for e in events if e["event"] == "sample"} == {0, 1, 2, 4}
+    assert undone.losses() == plain.losses()
+    assert read_json(undone.result_json)["exported"] == {"step": 4, "weights": "last"}
+    assert not undone.finish.exists()
+    one, two = (load_file(run_dir.load_run().export_path) for run_dir in (plain, undone))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_run_that_was_ended_early_is_taken_up_again(make_run):
+    """As the host does it: the result goes, the state is there. It equals a run that was never ended."""
+    settings = DREAMBOOTH.replace(train="lora", steps=4)
+    plain, early = make_run(settings, "plain"), make_run(settings, "early")
+    work_here(plain)
+    base = early.base.read_bytes()
+    work_here(early, finish_after=2)
+    assert early.can_go_on()
+    assert not plain.can_go_on()
+    early.result_json.unlink()
+    early.base.write_bytes(base)
+    work_here(early)
+    assert early.losses() == plain.losses()
+    one, two = (load_file(run_dir.load_run().export_path) for run_dir in (plain, early))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not early.can_go_on()

@@ -46,6 +46,9 @@ NOT_SHOWN = {
     "step {}",
     # values and settings by their names
     "(pictures wired to images)",
+    "(no folder with photos yet)",
+    "textual inversion",
+    "0123456789-_ ()",
     "own settings",
     "study, 24 GB",
     "paper, 24 GB",
@@ -70,6 +73,8 @@ NOT_SHOWN = {
     "resuming after step {}",
     "[rank {}] ",
     "{} is not the folder of a run: it has no run.json.",
+    # lines that host and worker exchange
+    "go on",
     # names
     "Subject Trainer",
     "JPEG XL",

@@ -163,14 +163,23 @@ def roots(tmp_path):
 
 def test_every_listed_name_means_the_folder_that_was_listed(roots):
     listed = chosen_folders(roots)
-    assert list(listed) == [
-        "datasets", "empty", "img", "img/10_dog", "plush", "x", "datasets/cat", "datasets/dog", "datasets/owl",
-    ]  # fmt: skip
-    assert listed["datasets/dog"] == roots[1][1] / "dog"
-    for name, path in listed.items():
+    assert {name: count for name, (_, count) in listed.items()} == {
+        "img/10_dog": 1, "plush": 1, "datasets/cat": 1, "datasets/dog": 1, "datasets/owl": 1,
+        "datasets": 0, "empty": 0, "img": 0, "x": 0,
+    }  # fmt: skip
+    assert listed["datasets/dog"][0] == roots[1][1] / "dog"
+    for name, (path, _) in listed.items():
         assert find_folder(roots, name) == path
     assert find_folder(roots, "datasets/owl") == roots[2][1] / "owl"
     assert find_folder(roots, "x/empty") == roots[0][1] / "x" / "empty"
+
+
+def test_folders_with_photos_come_before_comfyui_s_own_3d_however_deep_they_lie(roots):
+    (roots[0][1] / "3d").mkdir()
+    save(roots[0][1] / "2024" / "summer" / "img" / "train" / "10_dog" / "a.jpg")
+    listed = list(chosen_folders(roots))
+    assert listed.index("2024/summer/img/train/10_dog") == 0
+    assert listed.index("3d") > listed.index("datasets/owl")
 
 
 @pytest.mark.parametrize(

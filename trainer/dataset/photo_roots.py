@@ -9,21 +9,30 @@ from .folder_files import count_photos, subfolders
 
 Roots = Sequence[tuple[str, Path]]
 """Folders whose subfolders are offered, each after the prefix of their names: "" for input, "datasets/" for the others."""
-DEPTH = 3
+DEPTH = 6
 """Levels of subfolders that are offered."""
 MOST_FOLDERS = 2000
 """So many folders are looked into: an input folder may hold anything."""
 
 
-def chosen_folders(roots: Roots) -> dict[str, Path]:
-    """Return the folders that are offered, by name: the roots' direct subfolders, and those with photos below them."""
-    found: dict[str, Path] = {}
+def chosen_folders(roots: Roots) -> dict[str, tuple[Path, int]]:
+    """Return the folders that are offered, by name, with their counts of photos.
+
+    First come those with photos, at any of DEPTH levels, so that one of them is the default; then the roots' empty subfolders.
+    """
+    found: dict[str, tuple[Path, int]] = {}
     for prefix, root in _by_priority(roots):
         for path in _subfolders(root, root, DEPTH):
-            if path.parent == root or count_photos(path):
-                found.setdefault(prefix + path.relative_to(root).as_posix(), path)
-    plain = {name: path for name, path in found.items() if any(not prefix and path.is_relative_to(r) for prefix, r in roots)}
-    return {**plain, **found}
+            count = count_photos(path)
+            if path.parent == root or count:
+                found.setdefault(prefix + path.relative_to(root).as_posix(), (path, count))
+    plain = [root for prefix, root in roots if not prefix]
+
+    def place(name: str) -> tuple[bool, bool]:
+        path, count = found[name]
+        return not count, not any(map(path.is_relative_to, plain))
+
+    return {name: found[name] for name in sorted(found, key=place)}
 
 
 def find_folder(roots: Roots, name: str) -> Path:

@@ -67,7 +67,7 @@ def train(context: Context) -> Exported:
             if settings.training.export_on_cancel:
                 export_now(trainer, base, parts)
             raise StoppedError
-        if trainer.is_finished:
+        if trainer.ends_here():
             break
         trainer.train_step()
 

@@ -11,10 +11,11 @@ An event is one JSON object a line, {"event": its kind, ...the fields of its cla
     stopped   the run was stopped on request; its state is saved
     done      the result is written
 
-The host reads phase, progress, saved, warning and error, and takes the end of the process for the end of the run. The others are
-for whoever reads the events of a worker that was started by hand or by another program.
+The host reads all but stopped and done, and takes the end of the process for the end of the run. These two are for whoever reads
+the events of a worker that was started by hand or by another program.
 
-The host asks with a line: FINISH for the result of the steps done so far; any other line, or the end of the pipe, to stop.
+The host asks with a line: FINISH for the result of the steps done so far, GO_ON to take that back, SAMPLE for sample pictures
+now; any other line, or the end of the pipe, to stop.
 """
 
 import json
@@ -27,6 +28,10 @@ from .messages import Message, message
 
 FINISH = "finish"
 """The line on stdin that asks for the result now."""
+GO_ON = "go on"
+"""The line that takes this back, while the export has not begun."""
+SAMPLE = "sample"
+"""The line that asks for the sample pictures of the weights as they are now."""
 
 STARTING, WAITING, WAITING_FOR_CLASS_IMAGES, LOADING = "starting", "waiting", "waiting_for_class_images", "loading"
 CLASS_IMAGES, TRAINING, EXPORTING = "class_images", "training", "exporting"

@@ -5,10 +5,11 @@
     base.safetensors   the base model; only while the run is unfinished
     embedding.safetensors   the vectors that the token starts from, if an embedding was given
     metrics.jsonl      the losses of the steps and of the measurements; see metrics_file.py
-    checkpoint.safetensors   newest complete state; only while the run is unfinished, unless keep_state is set
-    best.safetensors   the weights with the lowest held-out loss, if wanted; only while the run is unfinished
+    checkpoint.safetensors   newest complete state; only while the run is unfinished or ended early, unless keep_state is set
+    best.safetensors   the weights with the lowest held-out loss, if wanted; only while the run is unfinished or ended early
     finish             the step whose result the user asked for, once asked; only while the run is unfinished
     samples/           step-000500-0.png: picture of prompt 0 after 500 steps; grid.jpg: all of them
+    loss.png           the chart of the losses; by the host, when it shows the result
     log.txt            what the worker and its libraries printed
     lock               held by the process that trains
     graph.lock         held by the ComfyUI that prepares the run and waits for it
@@ -127,6 +128,7 @@ class RunDir:
     finish = property(lambda self: self.path / "finish")
     samples = property(lambda self: self.path / "samples")
     grid = property(lambda self: self.samples / "grid.jpg")
+    loss_chart = property(lambda self: self.path / "loss.png")
     metrics = property(lambda self: self.path / "metrics.jsonl")
     log = property(lambda self: self.path / "log.txt")
     lock = property(lambda self: self.path / "lock")
@@ -148,6 +150,13 @@ class RunDir:
         with suppress(OSError, ValueError):
             return int(self.finish.read_text())
         return None
+
+    def can_go_on(self) -> bool:
+        """Return whether the user has ended the run before its last step, and its state is there to train on from."""
+        with suppress(OSError, ValueError, AttributeError):
+            ended_early = (read_json(self.result_json).get("exported") or {}).get("finished_early", False)
+            return bool(ended_early) and self.checkpoint.is_file()
+        return False
 
     def remove_partial_files(self) -> None:
         """Remove what a process that was killed left half written: our files, and the temporary ones of safetensors."""

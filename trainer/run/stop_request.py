@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TextIO
 
-from .events import FINISH
+from .events import FINISH, GO_ON, SAMPLE
 
 
 class StoppedError(Exception):
@@ -17,13 +17,16 @@ class StoppedError(Exception):
 class StopRequest:
     """True once the run shall stop: by Ctrl-C or SIGTERM, or, with `attached_to`, by a line or the end of that pipe.
 
-    The line FINISH asks for something else: `finishing`, no further step but the result of those that are done.
+    Three lines ask for something else. FINISH: `finishing`, no further step but the result of those that are done. GO_ON takes
+    that back. SAMPLE: pictures of the sample prompts now.
 
     `follows`: this is not the first of the processes that train together. Before training that one alone decides to leave: if
     another did, the first would wait for it. While they train, they agree after each step.
     """
 
-    finishing = False
+    finishing: bool | None = None
+    """Whether the result of the steps so far is wanted; None while nothing was said of it."""
+    _wants_samples = False
 
     def __init__(self, attached_to: TextIO | None = None, follows: bool = False):
         self._event, self._follows = threading.Event(), follows
@@ -41,10 +44,23 @@ class StopRequest:
         while True:
             if sys.platform == "win32":
                 _wait_for_windows_pipe(stream)
-            if stream.readline().strip() != FINISH:
-                break
-            self.finishing = True
-        self.request()
+            self.take(stream.readline().strip())
+            if self:
+                return
+
+    def take(self, line: str) -> None:
+        """Do as a line asks."""
+        if line in (FINISH, GO_ON):
+            self.finishing = line == FINISH
+        elif line == SAMPLE:
+            self._wants_samples = True
+        else:
+            self.request()
+
+    def take_sample_wish(self) -> bool:
+        """Return whether sample pictures are wanted now: once for each wish."""
+        wanted, self._wants_samples = self._wants_samples, False
+        return wanted
 
     def __bool__(self) -> bool:
         return self._event.is_set()

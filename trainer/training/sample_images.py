@@ -25,12 +25,15 @@ class SampleImages:
     def __init__(self, context: Context, captions: Captions, unet, vae):
         self.context, self.captions = context, captions
         self.prompts = [captions.texts.index(prompt) for prompt in context.settings.samples.sample_prompts]
-        self.every = context.settings.samples.sample_every if self.prompts else 0
+        self.every = context.settings.samples.sample_every
         self.sampler = ImageSampler(unet, vae, context.accelerator)
 
     def is_due(self, trainer: Trainer) -> bool:
-        """Return whether pictures are drawn now; one process draws them all."""
-        return self.context.is_main and trainer.is_due(self.every)
+        """Return whether pictures are drawn now, also because the user wants them; one process draws them all."""
+        if not self.context.is_main or not self.prompts:
+            return False
+        wanted = self.context.stop.take_sample_wish()
+        return wanted or trainer.is_due(self.every)
 
     def draw(self, step: int) -> None:
         """Draw the pictures after `step` steps; a stop request ends it early, and the loop one step later.
@@ -57,7 +60,7 @@ class SampleImages:
 
     def save_grid(self) -> None:
         """Write all pictures as one; nothing when none were drawn, or by another process. That it cannot be is a warning."""
-        if self.every and self.context.is_main:
+        if self.prompts and self.context.is_main:
             with self.context.only_warned(message("The grid of the sample pictures could not be written")):
                 save_grid(self.context.run_dir)
 

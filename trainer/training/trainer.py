@@ -98,12 +98,27 @@ class Trainer:
         self.step += 1
         self.metrics.add(self.step, loss, self.settings.optimizer.learning_rate * factor, skipped)
         self.stopping = self._any_process(bool(self.context.stop))
-        if self._any_process(self.context.stop.finishing) and not self.finishing:
-            self._finish_at = self.step
-            if self.context.is_main:
-                self.context.run_dir.finish.write_text(str(self.step))
+        self._heed_user()
         if self.metrics.is_due or self.finishing or self.step == self.settings.training.steps:
             self._report()
+
+    def _heed_user(self) -> None:
+        """Note that the user wants the result of the steps done so far, or no longer does: in all processes at the same step."""
+        wanted, run_dir = self.context.stop.finishing, self.context.run_dir
+        if not self.finishing and self._any_process(wanted is True):
+            self._finish_at = self.step
+            if self.context.is_main:
+                run_dir.finish.write_text(str(self.step))
+        elif self.finishing and self._any_process(wanted is False):
+            self._finish_at = None
+            if self.context.is_main:
+                run_dir.finish.unlink(missing_ok=True)
+
+    def ends_here(self) -> bool:
+        """Return whether no further step is taken; the user may have thought better of it while pictures were drawn."""
+        if self.finishing:
+            self._heed_user()
+        return self.is_finished
 
     def _accumulate_gradients(self) -> Tensor:
         """Backpropagate the batches of the step; return the mean of their losses over all processes."""

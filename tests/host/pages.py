@@ -1,0 +1,53 @@
+"""What the tests of the page share: the shipped workflows, and what the nodes' panels say."""
+
+import json
+from pathlib import Path
+
+import pytest
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.support.wait import WebDriverWait
+
+from demo.browser import INSTALLED, set_widgets
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+NEEDS_BROWSER = [
+    pytest.mark.alone,
+    pytest.mark.skipif(not INSTALLED, reason="needs Chromium and its driver: apt-get install chromium chromium-driver"),
+]
+
+
+def read(name: str) -> dict:
+    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def fill_in(page, **training) -> None:
+    """The stand-in, the drawn photos at 64 pixels, and these widgets of the training node."""
+    values = {
+        "CheckpointLoaderSimple": {"ckpt_name": "standin.safetensors"},
+        "DatasetLoader": {"folder": "plush", "resolution": 64},
+        "DreamBoothTrain": training,
+        "EmptyLatentImage": {"width": 64, "height": 64},
+        "KSampler": {"steps": 2},
+    }
+    set_widgets(page, values)
+
+
+def panel(page, node_type: str, name: str):
+    """A panel of the node, as an element of the page; None while there is none."""
+    return page.execute_script(
+        """
+        const node = window.app.graph.nodes.find((n) => n.type === arguments[0])
+        return node?.widgets?.find((w) => w.name === arguments[1])?.element
+        """,
+        node_type,
+        name,
+    )
+
+
+def wait(page, condition, seconds=300):
+    return WebDriverWait(page, seconds, ignored_exceptions=[StaleElementReferenceException]).until(lambda _: condition())
+
+
+def words(page, node_type: str, name: str) -> str:
+    found = panel(page, node_type, name)
+    return (found.get_property("value") or found.get_property("textContent")) if found else ""

@@ -1,0 +1,147 @@
+"""What a training node's panel lets one do while it trains: look, end it, think better of it, take it up again."""
+
+import re
+
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+
+from demo.browser import choose, queue
+
+from .pages import NEEDS_BROWSER, fill_in, panel, wait, words
+
+pytestmark = NEEDS_BROWSER
+
+PROMPTS = "a photo of mysks\na toy\nmysks in the snow"
+"""Enough of them that the last pictures take a while."""
+LISTEN = "window.previews = 0; comfyAPI.api.api.addEventListener('b_preview_with_metadata', () => (window.previews += 1))"
+
+
+def said(page) -> str:
+    return words(page, "DreamBoothTrain", "run_view")
+
+
+def step(page) -> int:
+    found = re.search(r"Training: step (\d+) of", said(page))
+    return int(found[1]) if found else 0
+
+
+def buttons(page) -> dict:
+    """The buttons of the panel, by their texts."""
+    view = panel(page, "DreamBoothTrain", "run_view")
+    found = view.find_elements(By.CSS_SELECTOR, ".st-buttons button") if view else []
+    return {button.get_property("textContent"): button for button in found}
+
+
+def press(page, text: str) -> None:
+    page.execute_script("arguments[0].click()", wait(page, lambda: buttons(page).get(text)))
+
+
+def samples(page) -> list[int]:
+    """The steps whose pictures the panel shows."""
+    view = panel(page, "DreamBoothTrain", "run_view")
+    titles = [image.get_attribute("alt") for image in view.find_elements(By.CSS_SELECTOR, ".st-strip img")]
+    return [int(found[1]) for title in titles if (found := re.match(r"After (\d+) steps", title))]
+
+
+def test_samples_now_then_stop_undo_and_go_on(either, request, server, base_directory):
+    page, name = either, f"ended-{request.node.callspec.id}"
+    fill_in(page, steps=5000, name=name, train="lora", sample_prompts=PROMPTS, sample_every=4000, checkpoint_every=100_000)
+    page.execute_script(LISTEN)
+    queue(page)
+    wait(page, lambda: step(page) > 0)
+    assert "$$node-text-preview" not in widgets(page)  # the panel says how far it is, and nothing else does
+    (folder,) = (base_directory / "output" / "finetune").glob(f"{name}-*")
+
+    press(page, "Draw samples now")
+    drawn = wait(page, lambda: [s for s in samples(page) if s > 0])
+    assert 0 < drawn[0] < 4000
+    assert page.execute_script("return window.previews") >= 4  # three of the base, and one of these
+
+    stop = wait(page, lambda: buttons(page).get("Stop and use what there is"))
+    assert folder.name in stop.get_attribute("title")
+    press(page, "Stop and use what there is")
+    press(page, "Train on after all")
+    at = step(page)
+    wait(page, lambda: step(page) > at + 1 and "Stopping" not in said(page))
+    assert not (folder / "finish").exists()
+    assert not (folder / "result.json").exists()
+
+    press(page, "Stop and use what there is")
+    report = wait(page, lambda: words(page, "DreamBoothTrain", "report"))
+    assert "Finished by you after " in report
+    ended = int(report.split()[0])
+    wait(page, lambda: is_whole(page, panel(page, "DreamBoothTrain", "report")), 30)
+    wait(page, lambda: server.get("/queue")["queue_running"] == [])  # then the history has it
+    outputs = [output for job in server.get("/history").values() for output in job["outputs"].values()]
+    assert [name for name in widgets(page) if name.startswith("$$")] == []  # ComfyUI's previews would show the same once more
+    (shown,) = [output["images"] for output in outputs if folder.name in output.get("run", ())]
+    assert [(image["filename"], image["type"]) for image in shown] == [("grid.jpg", "output"), ("loss.png", "output")]
+    assert [server.image(image).width for image in shown][1] == 640
+
+    press(page, "Train on")
+    wait(page, lambda: step(page) > ended)
+    assert words(page, "DreamBoothTrain", "report") == ""
+    server.post("/interrupt", {})
+    wait(page, lambda: server.get("/queue")["queue_running"] == [])
+
+
+def widgets(page) -> list[str]:
+    script = 'return window.app.graph.nodes.find((n) => n.type === "DreamBoothTrain").widgets.map((w) => w.name)'
+    return page.execute_script(script)
+
+
+def is_whole(page, element) -> bool:
+    """Whether a panel of the training node is seen without scrolling, once the node is in sight."""
+    return page.execute_script(
+        """
+        const node = window.app.graph.nodes.find((n) => n.type === "DreamBoothTrain"), { ds } = window.app.canvas
+        ds.scale = 1
+        ds.offset = [200 - node.pos[0], 100 - node.pos[1]]
+        window.app.canvas.setDirty(true, true)
+        return arguments[0].clientHeight > 0 && arguments[0].scrollHeight <= arguments[0].clientHeight + 1
+        """,
+        element,
+    )
+
+
+def test_samples_are_refused_with_a_sentence_where_there_are_no_prompts(page, server):
+    fill_in(page, steps=5000, name="silent", sample_prompts="")
+    queue(page)
+    wait(page, lambda: step(page) > 0)
+    press(page, "Draw samples now")
+    wait(page, lambda: "This run has no sample prompts." in said(page))
+    server.post("/interrupt", {})
+    wait(page, lambda: server.get("/queue")["queue_running"] == [])
+
+
+def test_the_chart_says_what_is_under_the_pointer_at_every_zoom(either, server, base_directory):
+    run = next(path.parent for path in (base_directory / "output" / "finetune").glob("*/run.json"))
+    lines = [f'{{"step": {step}, "loss": {0.2 + step / 1000}}}\n' for step in range(101)]
+    (run / "metrics.jsonl").write_text("".join(lines))
+    page = either
+    page.execute_script("const n = window.LiteGraph.createNode('LoadFinetuned'); n.pos = [-800, 0]; window.app.graph.add(n)")
+    choose(page, "LoadFinetuned", "run", run.name)
+    wait(page, lambda: panel(page, "LoadFinetuned", "run_view").find_elements(By.CSS_SELECTOR, ".u-over"))
+    for zoom in (0.5, 1, 2):
+        page.execute_script(
+            """
+            const node = window.app.graph.nodes.find((n) => n.type === "LoadFinetuned"), { ds } = window.app.canvas
+            ds.scale = arguments[0]
+            ds.offset = [200 / arguments[0] - node.pos[0], 100 / arguments[0] - node.pos[1]]
+            window.app.canvas.setDirty(true, true)
+            """,
+            zoom,
+        )
+        chart = panel(page, "LoadFinetuned", "run_view").find_element(By.CSS_SELECTOR, ".u-over")
+        wait(page, lambda zoom=zoom, chart=chart: is_zoomed(page, chart, zoom), 30)
+        ActionChains(page).move_to_element_with_offset(chart, -20, 5).move_to_element(chart).perform()
+        values = panel(page, "LoadFinetuned", "run_view").find_elements(By.CSS_SELECTOR, ".u-value")
+        assert [value.get_property("textContent") for value in values[:2]] == ["50", "0.2500"], zoom
+
+
+def is_zoomed(page, element, zoom: float) -> bool:
+    return page.execute_script(
+        "const [chart, zoom] = arguments; return Math.abs(chart.getBoundingClientRect().width / chart.offsetWidth - zoom) < 0.01",
+        element,
+        zoom,
+    )

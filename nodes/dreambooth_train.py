@@ -16,7 +16,7 @@ from .comfy.token_clip import clip_with_token, embedding_of
 from .page.language import text_for_running_page, translated_errors
 from .page.live_runs import GraphNode
 from .presets import OWN, preset_input
-from .training import TrainingRequest, clip_skip_notes, train
+from .training import TrainingRequest, clip_skip_notes, rename_note, train
 from .widgets import BASE_INPUTS, CATEGORY, Dataset, LossMap, setting_inputs, settings_from, validation
 
 
@@ -77,8 +77,8 @@ class DreamBoothTrain(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, embedding: str | None = None, **_) -> str:
-        """Return what changes with the file that `embedding` names."""
-        return embedding_fingerprint(embedding)
+        """Return what changes with the file that `embedding` names, and when a result is lost."""
+        return f"{embedding_fingerprint(embedding)} {results.lost_results()}"
 
     @classmethod
     @translated_errors
@@ -101,7 +101,7 @@ class DreamBoothTrain(io.ComfyNode):
         embedding = embedding.strip() or embedding_of(clip, dataset.token)
         start = read_embedding(embedding) if embedding else None
         run = results.make_run(check_name(name), settings, base, dataset, class_dataset, start)
-        node, notes = GraphNode.of(cls.hidden), clip_skip_notes(run)
+        node, notes = GraphNode.of(cls.hidden), [*rename_note(check_name(name), run), *clip_skip_notes(run)]
         finished = train(TrainingRequest(run=run, base=base, node=node, embedding=start, notes=notes))
         file, learned = finished.exported.file, finished.exported.embedding
         if run.result_kind == "lora":
@@ -127,8 +127,6 @@ def resolve_settings(dataset: PhotoDataset, class_dataset: PhotoDataset | None, 
     uncaptioned = class_dataset and not all(photo.caption for photo in class_dataset.photos)
     if class_images or uncaptioned:
         check_class_word(dataset.class_word)
-    if not (class_dataset or class_images):  # then it has no effect, and must not decide the key
-        widgets = {name: value for name, value in widgets.items() if name != "prior_loss_weight"}
     return settings_from(
         DREAMBOOTH,
         widgets,

@@ -53,8 +53,9 @@ class TextualInversionTrain(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, initializer: str | None = None, **_) -> str:
-        """Return what changes with the file that `initializer` names."""
-        return embedding_fingerprint(initializer if is_embedding(initializer or "") else None)
+        """Return what changes with the file that `initializer` names, and when a result is lost."""
+        named = embedding_fingerprint(initializer if is_embedding(initializer or "") else None)
+        return f"{named} {results.lost_results()}"
 
     @classmethod
     @translated_errors

@@ -11,14 +11,14 @@ from ..trainer.run.files import partial_file, write_json
 from ..trainer.run.locks import held
 from ..trainer.run.messages import Message, UserError, message
 from ..trainer.run.resources import describe_resources, estimate, refusal
-from ..trainer.run.run_dir import Run, RunDir, shorter_run
+from ..trainer.run.run_dir import Run, RunDir, passed_over, shorter_run
 from ..trainer.run.summary import summary
 from .comfy import device
 from .comfy.base_model import Base
 from .comfy.embeddings import Embedding
 from .comfy.folders import check_writable, free_disk, runs_root
 from .comfy.progress import check_interrupted
-from .comfy.results import Exported, exported, output_picture, with_export_paths
+from .comfy.results import Exported, exported, output_picture, remember_returned, with_its_places
 from .page.language import in_all_languages, joined
 from .page.live_runs import GraphNode, LiveRun, live_run
 from .worker_process import WorkerError, run_worker
@@ -76,17 +76,49 @@ def train(request: TrainingRequest) -> Finished:
     """
     run_dir = RunDir(runs_root() / request.run.id)
     result = exported(run_dir)
+    as_trained = kept_as_trained(request.run, run_dir) if result else []
     if result is None and request.run.settings.optimizer.optimizer == "adamw_8bit":
         reason = why_no_8bit_there(device.name())
         if reason:
             return train(with_plain_adamw(request, run_dir, reason))
     result = result or _train(request, run_dir)
-    lines = [*request.notes, *summary(run_dir), result.file.name]
+    remember_returned(run_dir, result)
+    lines: list[Message | str] = [*request.notes, *as_trained]
+    with passed_over(run_dir.path):  # what it says of itself is no more than told
+        lines += summary(run_dir)
+    lines.append(result.file.name)
     log.info("%s: %s", request.run.id, ", ".join(map(str, lines)))
-    ui = {"text": (joined(lines),), "told": (in_all_languages(lines),), "run": (request.run.id,)}
-    if run_dir.grid.is_file():
-        ui["grid"] = [output_picture(run_dir.grid)]
+    # Always the same names: of a node that runs for each item of a list, ComfyUI joins what is shown by the names of the first.
+    grid = [output_picture(run_dir.grid)] if run_dir.grid.is_file() else []
+    ui = {"text": (joined(lines),), "told": (in_all_languages(lines),), "run": (request.run.id,), "grid": grid}
     return Finished(result, {"loss": run_dir.losses()}, ui)
+
+
+def rename_note(asked: str, run: Run) -> list[Message]:
+    """Return that the run goes by the name that it had before, if so."""
+    if run.name == asked:
+        return []
+    return [message("This run is there already, as {run}: another name alone trains nothing anew.", run=run.id)]
+
+
+def kept_as_trained(run: Run, run_dir: RunDir) -> list[Message]:
+    """Return what is asked of a finished run that would have had to happen while it trained."""
+    was: dict = {}
+    with passed_over(run_dir.path):
+        was = run_dir.load_run().settings.flat()
+    asked = run.settings.flat()
+    names = [name for name in ("sample_prompts", "sample_every", "validate_every") if asked[name]]
+    changed = [name for name in names if name in was and was[name] != asked[name]]
+    if not changed:
+        return []
+    return [
+        message(
+            "{run} is finished, and is not trained again for another {settings}: its pictures and measurements are those that it "
+            "was trained with. Draw more pictures with the MODEL and CLIP of this node.",
+            run=run.id,
+            settings=changed,
+        )
+    ]
 
 
 def with_plain_adamw(request: TrainingRequest, run_dir: RunDir, reason: str) -> TrainingRequest:
@@ -106,7 +138,7 @@ def with_plain_adamw(request: TrainingRequest, run_dir: RunDir, reason: str) -> 
         "8-bit AdamW cannot run here ({reason}): AdamW is used instead. It needs 6 more bytes for each trained weight.",
         reason=reason,
     )
-    run = with_export_paths(replace(request.run, settings=request.run.settings.replace(optimizer="adamw")))
+    run = with_its_places(replace(request.run, settings=request.run.settings.replace(optimizer="adamw")))
     return replace(request, run=run, notes=(*request.notes, note))
 
 
@@ -115,6 +147,11 @@ def _train(request: TrainingRequest, run_dir: RunDir) -> Exported:
     run = request.run
     for note in request.notes:
         log.warning("%s: %s", run.id, note)
+    in_the_way = run_dir.in_the_way()
+    if in_the_way:
+        raise UserError(
+            "{path} is in the way: it is not the file that this run writes there. Move it away.", path=str(in_the_way)
+        )
     resources = check_resources(run, run_dir, request.base)
     with live_run(run.id, request.node, request.notes) as progress:
 
@@ -154,6 +191,7 @@ def _prepare(request: TrainingRequest, run_dir: RunDir, progress: LiveRun, resou
     # In this order: a worker that outlived its ComfyUI may be finishing the run right now.
     if run_dir.finished and exported(run_dir) is None:
         run_dir.result_json.unlink()  # its exported file was deleted
+    run_dir.set_samples_aside(request.run.settings.samples.sample_prompts)
     write_json(run_dir.run_json, request.run.to_json())  # first of all: a page that learns of the run asks for it
     progress.show(resources)
     if request.embedding and not run_dir.embedding.is_file():

@@ -50,6 +50,8 @@ NOT_SHOWN = {
     "text encoder",
     "token vectors",
     "%Y-%m-%d %H:%M",
+    # for the log alone
+    "The run in {} is passed over: {}",
     # captions and foreign errors, shown as they are
     "{}: {}",
     "{} ({}/{})",

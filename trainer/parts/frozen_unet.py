@@ -21,6 +21,11 @@ class FrozenUNet:
     result_kind = "embedding"
 
     @staticmethod
+    def own_settings(settings: "Settings") -> tuple[str, ...]:
+        """Return the settings that nothing but this part uses: none."""
+        return ()
+
+    @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
         frozen = frozen_bytes(base.unet_weights, settings.training.precision)

@@ -376,7 +376,13 @@ class SampleSettings:
         multiline=True,
         placeholder="a photo of mysks plush toy near books",
         advanced=False,
+        decides=False,
     )
     sample_every: int = setting(
-        0, "Steps between two rounds of sample pictures. 0: eight rounds over the run.", low=0, high=MAX_STEPS, step=50
+        0,
+        "Steps between two rounds of sample pictures. 0: eight rounds over the run.",
+        low=0,
+        high=MAX_STEPS,
+        step=50,
+        decides=False,
     )

@@ -1,5 +1,6 @@
 """The node that reads a folder of photos."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..trainer.dataset.photos import Dataset as PhotoDataset
 from ..trainer.run.messages import Message, UserError, message
 from .comfy.folders import photo_folder, photo_folders, write_pictures
 from .comfy.progress import NodeProgress
+from .inputs import checked_inputs
 from .page.language import in_all_languages, joined, translated_errors
 from .widgets import CATEGORY, Dataset, validation
 
@@ -48,20 +50,20 @@ class DatasetLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: list | str | None = None) -> bool | str:
+    def validate_inputs(cls, folder: Sequence[Any] = (None,)) -> bool | str:
         """Check the folder before the graph is queued."""
-        (folder,) = folder if isinstance(folder, list) else (folder,)
-        return True if folder == WIRED else validation(photo_folder, folder)
+        return True if folder[0] == WIRED else validation("folder", photo_folder, folder[0])
 
     @classmethod
-    def fingerprint_inputs(cls, folder: list, **_) -> str | float:
+    def fingerprint_inputs(cls, folder: Sequence[Any], **_) -> str | float:
         """Return what changes with the files of the folder."""
-        if folder[0] is None:  # it comes by a link, and ComfyUI does not tell what it will be
+        if not isinstance(folder[0], str):  # it comes by a link, and ComfyUI does not tell what it will be
             return float("nan")
         return "" if folder[0] == WIRED else fingerprint(photo_folder(folder[0]))
 
     @classmethod
     @translated_errors
+    @checked_inputs
     def execute(cls, folder: list, images: list | None = None, **widgets: list) -> io.NodeOutput:
         """Read and prepare the photos; each input comes as a list."""
         pictures = [picture for batch in images or [] for picture in batch]

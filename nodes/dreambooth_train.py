@@ -13,6 +13,7 @@ from .comfy.base_model import Base
 from .comfy.embeddings import embedding_fingerprint, read_embedding
 from .comfy.patches import with_prompt_options, with_sampling_patches
 from .comfy.token_clip import clip_with_token, embedding_of
+from .inputs import checked_inputs
 from .page.language import text_for_running_page, translated_errors
 from .page.live_runs import GraphNode
 from .presets import OWN, preset_input
@@ -73,7 +74,7 @@ class DreamBoothTrain(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, name: str | None = None) -> bool | str:
         """Check the name before the graph is queued."""
-        return validation(check_name, name)
+        return validation("name", check_name, name)
 
     @classmethod
     def fingerprint_inputs(cls, embedding: str | None = None, **_) -> str:
@@ -82,6 +83,7 @@ class DreamBoothTrain(io.ComfyNode):
 
     @classmethod
     @translated_errors
+    @checked_inputs
     def execute(
         cls,
         model,

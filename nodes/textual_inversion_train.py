@@ -12,6 +12,7 @@ from .comfy.base_model import Base
 from .comfy.clip_tokens import known_token_note
 from .comfy.embeddings import embedding_fingerprint, is_embedding, read_embedding
 from .comfy.token_clip import clip_with_token, prompt_text
+from .inputs import checked_inputs
 from .page.language import translated_errors
 from .page.live_runs import GraphNode
 from .training import TrainingRequest, clip_skip_notes, train
@@ -49,16 +50,17 @@ class TextualInversionTrain(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, token: str | None = None) -> bool | str:
         """Check the token before the graph is queued."""
-        return validation(check_token, token)
+        return validation("token", check_token, token)
 
     @classmethod
     def fingerprint_inputs(cls, initializer: str | None = None, **_) -> str:
         """Return what changes with the file that `initializer` names, and when a result is lost."""
-        named = embedding_fingerprint(initializer if is_embedding(initializer or "") else None)
+        named = embedding_fingerprint(initializer if isinstance(initializer, str) and is_embedding(initializer) else None)
         return f"{named} {results.lost_results()}"
 
     @classmethod
     @translated_errors
+    @checked_inputs
     def execute(cls, model, clip, vae, dataset: PhotoDataset, token: str, **widgets) -> io.NodeOutput:
         """Train, or find what was trained, and return it loaded."""
         token, initializer = check_token(token), " ".join(widgets.pop("initializer", "").split())

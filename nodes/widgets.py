@@ -14,6 +14,7 @@ from ..trainer.run.messages import UserError
 from ..trainer.run.names import TEXTUAL_INVERSION
 from ..trainer.run.setting_groups import Setting
 from ..trainer.run.settings import AUTO, Settings, method_settings, widget_default
+from .inputs import as_meant
 from .page.language import text_for_checked_page
 
 CATEGORY = "Subject Trainer"
@@ -35,14 +36,14 @@ BASE_INPUTS = [
 ]
 
 
-def validation(check: Callable[[str], object], value: str | None) -> bool | str:
+def validation(name: str, check: Callable[[str], object], value: Any) -> bool | str:
     """Return what `validate_inputs` answers: True, or the sentence of the UserError that `check` raises, for the page.
 
-    A value that comes by a link is None here; the node checks it when it runs.
+    A value that comes by a link is None here; the node checks it when it runs. `name` is that of the text's input.
     """
     try:
         if value is not None:
-            check(value)
+            check(as_meant(name, "STRING", value))
     except UserError as error:
         return text_for_checked_page(error.message)
     return True

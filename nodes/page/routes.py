@@ -4,7 +4,7 @@ Every name that comes in is looked up where the nodes look it up, with the same 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..comfy.folders import is_child, photo_folder, runs_root
 from . import folder_view, live_runs, run_card
 from .language import catalog, language_of, remember_language
 
+Handler = Callable[[web.Request], Awaitable[web.Response]]
 ROOT = "/subject_trainer"
 POOL = ThreadPoolExecutor(2, "subject-trainer-page")
 """Where files are read and photos decoded, two at a time: in the server's own loop and threads it would hold up ComfyUI."""
@@ -33,11 +34,26 @@ def add_routes() -> None:
     routes = PromptServer.instance.routes
     routes.get(ROOT + "/live")(get_live_runs)
     routes.get(ROOT + "/runs/{run}")(get_run)
-    routes.post(ROOT + "/runs/{run}/finish")(finish_run)
+    routes.post(ROOT + "/runs/{run}/finish")(from_own_pages(finish_run))
     routes.get(ROOT + "/photos")(get_photos)
     routes.get(ROOT + "/photo")(get_thumbnail)
-    routes.post(ROOT + "/caption")(save_caption)
-    routes.post(ROOT + "/language")(save_language)
+    routes.post(ROOT + "/caption")(from_own_pages(save_caption))
+    routes.post(ROOT + "/language")(from_own_pages(save_language))
+
+
+def from_own_pages(handler: Handler) -> Handler:
+    """Let a route that changes something take JSON alone.
+
+    A browser sends any other type for a page of another site without asking the server first. ComfyUI itself refuses requests to
+    this computer whose Origin is another site.
+    """
+
+    async def handle(request: web.Request) -> web.Response:
+        if request.content_type != "application/json":
+            return _refuse(request, 415, message("Send the request as application/json."))
+        return await handler(request)
+
+    return handle
 
 
 async def get_live_runs(request: web.Request) -> web.Response:

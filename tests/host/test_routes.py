@@ -15,6 +15,7 @@ from demo.run import node
 from demo.server import Refused
 from demo.setup import ROOT
 from trainer.run.files import write_json
+from trainer.run.interpreter import python_command
 
 from .graphs import up_to_training
 
@@ -54,7 +55,7 @@ def test_a_run_shows_itself_while_it_trains_and_afterwards(server, quick_graph, 
     (run,) = result.outputs[node(quick_graph, "DreamBoothTrain")]["run"]
     assert (live["run"], live["node"], live["can_finish"]) == (run, node_id, True)
     told = [str(base_directory / "output" / "finetune" / run), "--device", "cpu", "--attached"]
-    assert commands[-1] == [[sys.executable, str(ROOT / "trainer" / "__main__.py"), *told]]
+    assert commands[-1] == [[*python_command(), str(ROOT / "trainer" / "__main__.py"), *told]]
     assert live["memory"] > 10**8
     assert live["text"].startswith("Training")
     assert server.get("/subject_trainer/live") == {"runs": []}

@@ -57,6 +57,9 @@ NOT_SHOWN = {
     "{} ({}/{})",
     # what the user types
     "pip install --force-reinstall bitsandbytes",
+    '"{}" -m pip install -r "{}"',
+    '"{}" -m pip install {}{}',
+    "--force-reinstall --no-deps ",
     "import sys; sys.path.insert(0, sys.argv[1]); from trainer.run.eight_bit import main; main(sys.argv[2])",
     # what errors of libraries are known by
     "CUDA error",

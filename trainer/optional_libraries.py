@@ -12,7 +12,7 @@ from pathlib import Path
 HIDDEN = (
     *("bitsandbytes", "peft"),  # shown where a run uses them
     *("flash_attn", "flash_attn_interface", "flashinfer", "kernels", "sageattention", "xformers"),
-    *("boto3", "gguf", "google", "hqq", "scipy", "sentencepiece", "torchao"),
+    *("boto3", "gguf", "google", "hqq", "lomo_optim", "scipy", "sentencepiece", "torchao"),
     *("soundfile", "soxr", "torchaudio", "torchvision"),
     *("torch_mlu", "torch_musa", "torch_npu", "torch_sdaa", "torch_xla"),  # devices on which nothing is trained
 )
@@ -39,6 +39,8 @@ def broken_library(error: BaseException) -> str:
     for cause in reversed(list(_chain(error))):  # the first of all that happened
         if isinstance(cause, ModuleNotFoundError) and cause.name:
             return _foreign(cause.name)
+        if isinstance(cause, SyntaxError) and cause.filename:  # before anything of the module has run
+            return _foreign(_top_level(Path(cause.filename)))
         loading = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(cause.__traceback__) if _loads(frame)]
         found = [name for name in map(_foreign, loading) if name]
         if found:
@@ -67,6 +69,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _loads(frame) -> bool:
     """Return whether a frame is a module that is being imported."""
     return frame.f_code.co_name == "<module>"
+
+
+def _top_level(file: Path) -> str:
+    """Return the name of the library that a file is of, by where it lies below a folder that modules are looked for in."""
+    below = [file.relative_to(folder) for folder in sys.path if file.is_relative_to(folder)]
+    return min(below, key=lambda path: len(path.parts)).parts[0].removesuffix(".py") if below else ""
 
 
 def _foreign(module: str) -> str:

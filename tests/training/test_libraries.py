@@ -94,6 +94,7 @@ def raised(code: str) -> BaseException:
             "not_there",
         ),
         ("import outer_one", "inner_one"),
+        ("import outer_syntax", "inner_syntax"),
         ("1 / 0", ""),
         ("raise OSError('disk')", ""),
         ("import trainer.nowhere", ""),
@@ -102,6 +103,9 @@ def raised(code: str) -> BaseException:
 def test_the_library_that_failed_first_is_named(tmp_path, monkeypatch, code, library):
     (tmp_path / "inner_one.py").write_text("raise AttributeError('changed')")
     (tmp_path / "outer_one.py").write_text("import inner_one")
+    (tmp_path / "inner_syntax").mkdir()
+    (tmp_path / "inner_syntax" / "__init__.py").write_text("1 +")
+    (tmp_path / "outer_syntax.py").write_text("import inner_syntax")
     monkeypatch.syspath_prepend(tmp_path)
     assert broken_library(raised(code)) == library
 

@@ -237,8 +237,8 @@ def refusal(resources: Resources, run: Run, device_bytes: float, disk_bytes: flo
     if resources.memory + DRIVER + held_bytes > device_bytes:
         return message(
             "This run needs about {memory:.1f} GB of memory on the device, which has {there:.1f} GB, {driver:.1f} GB of them for "
-            "its driver; ComfyUI's models hold {held:.1f} GB more, because it was started with --highvram or --gpu-only. Start it "
-            "without, or make the run need less with: {remedies}.",
+            "its driver; ComfyUI's models hold {held:.1f} GB more, because it was started with --highvram or --gpu-only. Start "
+            "it without, or make the run need less with: {remedies}.",
             memory=resources.memory / GB,
             there=device_bytes / GB,
             driver=DRIVER / GB,

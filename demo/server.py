@@ -13,7 +13,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,10 +66,20 @@ def port_in_use(port: int) -> bool:
 class Server:
     """Context manager: start on enter, stop on exit.
 
-    `folders` adds model or dataset folders, {kind: folder}. `pack` is the folder of the pack that the server loads.
+    `folders` adds model or dataset folders, {kind: folder}. `pack` is the folder of the pack that the server loads. `options` are
+    more of ComfyUI's own.
     """
 
-    def __init__(self, base: Path, *, port: int, cpu: bool, folders: dict[str, Path] | None = None, pack: Path = ROOT):
+    def __init__(
+        self,
+        base: Path,
+        *,
+        port: int,
+        cpu: bool,
+        folders: dict[str, Path] | None = None,
+        pack: Path = ROOT,
+        options: Sequence[str] = (),
+    ):
         base = base.resolve()  # ComfyUI runs in its own folder
         self.base, self.port, self.log = base, port, base / "server.log"
         for folder in ("user", "custom_nodes", "input", "models/checkpoints", "models/embeddings"):
@@ -85,6 +95,7 @@ class Server:
             *("--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}"),
             *("--disable-all-custom-nodes", "--whitelist-custom-nodes", pack.name, "--disable-api-nodes"),
             *(["--cpu"] if cpu else []),
+            *options,
         ]
         self._process: subprocess.Popen | None = None
 

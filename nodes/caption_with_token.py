@@ -9,6 +9,7 @@ from ..trainer.dataset.photos import Dataset as PhotoDataset
 from ..trainer.run.messages import Message, message
 from ..trainer.run.names import check_token
 from .comfy.clip_tokens import clip_pieces, known_token_note, long_captions_note
+from .inputs import checked_inputs
 from .page.language import ENGLISH, in_all_languages, joined, translated_errors
 from .widgets import CATEGORY, SEARCHED, Dataset, validation
 
@@ -59,10 +60,11 @@ class CaptionWithToken(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, token: str | None = None) -> bool | str:
         """Check the token before the graph is queued."""
-        return validation(check_token, token)
+        return validation("token", check_token, token)
 
     @classmethod
     @translated_errors
+    @checked_inputs
     def execute(cls, dataset: PhotoDataset, token: str, class_word: str, template: str) -> io.NodeOutput:
         """Caption the photos, and show the captions and how CLIP splits them."""
         token, class_word = check_token(token), " ".join(class_word.split())

@@ -1,5 +1,6 @@
 """The node that reads a folder of photos."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..trainer.dataset.photos import Dataset as PhotoDataset
 from ..trainer.run.messages import Message, UserError, message
 from .comfy.folders import photo_folder, photo_folders, write_pictures
 from .comfy.progress import NodeProgress
+from .inputs import checked_inputs
 from .page.language import in_all_languages, joined, translated_errors
 from .widgets import CATEGORY, SEARCHED, Dataset, validation
 
@@ -52,22 +54,22 @@ class DatasetLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: list | str | None = None, images: object = None) -> bool | str:
+    def validate_inputs(cls, folder: Sequence[Any] = (None,), images: object = None) -> bool | str:
         """Check the folder before the graph is queued, unless pictures are wired: they win."""
-        (folder,) = folder if isinstance(folder, list) else (folder,)
-        return images is not None or validation(chosen_folder, folder)
+        return images is not None or validation("folder", chosen_folder, folder[0])
 
     @classmethod
-    def fingerprint_inputs(cls, folder: list, images: object = None, **_) -> str | float:
+    def fingerprint_inputs(cls, folder: Sequence[Any], images: object = None, **_) -> str | float:
         """Return what changes with the files of the folder, where no pictures are wired."""
         if images is not None:
             return ""
-        if folder[0] is None:  # it comes by a link, and ComfyUI does not tell what it will be
+        if not isinstance(folder[0], str):  # it comes by a link, and ComfyUI does not tell what it will be
             return float("nan")
         return fingerprint(chosen_folder(folder[0]))
 
     @classmethod
     @translated_errors
+    @checked_inputs
     def execute(cls, folder: list, images: list | None = None, **widgets: list) -> io.NodeOutput:
         """Read and prepare the photos; each input comes as a list."""
         source = chosen_folder(folder[0]) if images is None else wired_pictures(images)

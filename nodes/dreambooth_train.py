@@ -15,10 +15,21 @@ from .comfy.base_model import Base
 from .comfy.embeddings import embedding_fingerprint, read_embedding
 from .comfy.patches import with_prompt_options, with_sampling_patches
 from .comfy.token_clip import clip_with_token, embedding_of
+from .inputs import checked_inputs
 from .page.language import text_for_running_page, translated_errors
-from .page.reopened import reopened
 from .training import request_for, train
-from .widgets import BASE_INPUTS, CATEGORY, SEARCHED, Dataset, LossMap, check_queued, preset_input, setting_inputs, validation
+from .widgets import (
+    BASE_INPUTS,
+    CATEGORY,
+    SEARCHED,
+    Dataset,
+    LossMap,
+    answer,
+    check_queued,
+    preset_input,
+    setting_inputs,
+    validation,
+)
 
 
 class DreamBoothTrain(io.ComfyNode):
@@ -79,16 +90,17 @@ class DreamBoothTrain(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, name: str | None = None) -> bool | str:
         """Check the name, and the settings together, before the graph is queued."""
-        answer = validation(check_name, name)
-        return answer if answer is not True else validation(partial(check_queued, DREAMBOOTH), cls.hidden.unique_id)
+        said = validation("name", check_name, name)
+        return said if said is not True else answer(partial(check_queued, DREAMBOOTH, cls.hidden.unique_id))
 
     @classmethod
     def fingerprint_inputs(cls, embedding: str | None = None, **_) -> str:
-        """Return what changes with the file that `embedding` names, and when a run is taken up again."""
-        return f"{embedding_fingerprint(embedding)} {reopened()}"
+        """Return what changes with the file that `embedding` names, and when a result is lost."""
+        return f"{embedding_fingerprint(embedding)} {results.lost_results()}"
 
     @classmethod
     @translated_errors
+    @checked_inputs
     def execute(
         cls,
         model,

@@ -2,8 +2,9 @@
 
 from comfy_api.latest import io
 
-from .comfy.results import finished_run, finished_run_ids, load_result
+from .comfy.results import finished_run, finished_run_ids, load_result, result_fingerprint
 from .comfy.token_clip import clip_with_token, prompt_text
+from .inputs import checked_inputs
 from .page.language import translated_errors
 from .widgets import CATEGORY, SEARCHED, validation
 
@@ -36,10 +37,16 @@ class LoadFinetuned(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, run: str | None = None) -> bool | str:
         """Check the run before the graph is queued."""
-        return validation(finished_run, run)
+        return validation("run", finished_run, run)
+
+    @classmethod
+    def fingerprint_inputs(cls, run: str | None = None) -> str | float:
+        """Return what changes when the run is made anew, or a file of its result is moved."""
+        return result_fingerprint(run) if isinstance(run, str) else float("nan")  # ComfyUI does not tell what comes by a link
 
     @classmethod
     @translated_errors
+    @checked_inputs
     def execute(cls, run: str) -> io.NodeOutput:
         """Load the result, and the base where it needs one."""
         trained, files = finished_run(run)

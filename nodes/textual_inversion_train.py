@@ -16,10 +16,21 @@ from .comfy.base_model import Base
 from .comfy.clip_tokens import known_token_note
 from .comfy.embeddings import embedding_fingerprint, is_embedding, read_embedding
 from .comfy.token_clip import clip_with_token, prompt_text
+from .inputs import checked_inputs
 from .page.language import translated_errors
-from .page.reopened import reopened
 from .training import request_for, train
-from .widgets import BASE_INPUTS, CATEGORY, SEARCHED, Dataset, LossMap, check_queued, preset_input, setting_inputs, validation
+from .widgets import (
+    BASE_INPUTS,
+    CATEGORY,
+    SEARCHED,
+    Dataset,
+    LossMap,
+    answer,
+    check_queued,
+    preset_input,
+    setting_inputs,
+    validation,
+)
 
 
 class TextualInversionTrain(io.ComfyNode):
@@ -58,16 +69,18 @@ class TextualInversionTrain(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, token: str | None = None) -> bool | str:
         """Check the token, and the settings together, before the graph is queued."""
-        answer = validation(check_token, token)
-        return answer if answer is not True else validation(partial(check_queued, TEXTUAL_INVERSION), cls.hidden.unique_id)
+        said = validation("token", check_token, token)
+        return said if said is not True else answer(partial(check_queued, TEXTUAL_INVERSION, cls.hidden.unique_id))
 
     @classmethod
     def fingerprint_inputs(cls, initializer: str | None = None, **_) -> str:
-        """Return what changes with the file that `initializer` names, and when a run is taken up again."""
-        return f"{embedding_fingerprint(initializer if is_embedding(initializer or '') else None)} {reopened()}"
+        """Return what changes with the file that `initializer` names, and when a result is lost."""
+        named = embedding_fingerprint(initializer if isinstance(initializer, str) and is_embedding(initializer) else None)
+        return f"{named} {results.lost_results()}"
 
     @classmethod
     @translated_errors
+    @checked_inputs
     def execute(cls, model, clip, vae, dataset: PhotoDataset, preset: str, token: str, **widgets) -> io.NodeOutput:
         """Train, or find what was trained, and return it loaded."""
         token, initializer = check_token(token), " ".join(widgets.pop("initializer", "").split())

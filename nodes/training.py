@@ -12,14 +12,14 @@ from ..trainer.run.files import partial_file, write_json
 from ..trainer.run.locks import held
 from ..trainer.run.messages import Message, UserError, message
 from ..trainer.run.resources import describe_resources, estimate, refusal
-from ..trainer.run.run_dir import Run, RunDir, shorter_run
+from ..trainer.run.run_dir import Run, RunDir, passed_over, shorter_run
 from ..trainer.run.summary import summary
 from .comfy import device
 from .comfy.base_model import Base
 from .comfy.embeddings import Embedding
 from .comfy.folders import check_writable, free_disk, runs_root
 from .comfy.progress import check_interrupted
-from .comfy.results import Exported, exported, make_run, output_picture, with_export_paths
+from .comfy.results import Exported, exported, make_run, output_picture, remember_returned, with_its_places
 from .page.language import in_all_languages, joined
 from .page.live_runs import GraphNode, LiveRun, live_run
 from .page.loss_chart import draw_loss_chart
@@ -69,7 +69,7 @@ def request_for(name: str, asked: Asked, base: Base, hidden, embedding: Embeddin
         other = choose(asked, replace(there, eight_bit=False))
         settings = other.settings.replace(text_layer=base.text_layer)
         without_8bit = replace(run, settings=settings, choice=other.told)
-    node, notes = GraphNode.of(hidden), clip_skip_notes(run)
+    node, notes = GraphNode.of(hidden), [*rename_note(name, run), *clip_skip_notes(run)]
     return TrainingRequest(run=run, base=base, node=node, embedding=embedding, notes=notes, without_8bit=without_8bit)
 
 
@@ -95,19 +95,52 @@ def train(request: TrainingRequest) -> Finished:
     """
     run_dir = RunDir(runs_root() / request.run.id)
     result = exported(run_dir)
+    as_trained = kept_as_trained(request.run, run_dir) if result else []
     if result is None and request.run.settings.optimizer.optimizer == "adamw_8bit":
         reason = why_no_8bit_there(device.name())
         if reason:
             return train(with_another_optimizer(request, run_dir, reason))
     result = result or _train(request, run_dir)
+    remember_returned(run_dir, result)
     choice = request.run.choice
     assert choice  # every node's run has one
-    lines = [*request.notes, *summary(run_dir), choice, result.file.name]
+    lines: list[Message | str] = [*request.notes, *as_trained]
+    with passed_over(run_dir.path):  # what it says of itself is no more than told
+        lines += summary(run_dir)
+        draw_loss_chart(run_dir)
+    lines += [choice, result.file.name]
     log.info("%s: %s", request.run.id, ", ".join(map(str, lines)))
-    draw_loss_chart(run_dir)
+    # Always the same names: of a node that runs for each item of a list, ComfyUI joins what is shown by the names of the first.
     pictures = [output_picture(path) for path in (run_dir.grid, run_dir.loss_chart) if path.is_file()]
     ui = {"text": (joined(lines),), "told": (in_all_languages(lines),), "run": (request.run.id,), "images": pictures}
     return Finished(request.run, result, {"loss": run_dir.losses()}, ui)
+
+
+def rename_note(asked: str, run: Run) -> list[Message]:
+    """Return that the run goes by the name that it had before, if so."""
+    if run.name == asked:
+        return []
+    return [message("This run is there already, as {run}: another name alone trains nothing anew.", run=run.id)]
+
+
+def kept_as_trained(run: Run, run_dir: RunDir) -> list[Message]:
+    """Return what is asked of a finished run that would have had to happen while it trained."""
+    was: dict = {}
+    with passed_over(run_dir.path):
+        was = run_dir.load_run().settings.flat()
+    asked = run.settings.flat()
+    names = [name for name in ("sample_prompts", "sample_every", "validate_every") if asked[name]]
+    changed = [name for name in names if name in was and was[name] != asked[name]]
+    if not changed:
+        return []
+    return [
+        message(
+            "{run} is finished, and is not trained again for another {settings}: its pictures and measurements are those that it "
+            "was trained with. Draw more pictures with the MODEL and CLIP of this node.",
+            run=run.id,
+            settings=changed,
+        )
+    ]
 
 
 def with_another_optimizer(request: TrainingRequest, run_dir: RunDir, reason: str) -> TrainingRequest:
@@ -130,7 +163,7 @@ def with_another_optimizer(request: TrainingRequest, run_dir: RunDir, reason: st
     )
     if request.without_8bit.settings.optimizer.optimizer != "adamw":
         note = message("8-bit AdamW cannot run here ({reason}): another choice was made", reason=reason)
-    return replace(request, run=with_export_paths(request.without_8bit), notes=(*request.notes, note), without_8bit=None)
+    return replace(request, run=with_its_places(request.without_8bit), notes=(*request.notes, note), without_8bit=None)
 
 
 def _train(request: TrainingRequest, run_dir: RunDir) -> Exported:
@@ -138,6 +171,11 @@ def _train(request: TrainingRequest, run_dir: RunDir) -> Exported:
     run = request.run
     for note in request.notes:
         log.warning("%s: %s", run.id, note)
+    in_the_way = run_dir.in_the_way()
+    if in_the_way:
+        raise UserError(
+            "{path} is in the way: it is not the file that this run writes there. Move it away.", path=str(in_the_way)
+        )
     resources = check_resources(run, run_dir, request.base)
     with live_run(run, request.node, request.notes) as progress:
 
@@ -163,7 +201,8 @@ def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
         check_writable(folder)
     resources = estimate(run, base.unet_weights(), base.size())
     written = sum(path.stat().st_size for path in (run_dir.base, run_dir.checkpoint) if path.is_file())
-    reason = refusal(resources, run, device.total_memory(training.devices), free_disk() + written)
+    there, held = device.total_memory(training.devices), device.held_by_models()
+    reason = refusal(resources, run, there, free_disk() + written, held)
     if reason:
         raise UserError(reason.template, **reason.values)
     seconds = resources.flop / training.devices / (device.matmul_speed(training.precision) * TRAINING_SHARE)
@@ -177,6 +216,7 @@ def _prepare(request: TrainingRequest, run_dir: RunDir, progress: LiveRun, resou
     # In this order: a worker that outlived its ComfyUI may be finishing the run right now.
     if run_dir.finished and exported(run_dir) is None:
         run_dir.result_json.unlink()  # its exported file was deleted
+    run_dir.set_samples_aside(request.run.settings.samples.sample_prompts)
     write_json(run_dir.run_json, request.run.to_json())  # first of all: a page that learns of the run asks for it
     progress.show(resources)
     if request.embedding and not run_dir.embedding.is_file():

@@ -16,6 +16,7 @@ from ..trainer.run.messages import UserError
 from ..trainer.run.presets import presets
 from ..trainer.run.setting_groups import AUTO, Setting
 from ..trainer.run.settings import method_settings, widget_default, widget_options
+from .inputs import as_meant
 from .page.language import checked_node, text_for_checked_page
 
 log = logging.getLogger("subject_trainer")
@@ -42,17 +43,21 @@ BASE_INPUTS = [
 ]
 
 
-def validation(check: Callable[[str], object], value: str | None) -> bool | str:
-    """Return what `validate_inputs` answers: True, or the sentence of the UserError that `check` raises, for the page.
-
-    A value that comes by a link is None here; the node checks it when it runs.
-    """
+def answer(check: Callable[[], object]) -> bool | str:
+    """Return what `validate_inputs` answers: True, or the sentence of the UserError that `check` raises, for the page."""
     try:
-        if value is not None:
-            check(value)
+        check()
     except UserError as error:
         return text_for_checked_page(error.message)
     return True
+
+
+def validation(name: str, check: Callable[[str], object], value: Any) -> bool | str:
+    """Return the answer of `check` about the text of an input, `name`.
+
+    A value that comes by a link is None here; the node checks it when it runs.
+    """
+    return answer(lambda: value is None or check(as_meant(name, "STRING", value)))
 
 
 def check_queued(method: str, node_id: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..trainer.run.events import PHASES, TRAINING, Failed, Phase, Progress, Sample, Saved, Warned, decode
+from ..trainer.run.interpreter import worker_command
 from ..trainer.run.messages import Message, MessageError, message
 from ..trainer.run.ranks import end_tree
 from ..trainer.run.resources import duration
@@ -23,7 +24,6 @@ from .page.live_runs import LiveRun
 
 log = logging.getLogger("subject_trainer")
 
-WORKER = Path(__file__).parent.parent / "trainer" / "__main__.py"
 POLL_SECONDS = 0.1
 STOP_SECONDS = 300
 """How long a worker that was asked to stop may take to save its state."""
@@ -44,7 +44,7 @@ def run_worker(run: Run, run_dir: RunDir, live_run: LiveRun) -> None:
 
     Raises WorkerError when it fails, and ComfyUI's exception on cancel, once the worker has saved its state and ended.
     """
-    command = worker_command(run_dir, device.name(), run.settings.training.devices)
+    command = worker_command(run_dir.path, device.name(), run.settings.training.devices)
     with run_dir.log.open("ab") as log_file, _start(command, log_file) as process:
         worker = Worker(process, run_dir, live_run)
         try:
@@ -60,20 +60,6 @@ def run_worker(run: Run, run_dir: RunDir, live_run: LiveRun) -> None:
         raise WorkerError(failure.template, **failure.values)
 
 
-def worker_command(run_dir: RunDir, device_name: str, devices: int) -> list[str]:
-    """Return the worker's command line.
-
-    Several devices have a process each, started by the launcher that accelerate uses too; each takes the device of its number,
-    of those that ComfyUI sees: what --cuda-device and --default-device set in the environment holds for the worker too.
-    """
-    launcher = []
-    if devices > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(devices)]
-        launcher += ["--log-dir", os.devnull]  # else each run leaves a folder among the system's temporary files
-        device_name = device_name.split(":")[0]
-    return [sys.executable, *launcher, str(WORKER), str(run_dir.path), "--device", device_name, "--attached"]
-
-
 def _start(command: list[str], log_file: BinaryIO) -> subprocess.Popen[str]:
     # Away from ComfyUI's terminal: that it is closed, or gets Ctrl-C, must reach the worker as the end of its stdin,
     # after which it saves its state, and not as a signal.
@@ -81,7 +67,9 @@ def _start(command: list[str], log_file: BinaryIO) -> subprocess.Popen[str]:
     if sys.platform == "win32":
         group = {"creationflags": subprocess.CREATE_NO_WINDOW}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log_file, encoding="utf-8", errors="replace", **group)
+    environment = os.environ | {"PYTORCH_CUDA_ALLOC_CONF": device.allocator_of_worker()}
+    texts = {"encoding": "utf-8", "errors": "replace"}
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log_file, env=environment, **texts, **group)
 
 
 class Worker:

@@ -112,6 +112,7 @@ def leave_failed(run_dir: Path, reporter: "Reporter") -> NoReturn:
 
 def describe(error: Exception, run_dir: Path) -> "Message":
     """Return what went wrong; for want of memory with what the run needs and how it needs less."""
+    from trainer.optional_libraries import broken_library, repair
     from trainer.run.memory_errors import out_of_memory
     from trainer.run.messages import MessageError, message
     from trainer.run.resources import GB, estimate, remedies
@@ -132,6 +133,15 @@ def describe(error: Exception, run_dir: Path) -> "Message":
         return message(
             "The disk is full: {file}. Free some space and queue the graph again.",
             file=error.filename or message("the output folder"),
+        )
+    library = broken_library(error)
+    if library:
+        return message(
+            "{library} is missing or broken in ComfyUI's Python ({reason}). Install it with: {command}. Then queue the graph "
+            "again.",
+            library=library,
+            reason=f"{kind}: {error}".splitlines()[0][:300],
+            command=repair(library, error),
         )
     if kind == "AcceleratorError" or "CUDA error" in str(error):
         return message(

@@ -143,7 +143,7 @@ export function sampleUrl(run, file) {
 export function sendLanguage() {
   if (!api.clientId) return
   const retry = () => setTimeout(sendLanguage, RETRY_MS)
-  request(`/language?${query({ client: api.clientId })}`, { method: "POST" }).catch(retry)
+  post(`/language?${query({ client: api.clientId })}`, {}).catch(retry)
 }
 
 /**

@@ -1,5 +1,6 @@
 """The device that ComfyUI computes on: its name, precision, memory and speed, and how to free it."""
 
+import os
 import sys
 import time
 from typing import Any
@@ -8,7 +9,7 @@ import comfy.model_management
 import torch
 
 from ...trainer.run.choice import Device
-from ...trainer.run.devices import device_refusal
+from ...trainer.run.devices import allocator_settings, device_refusal
 from ...trainer.run.messages import Message
 
 
@@ -52,6 +53,18 @@ def total_memory(devices: int) -> int:
     return memory // devices  # on the CPU they share it
 
 
+def held_by_models() -> int:
+    """Return how many bytes ComfyUI's models keep on the device however they are unloaded: 0 but for --highvram and --gpu-only.
+
+    These two leave unloaded models on the card. To move them off behind ComfyUI's back would leave it with wrong ideas of them.
+    """
+    device, manager = comfy.model_management.get_torch_device(), comfy.model_management
+    if manager.vram_state != manager.VRAMState.HIGH_VRAM or device.type not in ("cuda", "xpu"):
+        return 0
+    free()  # of what it can let go of
+    return getattr(torch, device.type).memory_allocated(device)
+
+
 def matmul_speed(precision: str) -> float:
     """Measure, in well under a second, the floating point operations a second of a square matrix product on the device."""
     device = comfy.model_management.get_torch_device()
@@ -64,6 +77,11 @@ def matmul_speed(precision: str) -> float:
         float((factor @ factor)[0, 0])  # waits for the device
         seconds.append(time.perf_counter() - began)
     return 2 * side**3 / min(seconds)
+
+
+def allocator_of_worker() -> str:
+    """Return the settings of torch's allocator on the device for the worker."""
+    return allocator_settings(sys.platform, torch.version.cuda is not None, os.environ.get("PYTORCH_CUDA_ALLOC_CONF", ""))
 
 
 def free() -> None:

@@ -4,6 +4,7 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import comfy.sd1_clip
 import folder_paths
@@ -73,12 +74,12 @@ def is_embedding(text: str) -> bool:
     return text.startswith("embedding:") or Path(text).suffix.lower() in folder_paths.supported_pt_extensions
 
 
-def embedding_fingerprint(name: str | None) -> str:
+def embedding_fingerprint(name: Any) -> str:
     """Return the fingerprint of the embedding that a widget names, which changes when its file does.
 
-    It is "" for a value that comes by a link (None here), and for a name of no embedding.
+    It is "" for a value that comes by a link (None here), for what is no text, and for a name of no embedding.
     """
     try:
-        return read_embedding(name).fingerprint() if name else ""
+        return read_embedding(name).fingerprint() if name and isinstance(name, str) else ""
     except UserError:
         return ""

@@ -7,15 +7,15 @@ from typing import Any
 import comfy.sd
 import comfy.utils
 import folder_paths
-from safetensors import SafetensorError, safe_open
 
 from ...trainer.run.choice import Asked, Choice
 from ...trainer.run.files import read_json
 from ...trainer.run.messages import MessageError, UserError, message
-from ...trainer.run.run_dir import Run, RunDir, finished_runs
+from ...trainer.run.result_file import result_file
+from ...trainer.run.run_dir import Run, RunDir, finished_runs, is_same_run, key_of, passed_over, runs_with_key
 from .base_model import Base
 from .embeddings import Embedding
-from .folders import embeddings_folder, runs_root, tokenizer_path
+from .folders import embeddings_folder, is_child, runs_root, tokenizer_path
 from .patches import with_text_layer
 
 FOLDERS = {"checkpoint": "checkpoints", "lora": "loras", "embedding": "embeddings"}
@@ -40,11 +40,12 @@ def make_run(name: str, asked: Asked, choice: Choice, base: Base, embedding: Emb
         export_path="",
         tokenizer_path=tokenizer_path(),
     )
-    return with_export_paths(run)
+    return with_its_places(run)
 
 
-def with_export_paths(run: Run) -> Run:
-    """Return the run with paths of export that are free, or lead to what the run itself exported before."""
+def with_its_places(run: Run) -> Run:
+    """Return the run under the name that it already has, if it has one, with paths of export that are free or its own."""
+    run = replace(run, name=known_name(run))
     if run.result_kind == "embedding":
         stem = run.id if taken_embedding(run) else run.settings.token
         return replace(run, export_path=str(embeddings_folder() / f"{stem}.safetensors"))
@@ -52,6 +53,15 @@ def with_export_paths(run: Run) -> Run:
     # Without blanks, at which the name of an embedding ends in ComfyUI's prompts.
     embedding_path = embeddings_folder() / f"{'-'.join(run.id.split())}.safetensors" if run.embedding else ""
     return replace(run, export_path=str(path), embedding_path=str(embedding_path))
+
+
+def known_name(run: Run) -> str:
+    """Return the name under which the run was begun, or its own: to rename a run is not to train it anew."""
+    known = {run_dir.path.name: run_dir for run_dir in runs_with_key(runs_root(), run.key)}
+    # Of several folders with its key, which a user has copied: 1. one whose result is there, 2. one under this name, 3. one that
+    # has a saved state, 4. any.
+    order = sorted(known, key=lambda name: (exported(known[name]) is None, name != run.id, not known[name].checkpoint.is_file()))
+    return order[0].removesuffix(f"-{run.key}") if order else run.name
 
 
 def taken_embedding(run: Run) -> str:
@@ -75,30 +85,87 @@ class Exported:
 
 
 def exported(run_dir: RunDir) -> Exported | None:
-    """Return what the run has exported; None while it is unfinished, or when a file of its result no longer exists."""
+    """Return what the run has exported, wherever it was moved below the folders that ComfyUI lists.
 
-    def find(folder: str, name: str) -> Path | None:
-        path = folder_paths.get_full_path(folder, Path(name).name)
-        return Path(path) if path and _is_exported_by(Path(path), run_dir.path.name) else None
+    None while the run is unfinished, or when a file of its result no longer exists.
+    """
+    files = None
+    with passed_over(run_dir.path):
+        if run_dir.finished:
+            files = _exported(run_dir.path.name, read_json(run_dir.result_json))
+    return files
 
-    try:
-        result = read_json(run_dir.result_json)
-        kind, name = result["kind"], result.get("embedding", "")
-        file = find(FOLDERS[kind], result["file"])
-        embedding = find("embeddings", name) if name else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
+
+def _exported(run_id: str, result: dict) -> Exported | None:
+    """Return the files that a result.json names, if they are there."""
+    kind, name, step = result["kind"], result.get("embedding", ""), (result.get("exported") or {}).get("step")
+    file = _find(FOLDERS[kind], result["file"], run_id, step)
+    embedding = _find("embeddings", name, run_id, step) if name else None
     if not file or (name and not embedding):
         return None
     return Exported(file, file if kind == "embedding" else embedding)
 
 
+def _find(folder: str, name: str, run_id: str, step: int | None) -> Path | None:
+    """Return the file of a run's result in one of ComfyUI's kinds of folders: under its name, or else moved or renamed.
+
+    A file under another name must also be of this step: what was exported on the way is of the same run.
+    """
+    path = folder_paths.get_full_path(folder, Path(name).name)
+    if path and _is_exported_by(Path(path), run_id):
+        return Path(path)
+    for other in folder_paths.get_filename_list(folder):
+        path = folder_paths.get_full_path(folder, other)
+        found = result_file(Path(path)) if path else None
+        if path and found and is_same_run(found.run, run_id) and found.step == str(step):
+            return Path(path)
+    return None
+
+
 def _is_exported_by(path: Path, run_id: str) -> bool:
+    found = result_file(path)
+    return found is not None and is_same_run(found.run, run_id)
+
+
+_returned: dict[tuple[Path, ...], list] = {}
+"""The files of the results that training nodes have returned, and how they were then."""
+_lost: list[tuple[Path, ...]] = []
+"""Those of them that were deleted, moved or made anew since: ComfyUI's cache must not answer with them."""
+
+
+def remember_returned(run_dir: RunDir, files: Exported) -> None:
+    """Remember that a node has returned the run's result."""
+    paths = (run_dir.result_json, files.file, *([files.embedding] if files.embedding else []))
+    _returned[paths] = list(map(_state, paths))
+
+
+def lost_results() -> int:
+    """Return how many returned results are gone: what the fingerprints of training nodes change with."""
+    for paths, states in list(_returned.items()):
+        if list(map(_state, paths)) != states:
+            _lost.append(paths)
+            del _returned[paths]
+    return len(_lost)
+
+
+def result_fingerprint(run_id: str) -> str:
+    """Return what changes with the files of a finished run, and with that of the base that it needs; "" without a result."""
     try:
-        with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("subject_trainer.run") == run_id
-    except (OSError, SafetensorError):
-        return False
+        run, files = finished_run(run_id)
+    except UserError:
+        return ""
+    result = runs_root() / run_id / "result.json"
+    base = folder_paths.get_full_path("checkpoints", run.base_checkpoint) if run.base_checkpoint else None
+    return str([(str(path), _state(Path(path))) for path in (result, files.file, files.embedding, base) if path])
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written anew; () when it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def output_picture(path: Path) -> dict[str, str]:
@@ -113,19 +180,25 @@ def finished_run_ids() -> list[str]:
 
 
 def finished_run(run_id: str) -> tuple[Run, Exported]:
-    """Return a finished run and what it has exported. Raises UserError when either cannot be read."""
-    run_dir = RunDir(runs_root() / run_id)
-    files = exported(run_dir) if run_id in finished_run_ids() else None
-    if files is None:
-        raise UserError(
-            "There is no finished run {run!r}, or its exported file is gone. Press R to refresh the list, or train it.",
-            run=run_id,
-        )
-    try:
-        return run_dir.load_run(), files
-    except (OSError, ValueError) as error:
-        reason = error.message if isinstance(error, MessageError) else str(error)
-        raise UserError("The run {run!r} cannot be read: {reason}", run=run_id, reason=reason) from None
+    """Return a finished run and what it has exported, by its id or, if its folder was renamed, by its key.
+
+    Raises UserError when there is none, or when it cannot be read.
+    """
+    own = RunDir(runs_root() / run_id)
+    known = [own] if is_child(runs_root(), own.path) else []
+    for run_dir in (*known, *runs_with_key(runs_root(), key_of(run_id))):
+        files = exported(run_dir)
+        if files is None:
+            continue
+        try:
+            return run_dir.load_run(), files
+        except (OSError, ValueError) as error:
+            reason = error.message if isinstance(error, MessageError) else str(error)
+            raise UserError("The run {run!r} cannot be read: {reason}", run=run_id, reason=reason) from None
+    raise UserError(
+        "There is no finished run {run!r}, or its exported file is gone. Press R to refresh the list, or train it.",
+        run=run_id,
+    )
 
 
 def load_result(run: Run, files: Exported) -> tuple:

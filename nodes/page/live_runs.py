@@ -34,7 +34,8 @@ class GraphNode:
     @classmethod
     def of(cls, hidden) -> "GraphNode":
         """Return the node that has these hidden inputs."""
-        workflow = (hidden.extra_pnginfo or {}).get("workflow") or {}
+        info = hidden.extra_pnginfo if isinstance(hidden.extra_pnginfo, dict) else {}  # whatever a client has sent
+        workflow = info["workflow"] if isinstance(info.get("workflow"), dict) else {}
         return cls(hidden.unique_id, str(workflow.get("id") or ""))
 
 

@@ -4,7 +4,7 @@ Every name that comes in is looked up where the nodes look it up, with the same 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from ...trainer.run.run_dir import RunDir
 from ..comfy.folders import is_child, make_upload_folder, photo_folder, runs_root, uploads_into
 from . import folder_view, live_runs, run_card
 from .language import catalog, language_of, remember_language
-from .reopened import reopen
 
+Handler = Callable[[web.Request], Awaitable[web.Response]]
 ROOT = "/subject_trainer"
 POOL = ThreadPoolExecutor(2, "subject-trainer-page")
 """Where files are read and photos decoded, two at a time: in the server's own loop and threads it would hold up ComfyUI."""
@@ -36,13 +36,28 @@ def add_routes() -> None:
     routes = PromptServer.instance.routes
     routes.get(ROOT + "/live")(get_live_runs)
     routes.get(ROOT + "/runs/{run}")(get_run)
-    routes.post(ROOT + "/runs/{run}/reopen")(reopen_run)
-    routes.post(ROOT + "/runs/{run}/{request:finish|undo|sample}")(ask_run)
+    routes.post(ROOT + "/runs/{run}/reopen")(from_own_pages(reopen_run))
+    routes.post(ROOT + "/runs/{run}/{request:finish|undo|sample}")(from_own_pages(ask_run))
     routes.get(ROOT + "/photos")(get_photos)
     routes.get(ROOT + "/photo")(get_thumbnail)
-    routes.post(ROOT + "/caption")(save_caption)
-    routes.post(ROOT + "/upload")(plan_upload)
-    routes.post(ROOT + "/language")(save_language)
+    routes.post(ROOT + "/caption")(from_own_pages(save_caption))
+    routes.post(ROOT + "/upload")(from_own_pages(plan_upload))
+    routes.post(ROOT + "/language")(from_own_pages(save_language))
+
+
+def from_own_pages(handler: Handler) -> Handler:
+    """Let a route that changes something take JSON alone.
+
+    A browser sends any other type for a page of another site without asking the server first. ComfyUI itself refuses requests to
+    this computer whose Origin is another site.
+    """
+
+    async def handle(request: web.Request) -> web.Response:
+        if request.content_type != "application/json":
+            return _refuse(request, 415, message("Send the request as application/json."))
+        return await handler(request)
+
+    return handle
 
 
 async def get_live_runs(request: web.Request) -> web.Response:
@@ -67,7 +82,12 @@ async def reopen_run(request: web.Request) -> web.Response:
     """Let a run that the user has ended early train on to its last step with the next queueing."""
 
     def work() -> dict:
-        reopen(_run_dir(request.match_info["run"]))
+        run_dir = _run_dir(request.match_info["run"])
+        if not run_dir.can_go_on():
+            raise UserError(
+                "{run} cannot be trained on: it was not ended early, or its saved state is gone.", run=run_dir.path.name
+            )
+        run_dir.result_json.unlink()  # the exported file stays until the next one takes its place
         return {}
 
     return await _answer(request, work)

@@ -43,7 +43,7 @@ def no_weights_left(base_directory):
 @pytest.fixture(scope="session")
 def start_server(base_directory):
     """Start another server on the same folders, as a restart does."""
-    return lambda: Server(base_directory, port=free_port(), cpu=True)
+    return lambda *options: Server(base_directory, port=free_port(), cpu=True, options=options)
 
 
 @pytest.fixture(scope="session")

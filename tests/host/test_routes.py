@@ -4,6 +4,7 @@ import json
 import sys
 import urllib.error
 import urllib.parse
+import urllib.request
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from demo.run import node
 from demo.server import Refused
 from demo.setup import ROOT
 from trainer.run.files import write_json
+from trainer.run.interpreter import python_command
 
 from .graphs import up_to_training
 
@@ -53,7 +55,7 @@ def test_a_run_shows_itself_while_it_trains_and_afterwards(server, quick_graph, 
     (run,) = result.outputs[node(quick_graph, "DreamBoothTrain")]["run"]
     assert (live["run"], live["node"], live["can_finish"]) == (run, node_id, True)
     told = [str(base_directory / "output" / "finetune" / run), "--device", "cpu", "--attached"]
-    assert commands[-1] == [[sys.executable, str(ROOT / "trainer" / "__main__.py"), *told]]
+    assert commands[-1] == [[*python_command(), str(ROOT / "trainer" / "__main__.py"), *told]]
     assert live["memory"] > 10**8
     assert live["text"].startswith("Training")
     assert server.get("/subject_trainer/live") == {"runs": []}
@@ -244,6 +246,44 @@ def test_a_run_from_elsewhere_gives_no_file_but_its_own(server, base_directory, 
     save_file({"a": torch.zeros(1)}, checkpoints / "other.safetensors", {"subject_trainer.run": run.name})
     assert run.name in server.options("LoadFinetuned", "run")
     (run / "result.json").unlink()
+
+
+CHANGING = ["caption", "language?client=x", "runs/toy-0123456789ab/finish"]
+"""The routes that change something."""
+
+
+def sent(server, route: str, **headers: str) -> tuple[int, str]:
+    """The status of a POST with these headers, and what it was refused with."""
+    url = f"http://127.0.0.1:{server.port}/subject_trainer/{route}"
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, b"{}", named), timeout=60) as response:
+            return response.status, ""
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize("route", CHANGING)
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain; application/json"]
+)
+@pytest.mark.parametrize("origin", ["null", ""])
+def test_a_page_of_another_site_changes_nothing(server, route, kind, origin):
+    """What a browser sends without asking first: a form, or text; Origin is null from a sandboxed frame or a file."""
+    status, answer = sent(server, route, Content_Type=kind, **({"Origin": origin} if origin else {}))
+    assert (status, json.loads(answer)["error"]) == (415, "Send the request as application/json.")
+
+
+@pytest.mark.parametrize("route", CHANGING)
+def test_requests_from_other_sites_are_refused_and_from_the_own_page_taken(server, route):
+    json_type = "application/json; charset=utf-8"
+    own = f"http://127.0.0.1:{server.port}"
+    for origin in ("https://example.com", "http://127.0.0.1:1", f"http://127.0.0.1.example.com:{server.port}"):
+        assert sent(server, route, Content_Type=json_type, Origin=origin)[0] == 403
+    assert sent(server, route, Content_Type=json_type, Sec_Fetch_Site="cross-site")[0] == 403
+    expected = {"caption": 400, "language?client=x": 200, "runs/toy-0123456789ab/finish": 409}[route]
+    assert sent(server, route, Content_Type=json_type, Origin=own)[0] == expected
+    assert sent(server, route, Content_Type=json_type)[0] == expected
 
 
 @pytest.mark.parametrize("body", [{}, {"folder": 1}, [], "x"])

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from trainer import worker
 from trainer.dataset.photos import Dataset
 from trainer.run.events import Reporter
 from trainer.run.files import write_json
+from trainer.run.interpreter import worker_command
 from trainer.run.messages import Message
 from trainer.run.ranks import is_alive
 from trainer.run.run_dir import Run, RunDir
@@ -132,9 +132,7 @@ def sentence(event: dict) -> str:
 
 def start_worker(run_dir: RunDir, devices: int = 1) -> subprocess.Popen:
     """Start the worker as the host does: with torch's launcher for several devices, in a session of its own."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--log-dir", os.devnull, "--nproc_per_node", str(devices)]
-    launcher = launcher if devices > 1 else []
-    command = [sys.executable, *launcher, str(ROOT / "trainer" / "__main__.py"), str(run_dir.path), "--attached"]
+    command = worker_command(run_dir.path, "cpu", devices)
     pipe = subprocess.PIPE
     with run_dir.log.open("ab") as log:
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, encoding="utf-8", cwd="/", start_new_session=True)

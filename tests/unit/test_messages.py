@@ -57,11 +57,16 @@ NOT_SHOWN = {
     "text encoder",
     "token vectors",
     "%Y-%m-%d %H:%M",
+    # for the log alone
+    "The run in {} is passed over: {}",
     # captions and foreign errors, shown as they are
     "{}: {}",
     "{} ({}/{})",
     # what the user types
     "pip install --force-reinstall bitsandbytes",
+    '"{}" -m pip install -r "{}"',
+    '"{}" -m pip install {}{}',
+    "--force-reinstall --no-deps ",
     "import sys; sys.path.insert(0, sys.argv[1]); from trainer.run.eight_bit import main; main(sys.argv[2])",
     # what errors of libraries are known by
     "CUDA error",

@@ -140,6 +140,16 @@ def test_a_refusal_has_the_numbers_and_the_remedies():
     assert str(describe_resources(chosen, found, 4.0)) == "auto: LoRA, 30.0 GB of disk"
 
 
+def test_what_comfyuis_models_hold_is_not_there_for_the_run():
+    """With --highvram and --gpu-only they stay on the card."""
+    found = Resources(memory=8 * GB, disk=1 * GB, flop=1.0)
+    run, card = run_of(STUDY), 8 * GB + DRIVER + 2.7 * GB
+    assert refusal(found, run, card, 100 * GB, 2.7 * GB) is None
+    sentence = str(refusal(found, run, card, 100 * GB, 2.8 * GB))
+    assert "ComfyUI's models hold 2.8 GB more, because it was started with --highvram or --gpu-only. Start it without" in sentence
+    assert "--highvram" not in str(refusal(found, run, 8 * GB, 100 * GB, 2.8 * GB))  # too small in any case
+
+
 @pytest.mark.parametrize(
     ("change", "phase"),
     [

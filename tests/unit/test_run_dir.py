@@ -1,14 +1,18 @@
 import json
+import logging
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from trainer.dataset.photos import Dataset, Photo
 from trainer.run.files import partial_file, write_json
-from trainer.run.run_dir import Run, RunDir, finished_runs, shorter_run
+from trainer.run.result_file import result_file
+from trainer.run.run_dir import Run, RunDir, finished_runs, is_same_run, runs_with_key, shorter_run
 from trainer.run.settings import Settings
 
 
@@ -47,6 +51,46 @@ def test_whatever_decides_the_result_changes_the_key(run):
         replace(run, class_dataset=run.dataset),
     ]
     assert len({run.key, *(c.key for c in changed)}) == len(changed) + 1
+
+
+LORA, HELD_OUT = {"train": "lora"}, {"hold_out": 1, "validate_every": 5}
+TOKEN, CLASS = {"embedding": "ef"}, {"class_dataset": None}
+"""What a run is given; None stands for its own photos."""
+MADE = {"class_images": 4, "class_prompt": "a photo of a toy"}
+
+
+@pytest.mark.parametrize(
+    ("others", "change", "given", "decides"),
+    [
+        *(({"train": train}, {"lora_rank": 4}, {}, False) for train in ("unet", "unet_and_token", "unet_and_text_encoder")),
+        ({}, {"lora_alpha": 4.0}, {}, False),
+        ({}, {"lora_layers": "attention_and_convolution"}, {}, False),
+        (LORA, {"lora_rank": 4}, {}, True),
+        (LORA, {"lora_alpha": 4.0}, {}, True),
+        (LORA, {"lora_layers": "attention_and_convolution"}, {}, True),
+        ({}, {"prior_loss_weight": 0.5}, {}, False),
+        ({}, {"prior_loss_weight": 0.5}, CLASS, True),
+        (MADE, {"prior_loss_weight": 0.5}, {}, True),
+        ({}, {"class_prompt": "a toy"}, CLASS, False),
+        (MADE, {"class_prompt": "a toy"}, {}, True),
+        ({}, {"text_learning_rate": 1e-3}, {}, True),
+        ({}, {"text_learning_rate": 1e-6}, {}, False),  # that of learning_rate, which 0 means
+        ({"train": "unet"}, {"text_learning_rate": 1e-3}, {}, False),
+        ({"train": "unet"}, {"text_learning_rate": 1e-3}, TOKEN, False),
+        (LORA, {"text_learning_rate": 1e-3}, {}, False),
+        (LORA, {"text_learning_rate": 1e-3}, TOKEN, True),
+        ({}, {"validate_every": 5}, {}, False),
+        (HELD_OUT, {"validate_every": 6}, {}, False),
+        (HELD_OUT, {"hold_out": 2}, {}, True),  # they are not trained on
+        (HELD_OUT | {"early_stopping": "export_best"}, {"validate_every": 6}, {}, True),
+        (HELD_OUT | {"early_stopping": "stop_and_export_best"}, {"validate_every": 6}, {}, True),
+    ],
+)
+def test_a_setting_decides_only_where_it_has_an_effect(run, others, change, given, decides):
+    given = {name: value or run.dataset for name, value in given.items()}
+    plain = replace(run, settings=run.settings.replace(**others), **given)
+    changed = replace(plain, settings=plain.settings.replace(**change))
+    assert (changed.key != plain.key) == decides
 
 
 def test_where_files_lie_does_not_change_the_key(run):
@@ -110,3 +154,148 @@ def test_a_power_loss_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *given: (calls.append("moved"), move(*given)))
     write_json(tmp_path / "result.json", {})
     assert calls == ["result.json.partial", "moved", tmp_path.name]
+
+
+DEEP = "[" * 100_000
+DAMAGES = {
+    "deep": lambda path, run: path.write_text(DEEP),
+    "just readable": lambda path, run: path.write_text("[" * 900 + "]" * 900),
+    "deep within": lambda path, run: path.write_text(
+        json.dumps(put(run, ("dataset", "resolution"), "DEEP")).replace('"DEEP"', "[" * 700 + "]" * 700)
+    ),
+    "cut": lambda path, run: path.write_text(json.dumps(run)[:100]),
+    "bytes": lambda path, run: path.write_bytes(bytes(range(256))),
+    "empty": lambda path, run: path.touch(),
+    "huge": lambda path, run: (path.touch(), os.truncate(path, 2**40)),
+    "long number": lambda path, run: path.write_text("1" * 10_000),
+    "folder": lambda path, run: path.mkdir(),
+    "pipe": lambda path, run: os.mkfifo(path),
+    "dangling link": lambda path, run: path.symlink_to("nowhere"),
+    "loop": lambda path, run: path.symlink_to(path.name),
+    "device": lambda path, run: path.symlink_to("/dev/zero"),
+    "odd views": lambda path, run: path.write_text(
+        json.dumps(put(put(run, ("dataset", "variants"), {}), ("dataset", "color_jitter"), 1))
+    ),
+    **{
+        f"{value!r} in {'.'.join(keys)}": lambda path, run, value=value, keys=keys: path.write_text(
+            json.dumps(put(run, keys, value))
+        )
+        for value in (None, 5, "x", [], {}, True)
+        for keys in (
+            ("settings",),
+            ("settings", "training"),
+            ("dataset",),
+            ("dataset", "photos"),
+            ("dataset", "variants"),
+            ("dataset", "color_jitter"),
+            ("embedding",),
+        )
+    },
+}
+"""What may stand in the place of a run.json or result.json."""
+
+
+def put(data: dict, keys: tuple[str, ...], value: object) -> dict:
+    data = json.loads(json.dumps(data))
+    inner = data
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    return data
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pipes, and links need a right of their own")
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_folder_neither_hides_nor_stops_the_other_runs(run, tmp_path, damage, caplog):
+    damaged, sound = RunDir(tmp_path / "damaged"), RunDir(tmp_path / "sound")
+    for run_dir in (damaged, sound):
+        run_dir.path.mkdir()
+        run_dir.checkpoint.touch()
+    write_json(sound.run_json, run.to_json())
+    write_json(sound.result_json, {})
+    DAMAGES[damage](damaged.run_json, run.to_json())
+    DAMAGES[damage](damaged.result_json, run.to_json())
+    longer = replace(run, settings=run.settings.replace(steps=20))
+    with caplog.at_level(logging.WARNING):
+        assert shorter_run(longer, tmp_path) == sound
+        assert sound in finished_runs(tmp_path)
+    try:
+        damaged.load_run().key  # noqa: B018
+    except Exception:  # of any kind: these are what must be survived
+        assert str(damaged.path) in caplog.text
+
+
+def test_no_link_is_taken_for_the_folder_of_a_run(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "result.json").touch()
+    root = tmp_path / "runs"
+    root.mkdir()
+    (root / "toy-0123456789ab").symlink_to(tmp_path / "elsewhere")
+    assert finished_runs(root) == runs_with_key(root, "0123456789ab") == []
+
+
+def test_a_run_is_known_by_its_key_whatever_its_name(tmp_path):
+    for name in ("toy-0123456789ab", "my best toy-0123456789ab", "toy-0123456789ac", "0123456789ab", "toy-0123456789AB", "toy-"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file-0123456789ab").touch()
+    found = [run_dir.path.name for run_dir in runs_with_key(tmp_path, "0123456789ab")]
+    assert found == ["0123456789ab", "my best toy-0123456789ab", "toy-0123456789ab"]
+    assert runs_with_key(tmp_path, "") == runs_with_key(tmp_path / "nowhere", "0123456789ab") == []
+    assert is_same_run("a-0123456789ab", "b-c-0123456789ab")
+    assert not is_same_run("a-0123456789ab", "a-0123456789ac")
+    assert not is_same_run("toy-x", "dog-x")  # no keys
+    assert not is_same_run("", "toy")
+
+
+def test_a_file_says_which_run_it_is_of(tmp_path):
+    path = tmp_path / "moved.safetensors"
+    said = {"subject_trainer.run": "toy-0123456789ab", "subject_trainer.steps": "7"}
+    save_file({"a": np.zeros(2, dtype=np.float32)}, path, said)
+    found = result_file(path)
+    assert (found.run, found.step) == ("toy-0123456789ab", "7")
+    save_file({"a": np.zeros(3, dtype=np.float32)}, path, said | {"subject_trainer.steps": "8"})
+    assert result_file(path).step == "8"  # what was read before is not taken for it
+    save_file({"a": np.zeros(2, dtype=np.float32)}, path)
+    assert result_file(path).run == ""
+    for raw in (b"", b"{}", b"\xff" * 20, (2**62).to_bytes(8, "little") + b"{}"):
+        path.write_bytes(raw)
+        assert result_file(path) is None
+    path.unlink()
+    assert result_file(path) is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right of their own")
+@pytest.mark.parametrize(
+    "name", ["run.json", "result.json", "checkpoint.safetensors", "log.txt", "lock", "metrics.jsonl", "finish"]
+)
+def test_what_is_no_file_of_the_run_is_in_the_way(tmp_path, name):
+    run_dir = RunDir(tmp_path)
+    assert run_dir.in_the_way() is None
+    path = tmp_path / name
+    path.touch()
+    run_dir.samples.mkdir()
+    assert run_dir.in_the_way() is None
+    path.unlink()
+    path.mkdir()
+    assert run_dir.in_the_way() == path
+    path.rmdir()
+    path.symlink_to("nowhere")
+    replaced = name.endswith((".json", ".safetensors"))  # with another file, by its name: nothing goes through the link
+    assert run_dir.in_the_way() == (None if replaced else path)
+
+
+@pytest.mark.parametrize(
+    ("had", "asked", "kept"),
+    [("ab", "ab", True), ("ab", "abc", True), ("ab", "a", False), ("ab", "ba", False), (None, "ab", False)],
+)
+def test_pictures_of_other_prompts_are_set_aside(run, tmp_path, had, asked, kept):
+    run_dir = RunDir(tmp_path)
+    for name in ("samples", "samples-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    if had:
+        write_json(run_dir.run_json, replace(run, settings=run.settings.replace(sample_prompts=tuple(had))).to_json())
+    run_dir.set_samples_aside(tuple(asked))
+    assert (run_dir.samples / "samples").is_file() == kept
+    assert (tmp_path / "samples-2" / "samples").is_file() != kept
+    assert (tmp_path / "samples-1" / "samples-1").is_file()

@@ -51,6 +51,14 @@ def test_what_does_not_change_the_result_does_not_decide_it():
     assert quick != Settings.of(**(GOOD | {"seed": 1})).deciding()
 
 
+@pytest.mark.parametrize("name", ["sample_prompts", "sample_every"])
+@pytest.mark.parametrize("method", METHODS)
+def test_pictures_on_the_way_do_not_decide_the_result(name, method):
+    value = {"sample_prompts": ("a toy",), "sample_every": 7}[name]
+    plain = Settings.of(**GOOD | {"method": method})
+    assert plain.replace(**{name: value}).deciding() == plain.deciding()
+
+
 def test_a_setting_at_its_default_is_not_in_the_key():
     """So a new setting leaves the runs of older versions findable."""
     named = {"method": "dreambooth", "token": "mysks", "class_word": "", "steps": 10, "learning_rate": 1e-6}

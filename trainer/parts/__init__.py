@@ -7,6 +7,7 @@ side (`TextEncoder`, `TokenRows`, `TokenVectors`) is made from the text encoder,
     title(settings)          what it trains in a few words; None where it trains nothing
     param_groups()           what the optimizer gets
     export(files)            puts what was trained into the files of the result
+    own_settings(settings)   the names of settings that nothing but such a part uses; most have none
 
 one of the U-Net also
 
@@ -54,3 +55,9 @@ def part_types(run: "Run") -> tuple[Any, ...]:
     if not run.embedding:
         return parts
     return (*(part for part in parts if part is not TokenRows), TokenVectors)
+
+
+def unused_settings(run: "Run") -> set[str]:
+    """Return the settings that belong to parts which the run does not train: they change nothing."""
+    every = {name for parts in TRAIN.values() for part in parts for name in part.own_settings(run.settings)}
+    return every.difference(*(part.own_settings(run.settings) for part in part_types(run)))

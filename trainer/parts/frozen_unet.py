@@ -27,6 +27,11 @@ class FrozenUNet:
         """Return None: nothing is trained."""
 
     @staticmethod
+    def own_settings(settings: "Settings") -> tuple[str, ...]:
+        """Return the settings that nothing but this part uses: none."""
+        return ()
+
+    @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
         frozen = frozen_bytes(base.unet_weights, settings.training.precision)

@@ -43,6 +43,11 @@ class LoRA:
         return message("LoRA rank {rank}", rank=settings.dreambooth.lora_rank)
 
     @staticmethod
+    def own_settings(settings: "Settings") -> tuple[str, ...]:
+        """Return the settings that nothing but this part uses."""
+        return ("lora_rank", "lora_alpha", "lora_layers")
+
+    @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
         share = base.unet_weights / SD15_UNET

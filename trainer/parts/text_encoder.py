@@ -29,6 +29,11 @@ class TextEncoder:
         return message("text encoder")
 
     @staticmethod
+    def own_settings(settings: "Settings") -> tuple[str, ...]:
+        """Return the settings that nothing but parts of the text side use."""
+        return ("text_learning_rate",)
+
+    @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
         return PartMemory(trained={"text encoder": TEXT_ENCODER}, cast=TEXT_ENCODER - TEXT_ENCODER_TABLE)

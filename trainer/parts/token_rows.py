@@ -26,6 +26,11 @@ class TokenRows:
         return message("token")
 
     @staticmethod
+    def own_settings(settings: "Settings") -> tuple[str, ...]:
+        """Return the settings that nothing but parts of the text side use."""
+        return ("text_learning_rate",)
+
+    @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device: the frozen text encoder, beside which the rows weigh nothing."""
         return PartMemory(frozen={"text encoder": 4 * TEXT_ENCODER})

@@ -30,6 +30,11 @@ class TokenVectors:
         return message("embedding") if TokenVectors.are_trained(settings) else None
 
     @staticmethod
+    def own_settings(settings: "Settings") -> tuple[str, ...]:
+        """Return the settings that nothing but parts of the text side use."""
+        return ("text_learning_rate",) if TokenVectors.are_trained(settings) else ()
+
+    @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device: with trained vectors the frozen text encoder, too."""
         if not TokenVectors.are_trained(settings):

@@ -29,6 +29,11 @@ class UNet:
         return message("model")
 
     @staticmethod
+    def own_settings(settings: "Settings") -> tuple[str, ...]:
+        """Return the settings that nothing but this part uses: none."""
+        return ()
+
+    @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
         weights = base.unet_weights

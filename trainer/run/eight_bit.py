@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ..optional_libraries import show_library
+from .interpreter import python_command
 from .memory_errors import out_of_memory
 
 REPAIR = "pip install --force-reinstall bitsandbytes"
@@ -45,7 +46,7 @@ def why_no_8bit_there(device: str) -> str:
     root = str(Path(__file__).resolve().parents[2])
     try:
         done = subprocess.run(
-            [sys.executable, "-c", PROBE, root, device],
+            [*python_command(), "-c", PROBE, root, device],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",

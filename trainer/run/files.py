@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,10 +14,17 @@ from typing import Any
 from .messages import UserError, message
 
 DISK_FULL = message("The disk is full. Free some space and queue the graph again")
+MAX_JSON_BYTES = 50_000_000
+"""What a hundred thousand photos take in a run.json; read in full, a larger file would take gigabytes of memory."""
 
 
 def read_json(path: Path) -> Any:
     """Return what a UTF-8 JSON file holds. Raises OSError, or ValueError for anything else."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
+        raise UserError("{file} is not a file.", file=path.name)
+    if status.st_size > MAX_JSON_BYTES:
+        raise UserError("{file} has {size:.1f} GB, which this pack has not written.", file=path.name, size=status.st_size / 1e9)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:

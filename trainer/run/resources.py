@@ -215,8 +215,11 @@ def remedies(run: Run) -> list[Message]:
     return [remedy for applies, remedy in remedies if applies]
 
 
-def refusal(resources: Resources, run: Run, device_bytes: float, disk_bytes: float) -> Message | None:
-    """Return what cannot fit, with numbers and a remedy; None when all fits."""
+def refusal(resources: Resources, run: Run, device_bytes: float, disk_bytes: float, held_bytes: float = 0) -> Message | None:
+    """Return what cannot fit, with numbers and a remedy; None when all fits.
+
+    `held_bytes`: how many of the device's bytes ComfyUI's own models keep while the worker trains.
+    """
     if resources.memory + DRIVER > device_bytes:
         return message(
             "This run needs about {memory:.1f} GB of memory on the device, which has {there:.1f} GB, {driver:.1f} GB of them for "
@@ -224,6 +227,17 @@ def refusal(resources: Resources, run: Run, device_bytes: float, disk_bytes: flo
             memory=resources.memory / GB,
             there=device_bytes / GB,
             driver=DRIVER / GB,
+            remedies=remedies(run),
+        )
+    if resources.memory + DRIVER + held_bytes > device_bytes:
+        return message(
+            "This run needs about {memory:.1f} GB of memory on the device, which has {there:.1f} GB, {driver:.1f} GB of them for "
+            "its driver; ComfyUI's models hold {held:.1f} GB more, because it was started with --highvram or --gpu-only. Start "
+            "it without, or make the run need less with: {remedies}.",
+            memory=resources.memory / GB,
+            there=device_bytes / GB,
+            driver=DRIVER / GB,
+            held=held_bytes / GB,
             remedies=remedies(run),
         )
     if resources.disk > disk_bytes:

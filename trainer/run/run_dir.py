@@ -17,19 +17,28 @@
 """
 
 import hashlib
+import itertools
 import json
-from contextlib import suppress
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from ..dataset.photos import Dataset
-from ..parts import part_types
+from ..parts import part_types, unused_settings
 from .files import read_json
 from .messages import Message, UserError
 from .metrics_file import is_measurement, read_metrics
 from .settings import Settings
 
+log = logging.getLogger("subject_trainer")
+
 FORMAT = 4
+_KEY = re.compile("[0-9a-f]{12}")
 EMBEDDING_KEY = "emb_params"
 """The one tensor of an embedding file, (vectors, 768): ComfyUI, A1111-style programs and diffusers read it under this name."""
 
@@ -64,7 +73,8 @@ class Run:
     def key(self) -> str:
         """Return 12 hex digits of everything that decides the result."""
         class_images = self.class_dataset.deciding() if self.class_dataset else None
-        deciding = [FORMAT, self.settings.deciding(), self.dataset.deciding(), class_images, self.base_fingerprint]
+        settings = self.settings.deciding(unused_settings(self), has_class=bool(self.class_dataset))
+        deciding = [FORMAT, settings, self.dataset.deciding(), class_images, self.base_fingerprint]
         if self.embedding:
             deciding.append(self.embedding)
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
@@ -145,6 +155,27 @@ class RunDir:
         """Return whether the run has its result."""
         return self.result_json.is_file()
 
+    def in_the_way(self) -> Path | None:
+        """Return what stands where the run writes and is no file, such as a folder, or a link that would be written through."""
+        replaced = (self.run_json, self.base, self.embedding, self.checkpoint, self.best, self.result_json)
+        written_to = (self.finish, self.metrics, self.log, self.lock, self.graph_lock, self.failure_lock)
+        for path in (self.path, self.samples, *replaced, *written_to):
+            with suppress(FileNotFoundError):
+                mode = path.lstat().st_mode
+                is_right = stat.S_ISDIR(mode) if path in (self.path, self.samples) else stat.S_ISREG(mode)
+                if not (is_right or (path in replaced and stat.S_ISLNK(mode))):
+                    return path
+        return None
+
+    def set_samples_aside(self, prompts: Sequence[str]) -> None:
+        """Move the pictures away unless they are of these prompts, or of the first of them: a picture is known by its number."""
+        had: Sequence[str] | None = None
+        with suppress(OSError, ValueError):
+            had = self.load_run().settings.samples.sample_prompts
+        if self.samples.is_dir() and (had is None or tuple(had) != tuple(prompts)[: len(had)]):
+            number = next(n for n in itertools.count(1) if not self.samples.with_name(f"samples-{n}").exists())
+            self.samples.rename(self.samples.with_name(f"samples-{number}"))
+
     def finish_at(self) -> int | None:
         """Return the step whose result the user asked for; None: that of the last step."""
         with suppress(OSError, ValueError):
@@ -177,24 +208,68 @@ class RunDir:
         return [entry for entry in read_metrics(self.metrics) if is_measurement(entry)]
 
 
+def key_of(run_id: str) -> str:
+    """Return the key at the end of a run's id, <name>-<key>, or "" where there is none."""
+    key = run_id.rpartition("-")[2]
+    return key if _KEY.fullmatch(key) else ""
+
+
+def is_same_run(one: str, other: str) -> bool:
+    """Return whether two ids are of one run: by their keys, because the name may have been changed."""
+    return one == other or key_of(one) == key_of(other) != ""
+
+
+def runs_with_key(root: Path, key: str) -> list[RunDir]:
+    """Return the directories under `root` of the run with this key, whatever their names; a link is none."""
+    found = [RunDir(path) for path in _folders(root) if key and key_of(path.name) == key]
+    return sorted(found, key=lambda run_dir: run_dir.path.name)
+
+
 def shorter_run(run: Run, root: Path) -> RunDir | None:
     """Return the newest run under `root` that has a saved state and asks for the same as `run`, but for fewer steps."""
-    shorter = []
-    for other in map(RunDir, root.iterdir()):
-        if not other.checkpoint.is_file():
-            continue
-        with suppress(OSError, ValueError):
+    shorter: dict[RunDir, float] = {}
+    for other in map(RunDir, _folders(root)):
+        with passed_over(other.path):
+            if not other.checkpoint.is_file():
+                continue
             theirs = other.load_run()
             given = theirs.settings.flat()
-            # What is measured and drawn on the way changes no weight.
-            lengths = {name: given[name] for name in ("steps", "validate_every", "sample_every")}
+            lengths = {name: given[name] for name in ("steps", "validate_every")}  # measurements change no weight
             alike = replace(run, settings=run.settings.replace(**lengths))
             if given["steps"] < run.settings.training.steps and alike.key == theirs.key:
-                shorter.append(other)
-    return max(shorter, key=lambda other: other.checkpoint.stat().st_mtime, default=None)
+                shorter[other] = other.checkpoint.stat().st_mtime
+    return max(shorter, key=lambda other: shorter[other], default=None)
 
 
 def finished_runs(root: Path) -> list[RunDir]:
     """Return the finished runs under `root`, newest first."""
-    results = sorted(root.glob("*/result.json"), key=lambda p: p.stat().st_mtime, reverse=True)
-    return [RunDir(p.parent) for p in results]
+    finished: dict[RunDir, float] = {}
+    for run_dir in map(RunDir, _folders(root)):
+        with passed_over(run_dir.path):
+            if run_dir.finished:
+                finished[run_dir] = run_dir.result_json.stat().st_mtime
+    return sorted(finished, key=lambda run_dir: finished[run_dir], reverse=True)
+
+
+_told: set[str] = set()
+"""What was said of damaged folders, each of them once."""
+
+
+def _folders(root: Path) -> list[Path]:
+    """Return the folders in `root`, links left out; none where there is no such folder."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(root) as entries:
+        return [root / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return []
+
+
+@contextmanager
+def passed_over(folder: Path) -> Iterator[None]:
+    """Name a folder in the log that cannot be read, and go on: one that is damaged, or anybody's, must not stop all others."""
+    try:
+        yield
+    except Exception as error:  # of any kind: the folder may hold anything
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        told = f"The run in {folder} is passed over: {reason[:300]}"
+        if told not in _told:
+            _told.add(told)
+            log.warning("%s", told)

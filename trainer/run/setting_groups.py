@@ -385,7 +385,12 @@ class SampleSettings:
         multiline=True,
         placeholder="a photo of mysks plush toy near books",
         advanced=False,
+        decides=False,
     )
     sample_every: int = setting(
-        0, "Steps between two rounds of sample pictures. 0: eight rounds over the run.", low=0, high=MAX_STEPS
+        0,
+        "Steps between two rounds of sample pictures. 0: eight rounds over the run.",
+        low=0,
+        high=MAX_STEPS,
+        decides=False,
     )

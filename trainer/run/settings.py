@@ -1,7 +1,7 @@
 """The settings of a run, checked when they are made. Plain data, no torch. Each one is said in setting_groups.py."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, get_origin
 
@@ -77,14 +77,27 @@ class Settings:
         groups["samples"] = dataclasses.replace(groups["samples"], sample_prompts=tuple(prompts))
         return cls(method=data["method"], token=data["token"], class_word=data["class_word"], **groups)
 
-    def deciding(self) -> dict[str, Any]:
+    def deciding(self, unused: Collection[str] = (), has_class: bool = False) -> dict[str, Any]:
         """Return the settings that decide the result, by name: what a run's key is made of.
 
-        Those at their defaults are left out, so that a new setting leaves the keys of older runs as they are. A default that
+        `unused` are those that change nothing because of what is trained; `has_class` is whether class images are given.
+        Settings at their defaults are left out, so that a new setting leaves the keys of older runs as they are. A default that
         changes is a new format of runs.
         """
-        named = {f.name: value for f, value in self._each() if value != f.default and _decides(f)}
+        unused = {*unused, *self._without_effect(has_class)}
+        named = {f.name: value for f, value in self._each() if value != f.default and _decides(f) and f.name not in unused}
         return {"method": self.method, "token": self.token, "class_word": self.class_word} | named
+
+    def _without_effect(self, has_class: bool) -> Iterator[str]:
+        """Return the settings that change nothing of the result, whatever their value, because of other settings."""
+        if not self.dreambooth.class_images:
+            yield "class_prompt"
+            if not has_class:
+                yield "prior_loss_weight"
+        if self.dreambooth.text_learning_rate == self.optimizer.learning_rate:  # which 0 means, too
+            yield "text_learning_rate"
+        if self.validation.early_stopping == "off":
+            yield "validate_every"
 
     def trigger(self, token: str) -> str:
         """Return what means the subject in a prompt, `token` spelled as given: with the class, if training saw it there."""

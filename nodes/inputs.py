@@ -1,0 +1,124 @@
+"""What a node is given, made what it is meant to be: by a link, ComfyUI passes on whatever another node returns."""
+
+import functools
+import math
+import operator
+import reprlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..trainer.dataset.photos import Dataset as PhotoDataset
+from ..trainer.run.messages import Message, UserError, message
+
+
+def checked_inputs(execute: Callable) -> Callable:
+    """Decorate a node's `execute` so that each input is of its socket's type. Raises UserError for what is not.
+
+    An optional input that is None, as nodes without a result return, is left out: it then has its default.
+    """
+
+    @functools.wraps(execute)
+    def execute_checked(cls, **given):
+        schema = cls.SCHEMA or cls.define_schema()
+        inputs = {known.id: known for known in schema.inputs}
+        checked = {}
+        for name, value in given.items():
+            values = list(value) if schema.is_input_list and isinstance(value, list | tuple) else [value]
+            kept = [item for item in values if not (item is None and inputs[name].optional)]
+            if kept or not inputs[name].optional:
+                kept = [as_meant(name, inputs[name].io_type, item) for item in kept or [None]]
+                checked[name] = kept if schema.is_input_list else kept[0]
+        return execute(cls, **checked)
+
+    return execute_checked
+
+
+def as_meant(name: str, socket: str, value: Any) -> Any:
+    """Return a value as a socket's type, "INT" for example. Raises UserError where it is of another."""
+    if socket not in SOCKETS:
+        return value
+    convert, kind = SOCKETS[socket]
+    try:
+        return convert(value)
+    except Exception:  # of any kind: it may be anything, with methods of its own
+        raise UserError("{name} is {value}; it must be {kind}.", name=name, value=_short(value), kind=kind) from None
+
+
+def text(value: Any) -> str:
+    """Return a text as it is. Raises TypeError for anything else."""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool | str) or not math.isfinite(value):
+        raise TypeError
+    return float(value)
+
+
+def _whole_number(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return operator.index(value)
+
+
+def _on_or_off(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _photos(value: Any) -> PhotoDataset:
+    if not isinstance(value, PhotoDataset):
+        raise TypeError
+    return value
+
+
+def _pictures(value: Any) -> torch.Tensor:
+    if not (torch.is_tensor(value) and value.ndim):
+        raise TypeError
+    return value
+
+
+def _with(*names: str) -> Callable[[Any], Any]:
+    """Return a check of one of ComfyUI's own objects, by what it has."""
+
+    def check(value: Any) -> Any:
+        if value is not None and not all(hasattr(value, name) for name in names):  # None is told of by what needs it
+            raise TypeError
+        return value
+
+    return check
+
+
+def _model(value: Any) -> Any:
+    if value is None:
+        raise TypeError
+    return _with("model", "object_patches")(value)
+
+
+SOCKETS: dict[str, tuple[Callable[[Any], Any], Message]] = {
+    "STRING": (text, message("a text")),
+    "COMBO": (text, message("one of its options")),
+    "INT": (_whole_number, message("a whole number")),
+    "FLOAT": (_number, message("a number")),
+    "BOOLEAN": (_on_or_off, message("true or false")),
+    "IMAGE": (_pictures, message("pictures, as an IMAGE is")),
+    "SUBJECT_DATASET": (_photos, message("photos from Load Photos of a Subject")),
+    "MODEL": (_model, message("a MODEL, as Load Checkpoint gives it")),
+    "CLIP": (_with("cond_stage_model", "patcher"), message("a CLIP, as Load Checkpoint gives it")),
+    "VAE": (_with("first_stage_model", "patcher"), message("a VAE, as Load Checkpoint gives it")),
+}
+"""By the type of a socket: what turns a value into it, or raises anything, and what the user is told of it."""
+
+
+def _short(value: Any) -> str:
+    try:
+        return reprlib.repr(value)
+    except Exception:  # of any kind, from its own __repr__
+        return type(value).__name__

@@ -32,6 +32,8 @@ _BESIDE_A_PHOTO = re.compile(r"[-_.\s](mask|masks|matte|alpha|depth|canny|cond|c
 """How others do; such a picture counts as one only beside the photo that it is named after."""
 CAPTION_SUFFIXES = (".txt", ".caption")
 TABLE_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
+_OTHER_SYSTEMS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "thumbs.db", "desktop.ini"}
+"""What systems and drives put beside one's own files."""
 MOST_STRANGERS = 500
 """So many files without a photo's name are looked into."""
 
@@ -89,7 +91,7 @@ def _named_after(stem: str) -> str | None:
 
 def _listed(folder: Path) -> list[str]:
     try:
-        return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+        return sorted(entry.name for entry in os.scandir(folder) if not is_hidden(entry.name))
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError("The folder {name!r} cannot be read ({reason}).", name=folder.name, reason=reason) from None
@@ -103,7 +105,7 @@ def photo_names(folder: Path) -> list[str]:
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders directly in a folder, sorted, hidden ones left out; none where it cannot be read."""
     try:
-        paths = sorted(folder / entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+        paths = sorted(folder / entry.name for entry in os.scandir(folder) if not is_hidden(entry.name))
     except OSError:
         return []
     return [path for path in paths if path.is_dir()]
@@ -115,6 +117,11 @@ def count_photos(folder: Path) -> int:
         return sum(Path(entry.name).suffix.lower() in PHOTO_SUFFIXES for entry in os.scandir(folder))
     except OSError:
         return 0
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is none that the user knows of: a hidden one, or one that a system has put there."""
+    return name.startswith(".") or name.lower() in _OTHER_SYSTEMS
 
 
 def is_inside(folder: Path, path: Path) -> bool:

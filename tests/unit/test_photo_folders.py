@@ -14,7 +14,7 @@ from tests.pack import load
 from trainer.dataset.caption_files import read_captions, write_caption
 from trainer.dataset.decode import decode_photo
 from trainer.dataset.folder import fingerprint, folder_repeats, read_folder
-from trainer.dataset.folder_files import RAW_SUFFIXES, folder_files
+from trainer.dataset.folder_files import RAW_SUFFIXES, count_photos, folder_files
 from trainer.dataset.photo_roots import chosen_folders, find_folder
 from trainer.dataset.wired import as_image, wired_pixels
 from trainer.run import files, locks
@@ -51,14 +51,38 @@ def test_a_mask_of_another_trainer_is_no_photo(tmp_path, ending):
     assert list(notes(tmp_path)) == ["a.jpg"]
 
 
-@pytest.mark.parametrize("mask", ["a_mask.png", "a-mask.jpg", "a.mask.png", "A_Mask.PNG", "a_depth.png", "a mask.webp"])
+MASKS = [
+    *("a_mask.png", "a-mask.jpg", "a.mask.png", "A_Mask.PNG", "a_depth.png", "a mask.webp", "a.jpg_mask.png", "a_mask_0.png"),
+    *("a_mask1.png", "mask_a.png", "a mask (1).png", "a_masklabel.png", "a_segmentation.png", "a_openpose.png", "a_lineart.png"),
+    *("a.jpg-masklabel.png", "mask-a.jpg.png", "a_mask-2.png", "Mask_A.png", "a_normal_map.png"),
+]
+
+
+@pytest.mark.parametrize("mask", MASKS)
 def test_a_mask_is_known_by_the_photo_beside_it(tmp_path, mask):
     save(tmp_path / "a.jpg")
     save(tmp_path / mask)
-    save(tmp_path / "party_mask.jpg")
-    assert [Path(photo.path).name for photo in read_folder(tmp_path, 64)[0].photos] == ["a.jpg", "party_mask.jpg"]
+    others = ["mask_of_zorro.jpg", "party_mask.jpg", "x_mask_1.jpg"]
+    for other in others:
+        save(tmp_path / other)
+    assert [Path(photo.path).name for photo in read_folder(tmp_path, 64)[0].photos] == ["a.jpg", *others]
     assert f"Masks and the like of other trainers are not used: {mask}." in told(tmp_path)
-    assert list(notes(tmp_path)) == ["a.jpg", "party_mask.jpg"]
+    assert list(notes(tmp_path)) == ["a.jpg", *others]
+
+
+@LINKS
+def test_the_count_of_a_folder_is_that_of_the_photos_that_are_read(tmp_path):
+    folder = tmp_path / "photos"
+    save(tmp_path / "outside.jpg")
+    for name in ("a.jpg", "b.PNG", "._a.jpg", ".hidden.jpg", "a-masklabel.png", "a_mask_0.png", "mask_a.png", "x-condlabel.png"):
+        save(folder / name)
+    (folder / "album.jpg").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    (folder / "out.jpg").symlink_to(tmp_path / "outside.jpg")
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "within.jpg").symlink_to("a.jpg")
+    (folder / "notes.txt").write_text("x")
+    assert count_photos(folder) == len(folder_files(folder).photos) == 3
 
 
 FOREIGN = (".jxl", ".psd", ".tga", ".exr", ".pnm", ".pbm", ".pgm", ".ppm", ".pcx", ".dds", ".jp2", ".qoi")

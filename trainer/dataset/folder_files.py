@@ -3,6 +3,7 @@
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,12 @@ DRAWN_SUFFIXES = {".ico", ".cur", ".icns", ".svg", ".svgz", ".eps", ".wmf", ".em
 """Icons and drawings: no photos, so that they are passed over with a word, and do not stop those that lie beside them."""
 COMPANIONS = ("-masklabel", "-condlabel")
 """How OneTrainer ends the names of masks and of conditioning pictures."""
-_BESIDE_A_PHOTO = re.compile(r"[-_.\s](mask|masks|matte|alpha|depth|canny|cond|conditioning)$")
-"""How others do; such a picture counts as one only beside the photo that it is named after."""
+_KINDS = (
+    r"(?:masks?|mask_?label|cond_?label|matte|alpha|depth(?:_?map)?|canny|cond|conditioning|seg(?:_?map|mentation)?|openpose|"
+    r"lineart|softedge|scribble|hed|mlsd|normal_?map)"
+)
+_BESIDE_A_PHOTO = re.compile(rf"(.+)[-_.\s]{_KINDS}(?:[-_.\s]*\(?\d+\)?)?|{_KINDS}[-_.\s](.+)")
+"""How others do; such a picture counts as one only beside the photo that it is named after: a_mask_0, mask_a, a mask (1)."""
 CAPTION_SUFFIXES = (".txt", ".caption")
 TABLE_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
 _OTHER_SYSTEMS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "thumbs.db", "desktop.ini"}
@@ -58,16 +63,14 @@ class FolderFiles:
 
 def folder_files(folder: Path) -> FolderFiles:
     """Return the files of a folder, hidden ones left out."""
-    photos, foreign, companions, strangers, captions, tables = [], [], [], [], [], []
+    photos, foreign, strangers, captions, tables = [], [], [], [], []
     for name in _listed(folder):
         path, suffix = folder / name, Path(name).suffix.lower()
         if suffix in PHOTO_SUFFIXES | RAW_SUFFIXES | FOREIGN_SUFFIXES:
             reason = _why_not(folder, path, suffix)
             if path.is_dir():
                 continue
-            if Path(name).stem.lower().endswith(COMPANIONS):
-                companions.append(name)
-            elif reason:
+            if reason:
                 foreign.append((name, reason))
             else:
                 photos.append(name)
@@ -76,17 +79,19 @@ def folder_files(folder: Path) -> FolderFiles:
                 (captions if suffix in CAPTION_SUFFIXES else tables).append(name)
         elif len(strangers) < MOST_STRANGERS and (suffix in DRAWN_SUFFIXES or _is_picture(folder, path)):
             strangers.append(name)
-    stems = {same_name(Path(name).stem) for name in photos}
-    beside = [name for name in photos if _named_after(same_name(Path(name).stem)) in stems]
-    photos = [name for name in photos if name not in beside]
-    companions = sorted([*companions, *beside])
-    return FolderFiles(tuple(photos), tuple(foreign), tuple(companions), tuple(strangers), tuple(captions), tuple(tables))
+    companions = _companions([*photos, *(name for name, _ in foreign)])
+    photos = [name for name in photos if name not in companions]
+    foreign = [(name, reason) for name, reason in foreign if name not in companions]
+    return FolderFiles(tuple(photos), tuple(foreign), tuple(sorted(companions)), tuple(strangers), tuple(captions), tuple(tables))
 
 
-def _named_after(stem: str) -> str | None:
-    """Return the stem of the photo whose mask a picture is by its name, None where it is no mask."""
-    found = _BESIDE_A_PHOTO.search(stem)
-    return stem[: found.start()] if found else None
+def _companions(names: Sequence[str]) -> set[str]:
+    """Return which of the pictures of a folder are masks and the like by their names."""
+    stems = {name: same_name(Path(name).stem) for name in names}
+    photos = {*stems.values(), *map(same_name, names)}
+    found = {name: _BESIDE_A_PHOTO.fullmatch(stem) for name, stem in stems.items()}
+    beside = {name for name, match in found.items() if match and (match[1] or match[2]) in photos}
+    return beside | {name for name, stem in stems.items() if stem.endswith(COMPANIONS)}
 
 
 def _listed(folder: Path) -> list[str]:
@@ -112,11 +117,14 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def count_photos(folder: Path) -> int:
-    """Return how many files of a folder are photos by their names; 0 where it cannot be read."""
+    """Return how many files of a folder are read as photos, by their names; 0 where it cannot be read."""
     try:
-        return sum(Path(entry.name).suffix.lower() in PHOTO_SUFFIXES for entry in os.scandir(folder))
+        entries = [entry for entry in os.scandir(folder) if Path(entry.name).suffix.lower() in PHOTO_SUFFIXES]
+        entries = [entry for entry in entries if not is_hidden(entry.name) and shown_name(entry.name) == entry.name]
+        names = [e.name for e in entries if e.is_file(follow_symlinks=False) or is_inside(folder, Path(e.path))]
     except OSError:
         return 0
+    return len(names) - len(_companions(names))
 
 
 def is_hidden(name: str) -> bool:

@@ -97,6 +97,29 @@ def test_a_picture_that_cannot_be_read_is_named_in_the_node_and_in_the_panel(tmp
     assert "cannot be read: " in notes(tmp_path)[f"b{suffix.upper()}"][0]
 
 
+@pytest.mark.parametrize("suffix", [".nef", ".CR2", ".dng", ".psd", ".xcf", ".jxl"])
+def test_what_a_photo_was_made_of_is_passed_over_with_a_word(tmp_path, suffix):
+    save(tmp_path / "a.jpg")
+    (tmp_path / f"A{suffix}").write_bytes(b"whatever")
+    assert [Path(photo.path).name for photo in read_folder(tmp_path, 64)[0].photos] == ["a.jpg"]
+    assert f"Passed over, because there is a photo of that name: A{suffix}." in told(tmp_path)
+    assert list(notes(tmp_path)) == ["a.jpg"]
+
+
+@LINKS
+def test_a_pipe_is_told_as_what_it_is_and_every_remedy_fits(tmp_path):
+    save(tmp_path / "a.jpg")
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "c.jpg").symlink_to("nowhere.jpg")
+    with pytest.raises(UserError) as error:
+        read_folder(tmp_path, 64)
+    assert str(error.value) == (
+        "2 of 3 images cannot be read: b.png (a pipe, a socket or a device, and no file: remove it), c.jpg (a link that leads "
+        "out of the folder, or nowhere: put the file itself there). Where nothing else is said, convert them to jpg or png, or "
+        "remove them."
+    )
+
+
 @pytest.mark.parametrize("name", ["b", "b.jpg_large", "b.part", "b.jpg~", "b.download"])
 def test_a_picture_under_another_name_is_told(tmp_path, name):
     save(tmp_path / "a.jpg")

@@ -78,7 +78,8 @@ def read_folder(
         previews += [empty.view(read.image, photo, number) for number in range(min(empty.views, MAX_PREVIEWS - len(previews)))]
     if problems:
         raise UserError(
-            "{unreadable} of {total} images cannot be read: {images}. Convert them to jpg or png, or remove them.",
+            "{unreadable} of {total} images cannot be read: {images}. Where nothing else is said, convert them to jpg or png, or "
+            "remove them.",
             unreadable=len(problems),
             total=len(photos) + len(problems),
             images=listed(
@@ -189,6 +190,8 @@ def file_notes(folder: Path, files: FolderFiles) -> list[Message]:
                 "Masks and the like of other trainers are not used: {names}.", names=listed([*map(shown_name, files.companions)])
             )
         )
+    if files.sources:
+        told.append(message("Passed over, because there is a photo of that name: {names}.", names=_names(files.sources)))
     if files.strangers:
         told.append(
             message(

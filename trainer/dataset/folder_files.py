@@ -53,6 +53,8 @@ class FolderFiles:
     """Pictures that cannot be read, and why."""
     companions: tuple[str, ...]
     """Masks and the like of other trainers."""
+    sources: tuple[str, ...]
+    """Pictures that cannot be read, such as raw files, beside photos that are called so."""
     strangers: tuple[str, ...]
     """Pictures by their first bytes, but not by their names."""
     captions: tuple[str, ...]
@@ -65,7 +67,7 @@ def folder_files(folder: Path) -> FolderFiles:
     """Return the files of a folder, hidden ones left out."""
     photos, foreign, strangers, captions, tables = [], [], [], [], []
     for name in _listed(folder):
-        path, suffix = folder / name, Path(name).suffix.lower()
+        path, suffix = folder / name, _suffix(name)
         if suffix in PHOTO_SUFFIXES | RAW_SUFFIXES | FOREIGN_SUFFIXES:
             reason = _why_not(folder, path, suffix)
             if path.is_dir():
@@ -81,8 +83,15 @@ def folder_files(folder: Path) -> FolderFiles:
             strangers.append(name)
     companions = _companions([*photos, *(name for name, _ in foreign)])
     photos = [name for name in photos if name not in companions]
-    foreign = [(name, reason) for name, reason in foreign if name not in companions]
-    return FolderFiles(tuple(photos), tuple(foreign), tuple(sorted(companions)), tuple(strangers), tuple(captions), tuple(tables))
+    stems = {same_name(Path(name).stem) for name in photos}
+    sources = [name for name, _ in foreign if same_name(Path(name).stem) in stems and _suffix(name) not in PHOTO_SUFFIXES]
+    foreign = [(name, reason) for name, reason in foreign if name not in {*companions, *sources}]
+    lists = (photos, foreign, sorted(companions), sources, strangers, captions, tables)
+    return FolderFiles(*map(tuple, lists))
+
+
+def _suffix(name: str) -> str:
+    return Path(name).suffix.lower()
 
 
 def _companions(names: Sequence[str]) -> set[str]:
@@ -159,6 +168,8 @@ def shown_name(name: str) -> str:
 
 def _why_not(folder: Path, path: Path, suffix: str) -> Message | None:
     """Return why a picture cannot be read, as far as its name tells."""
+    if not path.is_symlink() and not path.is_file():
+        return message("a pipe, a socket or a device, and no file: remove it")
     if not is_inside(folder, path):
         return message("a link that leads out of the folder, or nowhere: put the file itself there")
     if shown_name(path.name) != path.name:

@@ -112,9 +112,9 @@ def take_apart(kind: str, raw: bytes) -> Parts:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Return how a picture lies by its EXIF data, 1 to 8; 1 (upright) where they are damaged or do not say it."""
-    value = next((value for tag, value in _exif_entries(exif) if tag == 0x0112 and isinstance(value, int)), 1)
-    return value if 1 <= value <= 8 else 1
+    """Return how a picture lies by its EXIF data, 1 to 8; 1 (upright) for another value, 0 where they do not say it."""
+    value = next((value for tag, value in _exif_entries(exif) if tag == 0x0112 and isinstance(value, int)), 0)
+    return value if 0 <= value <= 8 else 1
 
 
 def is_adobe_rgb(exif: bytes) -> bool:

@@ -463,6 +463,20 @@ def test_two_photos_of_one_name_share_a_caption_with_a_word(folder):
     assert captions(folder) == {"b.jpg": ("an owl",), "b.png": ("a cat",)}
 
 
+@pytest.mark.parametrize(
+    "there", [[], ["a.jpg.txt"], ["a.txt"], ["A.jpg.TXT"], ["a.jpg.caption"], ["a.jpg.png.txt", "a.jpg.txt"]]
+)
+@pytest.mark.parametrize("name", ["a.jpg", "a.jpg.png", "a.png", "b.jpg"])
+def test_saving_a_caption_changes_that_of_no_other_photo(folder, there, name):
+    for other in ("a.png", "a.jpg.png"):
+        Image.linear_gradient("L").save(folder / other)
+    for number, file in enumerate(there):
+        (folder / file).write_text(f"text {number}\n")
+    before = captions(folder)
+    write_caption(folder, name, "a new text", was="\n".join(filter(None, before[name])))
+    assert captions(folder) == {**before, name: ("a new text",)}
+
+
 def test_the_caption_of_another_photo_s_case_is_not_taken(tmp_path):
     """On Linux a.jpg and A.jpg are two photos."""
     for name in ("a.jpg", "A.jpg"):

@@ -357,9 +357,10 @@ def test_no_file_of_a_run_is_written_through_a_planted_link(tmp_path, outside):
 
 
 NAMES = ["мій пес", "my-dog_1.2", "犬の写真", "หมาน้อย", "कुत्ता", "சிறு நாய்", "ခွေးလေး", "كلب", "כלב", "café", "강아지", "_x", "1"]
+JOINED = ["می\u200cخواهم", "سگ\u200cها", "क्\u200dष", "र्\u200cड", "ශ්\u200dරී ලංකා", "അവന്\u200d", "അവന്\u200d പട്ടി", "ক্\u200cষ"]
 
 
-@pytest.mark.parametrize("name", [*NAMES, *(unicodedata.normalize("NFD", name) for name in NAMES)], ids=ascii)
+@pytest.mark.parametrize("name", [*NAMES, *JOINED, *(unicodedata.normalize("NFD", name) for name in NAMES)], ids=ascii)
 def test_run_names_of_any_script_are_file_names(name):
     checked = check_name(f" {name} ")
     assert checked == unicodedata.normalize("NFC", name)
@@ -368,7 +369,28 @@ def test_run_names_of_any_script_are_file_names(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["\u0301a", "-a", ".a", "a/b", "a\\b", "a:b", "a\u200bb", "a\u202eb", "a\0", "a" * 65, "\U00020000" * 60, "a\ud83d", "nul.x"],
+    [
+        "\u0301a",
+        "-a",
+        ".a",
+        "a/b",
+        "a\\b",
+        "a:b",
+        "a\u200bb",
+        "a\u200db",
+        "犬\u200c犬",
+        "سگ\u200c",
+        "\u200cسگ",
+        "سگ\u200c\u200cها",
+        "سگ\u200b\u200cها",
+        "കാ\u200d",
+        "a\u202eb",
+        "a\0",
+        "a" * 65,
+        "\U00020000" * 60,
+        "a\ud83d",
+        "nul.x",
+    ],
 )
 def test_what_is_no_file_name_is_told(name):
     with pytest.raises(UserError, match=r"cannot be a file name: use letters, digits, blanks"):

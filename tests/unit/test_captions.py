@@ -127,8 +127,39 @@ def test_a_class_prompt_has_one_article(template, prompt):
     assert class_prompt(template, "owl") == prompt
 
 
-@pytest.mark.parametrize("word", ["", " ", "\t"])
+UNSEEN = [
+    "",
+    " ",
+    "\t",
+    "\u200b",
+    "\u200d",
+    "\u00ad",
+    "\ufeff \u2060",
+    "\u3164",
+    "\u2800",
+    "\ufe0f",
+    "\u180e",
+    "\ud83d",
+    ".",
+    "-",
+]
+
+
+@pytest.mark.parametrize("word", UNSEEN, ids=ascii)
 def test_class_images_of_no_class_are_refused(word):
     with pytest.raises(ValueError, match="Class images need a class: write in Caption with Token"):
         check_class_word(word)
-    check_class_word("dog")
+
+
+@pytest.mark.parametrize("word", ["dog", "犬", "3", "\U0001f436", "สุนัข", "क\u200dष"])
+def test_a_class_in_any_script_is_one(word):
+    check_class_word(word)
+
+
+@pytest.mark.parametrize("half", ["\ud83d", "\0", "\u200b"], ids=ascii)
+def test_no_half_of_a_letter_comes_into_a_prompt(half):
+    template = f"a {half}photo of {{token}} {{class}}"
+    assert caption_with_token("", "mysks", f"d{half}og", template) == "a photo of mysks dog"
+    assert caption_with_token(f"by a d{half}og", "mysks", f"do{half}g", template) == "by mysks dog"
+    assert class_prompt(template, f"d{half}og") == "a photo of a dog"
+    assert fill_template(template, "mysks", f"d{half}og") == "a photo of mysks dog"

@@ -198,6 +198,18 @@ def test_what_the_number_of_a_folder_does_is_told_in_the_node_and_in_the_panel(t
     assert folder_view.photo_list(tmp_path / name, 64, "center", ENGLISH)["notes"] == said
 
 
+@pytest.mark.parametrize("name", ["10_dog", "150_dog"])
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_the_number_of_a_folder_is_not_told_where_no_photo_takes_it(tmp_path, name, taken):
+    for number in range(2):
+        save(tmp_path / name / f"{number}.jpg")
+    entries = [f'{{"file_name": "{number}.jpg", "text": "x", "repeats": 3}}\n' for number in range(2 - taken)]
+    (tmp_path / name / "metadata.jsonl").write_text("".join(entries))
+    listed = folder_view.photo_list(tmp_path / name, 64, "center", ENGLISH)["notes"]
+    for said in (told(tmp_path / name), "\n".join(listed)):
+        assert (f"the folder '{name}'" in said) == bool(taken)
+
+
 @pytest.fixture
 def roots(tmp_path):
     """ComfyUI's input, and two folders registered as datasets."""
@@ -248,6 +260,20 @@ def test_a_link_to_a_folder_outside_is_neither_listed_nor_found(roots, tmp_path)
     for name in ("link", "plush/link", "datasets/link", "loop"):
         with pytest.raises(UserError, match=r"outside ComfyUI's input|does not exist"):
             find_folder(roots, name)
+
+
+@LINKS
+def test_links_in_a_circle_are_offered_once_at_most(roots):
+    plush, cats = roots[0][1] / "plush", roots[1][1] / "cat"
+    save(plush / "more" / "a.jpg")
+    for link, target in ((plush / "self", plush), (plush / "more" / "up", plush), (cats / "dogs", cats.parent / "dog")):
+        link.symlink_to(target)
+    (cats.parent / "dog" / "cats").symlink_to(cats)
+    listed = [name for name in chosen_folders(roots) if name.startswith(("plush", "datasets/"))]
+    assert sorted(listed) == [
+        "datasets/cat", "datasets/cat/dogs", "datasets/dog", "datasets/dog/cats", "datasets/owl", "plush", "plush/more",
+        "plush/more/up", "plush/self",
+    ]  # fmt: skip
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names must be Unicode here")

@@ -4,6 +4,7 @@ import re
 import unicodedata
 
 from ..run.messages import UserError
+from .text_file import clean
 
 DEFAULT_TEMPLATE = "a photo of {token} {class}"
 
@@ -50,6 +51,10 @@ _MASS = (
 )
 
 
+_BLANK_LETTERS = "\u115f\u1160\u3164\uffa0\u2800"
+"""Hangul's fillers and Braille without a dot."""
+
+
 def _word(text: str) -> re.Pattern:
     return re.compile(_BEFORE + re.escape(text) + _AFTER, re.IGNORECASE)
 
@@ -72,7 +77,7 @@ def fill_template(template: str, token: str, class_word: str) -> str:
             template=template,
             example=DEFAULT_TEMPLATE,
         )
-    return " ".join(template.replace("{token}", token).replace("{class}", class_word).split())
+    return clean(template.replace("{token}", token).replace("{class}", class_word))
 
 
 def caption_with_token(caption: str, token: str, class_word: str, template: str = DEFAULT_TEMPLATE) -> str:
@@ -83,7 +88,7 @@ def caption_with_token(caption: str, token: str, class_word: str, template: str 
     "a photo of a plush toy on a post" -> "a photo of mysks plush toy on a post". Where it has neither, token + class
     lead it. Without a caption, it is the template filled in.
     """
-    caption = " ".join(caption.split())
+    caption, class_word = clean(caption), clean(class_word)
     if not caption:
         return fill_template(template, token, class_word)
     if has_word(caption, token):
@@ -134,8 +139,8 @@ def class_prompt(template: str, class_word: str) -> str:
 
 
 def check_class_word(class_word: str) -> None:
-    """Raise UserError for a class without a name, of which no class image can be."""
-    if not class_word.strip():
+    """Raise UserError for a class without a name that can be seen, of which no class image can be."""
+    if not any(unicodedata.category(letter)[0] in "LNS" and letter not in _BLANK_LETTERS for letter in class_word):
         raise UserError(
             "Class images need a class: write in Caption with Token, at class_word, what the subject is, for example 'dog'. Or "
             "train without class images."

@@ -87,7 +87,7 @@ def read_folder(
             ),
         )
     dataset = replace(empty, photos=tuple(photos))
-    told = (*_warnings(dataset), *_photo_notes(blank, notes), *file_notes(folder, files), *found.notes)
+    told = (*_warnings(dataset), *_photo_notes(blank, notes), *file_notes(folder, files, found.captions), *found.notes)
     return replace(dataset, warnings=told), previews
 
 
@@ -177,9 +177,9 @@ def _photo_notes(blank: list[str], notes: list[Message]) -> list[Message]:
     return told
 
 
-def file_notes(folder: Path, files: FolderFiles) -> list[Message]:
-    """Return what the user should know of the files that are not used."""
-    repeats = _repeats_note(folder)
+def file_notes(folder: Path, files: FolderFiles, captions: dict[str, Caption]) -> list[Message]:
+    """Return what the user should know of the files that are not used, and of the folder's name where a photo counts by it."""
+    repeats = None if all(caption.repeats for caption in captions.values()) else _repeats_note(folder)
     told = [repeats] if repeats else []
     below = subfolders_with_photos(folder)
     if below:

@@ -109,14 +109,15 @@ export const saveCaption = (caption) => post("/caption", caption)
 export const planUpload = (dropped) => post("/upload", dropped)
 
 /**
- * Send a file to ComfyUI's own route. One that is there under the same name stays; the new one then gets another.
+ * Send a file to ComfyUI's own route.
  * @param {File} file
- * @param {string} subfolder Of ComfyUI's input.
+ * @param {string} place Its folder below ComfyUI's input, and the name that it gets there.
  */
-export async function uploadFile(file, subfolder) {
+export async function uploadFile(file, place) {
+  const cut = place.lastIndexOf("/")
   const body = new FormData()
-  body.append("image", file)
-  body.append("subfolder", subfolder)
+  body.append("image", file, place.slice(cut + 1))
+  body.append("subfolder", place.slice(0, cut))
   const response = await api.fetchApi("/upload/image", { method: "POST", body })
   if (!response.ok) throw new RequestError(response.status, {})
 }

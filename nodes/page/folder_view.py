@@ -43,7 +43,7 @@ def photo_list(folder: Path, resolution: int, crop: str, catalog: Catalog) -> di
         if name in found.shared:
             notes.append(message("shares {file} with another photo", file=found.shared[name]))
         photos.append({"name": shown_name(name), "caption": caption.text, "notes": [note.text(catalog) for note in notes]})
-    notes = [note.text(catalog) for note in (*file_notes(folder, files), *found.notes)]
+    notes = [note.text(catalog) for note in (*file_notes(folder, files, found.captions), *found.notes)]
     return {"total": len(names), "notes": notes, "photos": photos}
 
 

@@ -133,9 +133,10 @@ async def save_caption(request: web.Request) -> web.Response:
 
 
 async def plan_upload(request: web.Request) -> web.Response:
-    """Answer which of the files {"files": [path]} that were dropped ComfyUI's own route is to be sent, and where they go.
+    """Answer which of the files {"files": [path]} that were dropped ComfyUI's own route is to be sent, and under which names.
 
-    They go into a new folder of ComfyUI's input, or with {"into": name} into one that is there.
+    They go into a new folder of ComfyUI's input, or with {"into": name} into one that is there. ComfyUI would rename each file
+    by itself where its name is taken, and part photos from their captions.
     """
     try:
         given = await request.json()
@@ -144,8 +145,9 @@ async def plan_upload(request: web.Request) -> web.Response:
         return _refuse(request, 400, message("The request is wrong: {reason}", reason=str(error)))
 
     def work() -> dict:
-        upload = choose_files(paths)
-        folder = uploads_into(str(into)) if into else make_upload_folder(upload.wish)
+        there = uploads_into(str(into)) if into else ""
+        upload = choose_files(paths, photo_folder(str(into)) if into else None)
+        folder = there or make_upload_folder(upload.wish)
         notes = [note.text(catalog(language_of(request))) for note in upload.notes]
         places = {path: _joined(folder, place) for path, place in upload.places.items()}
         return {"places": places, "folder": _joined(str(into or folder), upload.photos_in), "notes": notes}

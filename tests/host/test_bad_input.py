@@ -100,9 +100,19 @@ def test_a_token_of_everyday_words_is_warned_of(server, token, note):
     assert f"'{token}' {note}" in server.run(graph).outputs["2"]["text"][0]
 
 
+def test_half_an_emoji_does_not_come_into_prompts(server):
+    graph = {
+        "1": {"class_type": "DatasetLoader", "inputs": {"folder": "plush", "resolution": 64, "crop": "center"}},
+        "2": {"class_type": "CaptionWithToken", "inputs": {"dataset": ["1", 0], "token": "mysks", "class_word": "to\ud83dy"}},
+    }
+    graph["2"]["inputs"]["template"] = "a \ud83dphoto of {token} {class}"
+    graph["3"] = {"class_type": "PreviewAny", "inputs": {"source": ["2", 1]}}
+    assert server.run(graph).outputs["3"]["text"] == ["a photo of mysks toy"]
+
+
 def test_no_readable_image(server, quick_graph, folder):
     (folder / "a.jpg").write_bytes(b"\xff\xd8 broken")
-    with pytest.raises(REFUSED, match=r"1 of 1 images cannot be read: a\.jpg \(damaged.*Convert them"):
+    with pytest.raises(REFUSED, match=r"1 of 1 images cannot be read: a\.jpg \(damaged.*convert them"):
         server.run(use(quick_graph, "DatasetLoader", folder=folder.name))
 
 

@@ -201,7 +201,8 @@ def test_a_file_that_cannot_be_read_is_named_by_panel_and_node(server, base_dire
     with pytest.raises(Failed) as error:
         queued(server, folder)
     assert str(error.value).endswith(
-        f"1 of 2 images cannot be read: {file} ({reason}). Convert them to jpg or png, or remove them."
+        f"1 of 2 images cannot be read: {file} ({reason}). Where nothing else is said, convert them to jpg or png, or remove "
+        "them."
     )
 
 

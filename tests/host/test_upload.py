@@ -74,13 +74,13 @@ def test_photos_are_uploaded_over_http_and_read_as_a_dataset(server, base_direct
     files = ["10_dog/b.png", "10_dog/a.png", "10_dog/a.txt", "10_dog/notes.pdf"]
     plan = server.post("/subject_trainer/upload", {"files": files})
     assert plan == {
-        "places": {"10_dog/a.png": "10_dog", "10_dog/a.txt": "10_dog", "10_dog/b.png": "10_dog"},
+        "places": {path: path for path in ("10_dog/a.png", "10_dog/a.txt", "10_dog/b.png")},
         "folder": "10_dog",
         "notes": ["Left out, because they are no photos that can be read: notes.pdf."],
     }
     contents = {"10_dog/a.png": png("teal"), "10_dog/b.png": png("red"), "10_dog/a.txt": b"a teal dog"}
     for path, place in plan["places"].items():
-        post_file(server, place, path.split("/")[-1], contents[path])
+        post_file(server, *place.rsplit("/", 1), contents[path])
     assert server.options("DatasetLoader", "folder")[0] == "10_dog"
     graph = {"1": {"class_type": "DatasetLoader", "inputs": {"folder": "10_dog", "resolution": 64, "crop": "center"}}}
     graph["2"] = {"class_type": "PreviewImage", "inputs": {"images": ["1", 1]}}
@@ -88,8 +88,9 @@ def test_photos_are_uploaded_over_http_and_read_as_a_dataset(server, base_direct
 
     again = server.post("/subject_trainer/upload", {"files": ["10_dog/a.png"]})
     assert again["folder"] == "10_dog-2"  # the photos of the first are nobody else's
-    more = server.post("/subject_trainer/upload", {"files": ["c.png"], "into": "10_dog"})
-    assert (more["folder"], more["places"]) == ("10_dog", {"c.png": "10_dog"})
+    more = server.post("/subject_trainer/upload", {"files": ["a.png", "a.txt", "c.png"], "into": "10_dog"})
+    assert more["folder"] == "10_dog"
+    assert more["places"] == {"a.png": "10_dog/a-2.png", "a.txt": "10_dog/a-2.txt", "c.png": "10_dog/c.png"}
 
 
 @pytest.mark.parametrize(

@@ -222,11 +222,33 @@ def test_marks_that_cannot_be_seen_are_left_out_and_joiners_stay(folder):
     assert captions(folder)["a.jpg"] == (f"a dog {family}",)
 
 
-@pytest.mark.parametrize("text", ["a.jpg,a dog\n", "file_name,label\na.jpg,3\n", ""])
-def test_a_spreadsheet_without_its_columns_is_refused(folder, text):
+EXIFTOOL = "SourceFile,FileName,Directory,ImageDescription\n./a.jpg,a.jpg,.,a dog\n"
+
+
+@pytest.mark.parametrize("text", ["a.jpg,a dog\n", "file_name,label\na.jpg,3\n", "", "\n\n", EXIFTOOL, "id,text\n1,x,y,z\n"])
+def test_a_spreadsheet_without_our_columns_is_passed_over_with_a_word(folder, text):
     (folder / "metadata.csv").write_text(text)
-    with pytest.raises(UserError, match=r"metadata\.csv does not name its columns"):
-        read_folder(folder, 64)
+    assert captions(folder) == {"a.jpg": ("",), "b.jpg": ("",)}
+    note = "metadata.csv was passed over: its first line does not name the columns file_name and text."
+    assert note in told(folder)
+
+
+def test_a_line_without_a_text_is_a_photo_without_a_caption(folder):
+    write_lines(
+        folder, {"file_name": "a.jpg", "label": 3, "repeats": 4}, {"file_name": "b.jpg", "text": "a dog"}, {"file": "a.jpg"}
+    )
+    assert captions(folder) == {"a.jpg": ("",), "b.jpg": ("a dog",)}
+    assert "Lines of metadata.jsonl without a text, caption or prompt: 1, 3." in told(folder)
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.json", "metadata.csv"])
+@pytest.mark.parametrize(("file_key", "key"), [("File_Name", "Text"), ("IMAGE", "CAPTION"), ("FileName", "Prompt ")])
+def test_keys_are_known_in_any_case(folder, name, file_key, key):
+    row = {file_key: "a.jpg", key: "a dog", "Repeats": 3}
+    csv = ",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n"
+    (folder / name).write_text(csv if name.endswith("csv") else json.dumps([row] if name.endswith(".json") else row))
+    assert captions(folder)["a.jpg"] == ("a dog",)
+    assert read_folder(folder, 64)[0].photos[0].repeats == 3
 
 
 def test_kohya_s_metadata_are_read(folder):
@@ -439,6 +461,20 @@ def test_two_photos_of_one_name_share_a_caption_with_a_word(folder):
     assert "share a caption" not in told(folder)
     write_caption(folder, "b.jpg", "an owl", was="a dog")
     assert captions(folder) == {"b.jpg": ("an owl",), "b.png": ("a cat",)}
+
+
+@pytest.mark.parametrize(
+    "there", [[], ["a.jpg.txt"], ["a.txt"], ["A.jpg.TXT"], ["a.jpg.caption"], ["a.jpg.png.txt", "a.jpg.txt"]]
+)
+@pytest.mark.parametrize("name", ["a.jpg", "a.jpg.png", "a.png", "b.jpg"])
+def test_saving_a_caption_changes_that_of_no_other_photo(folder, there, name):
+    for other in ("a.png", "a.jpg.png"):
+        Image.linear_gradient("L").save(folder / other)
+    for number, file in enumerate(there):
+        (folder / file).write_text(f"text {number}\n")
+    before = captions(folder)
+    write_caption(folder, name, "a new text", was="\n".join(filter(None, before[name])))
+    assert captions(folder) == {**before, name: ("a new text",)}
 
 
 def test_the_caption_of_another_photo_s_case_is_not_taken(tmp_path):

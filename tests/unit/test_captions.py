@@ -83,18 +83,25 @@ CLASSES = {
         dog, plush toy, bus, glass, dress, unicorn, university, used car, European robin, one-eyed cat, UFO, UK flag, ukulele,
         house, lens, hero, canvas, rhinoceros, LEGO brick, Lego brick, NASA shirt, MIDI keyboard, SIM card, FIAT, SWAT van,
         HAT, UNICORN, unicycle, USB stick, usb stick, US flag, uk flag, U-boat, u-boat, ufo, URL, Uruguayan hat, utopian city,
-        ONE PIECE figure, onesie, eucalyptus, xylophone, 180-degree turn, 1150 watt oven, 16-bit hero, GPU, BMW, TV, t-shirt
+        ONE PIECE figure, onesie, eucalyptus, xylophone, 180-degree turn, 1150 watt oven, 16-bit hero, GPU, BMW, TV, t-shirt,
+        pair of shoes, glass of water, box of toys, man in jeans, dog with glasses, bottle of wine, set of mice, cactus,
+        compass, mantis, trellis, specimen, tv, dvd player, ps5 controller, vcr, Christmas, canvas, walrus, platypus,
+        tennis racket, gym, baker's hat, children's book, women's dress, pair of men, bowl of cherries, gas
     """,
     "an": """
         owl, hourglass, honest man, heirloom, umbrella, SUV, LED lamp, X-ray, egg, octopus, MRI scan, 8-bit hero, 18-inch
         doll, Alsatian, unidentified object, urn, iguana, old man, Xbox, XBOX controller, x-ray, X-wing, suv, led lamp, HDMI
         cable, NES, FBI badge, SLR camera, RGBA image, NPC, F-16, MX-5, L-shaped sofa, l-shaped sofa, 18th-century house,
         1800s dress, 80s jacket, 11-year-old boy, IKEA chair, Uber car, usher, urban park, uninvited guest, étagère, hour
-        hand, heir, AI robot
+        hand, heir, AI robot, mp3 player, MP3 player, rc car, RC car, hdmi cable, lcd screen, f-16, r2d2 toy, mri scan, album of
+        photos, SUV, iris of an eye, iris, oasis, abacus, omen, emu, nft, x-men figure
     """,
     "": """
         toys, plush toys, people, old men, children, glasses, scissors, cats and dogs, furniture, blond hair, my dog, boxes,
-        mice, the Eiffel Tower, an owl
+        mice, the Eiffel Tower, an owl, shoes, sofas, pandas, cameras, kiwis, bikinis, skis, taxis, corgis, buses, octopuses,
+        glasses of water, menus, emus, feet, teeth, geese, firemen, grandchildren, women, photos, heroes, lenses, irises, toys
+        in a box, cats with hats, TVs, UFOs, another dog, John's dog, James' dog, one dog, two dogs, two sheep, three deer,
+        some bread, this car, her cat, Mr Bean, every dog, wedding dresses
     """,
 }
 
@@ -120,8 +127,39 @@ def test_a_class_prompt_has_one_article(template, prompt):
     assert class_prompt(template, "owl") == prompt
 
 
-@pytest.mark.parametrize("word", ["", " ", "\t"])
+UNSEEN = [
+    "",
+    " ",
+    "\t",
+    "\u200b",
+    "\u200d",
+    "\u00ad",
+    "\ufeff \u2060",
+    "\u3164",
+    "\u2800",
+    "\ufe0f",
+    "\u180e",
+    "\ud83d",
+    ".",
+    "-",
+]
+
+
+@pytest.mark.parametrize("word", UNSEEN, ids=ascii)
 def test_class_images_of_no_class_are_refused(word):
     with pytest.raises(ValueError, match="Class images need a class: write in Caption with Token"):
         check_class_word(word)
-    check_class_word("dog")
+
+
+@pytest.mark.parametrize("word", ["dog", "犬", "3", "\U0001f436", "สุนัข", "क\u200dष"])
+def test_a_class_in_any_script_is_one(word):
+    check_class_word(word)
+
+
+@pytest.mark.parametrize("half", ["\ud83d", "\0", "\u200b"], ids=ascii)
+def test_no_half_of_a_letter_comes_into_a_prompt(half):
+    template = f"a {half}photo of {{token}} {{class}}"
+    assert caption_with_token("", "mysks", f"d{half}og", template) == "a photo of mysks dog"
+    assert caption_with_token(f"by a d{half}og", "mysks", f"do{half}g", template) == "by mysks dog"
+    assert class_prompt(template, f"d{half}og") == "a photo of a dog"
+    assert fill_template(template, "mysks", f"d{half}og") == "a photo of mysks dog"

@@ -210,6 +210,7 @@ PROMISES = {
 """What the docs promise about files, by the bold beginning of each line, and the tests that hold it."""
 SENTENCES = {
     "docs/photos.md": {
+        "beside a photo of that name they are passed over": ["test_what_a_photo_was_made_of_is_passed_over_with_a_word"],
         "of several pictures in a file, the first": ["test_of_several_pictures_in_a_file_the_first_is_used_with_a_note"],
         "A photo of one colour, or all transparent": [
             "test_a_photo_with_nothing_to_learn_from_is_told_in_the_node_and_in_the_panel"
@@ -235,6 +236,7 @@ SENTENCES = {
         "is passed over with a note": [
             "test_another_program_s_metadata_are_passed_over_with_a_word",
             "test_a_file_of_another_program_does_not_cost_the_folder",
+            "test_a_spreadsheet_without_our_columns_is_passed_over_with_a_word",
         ],
         "The node names entries that no photo has, and text files that belong to none": [
             "test_an_entry_without_a_photo_is_told_with_its_file_and_line",

@@ -362,11 +362,11 @@ def test_a_refusal_is_said_in_either_language_to_its_innermost_part(tmp_path):
         read_folder(tmp_path, 64)
     assert str(error.value) == (
         "2 of 2 images cannot be read: a.jxl (unsupported format), training.png (empty file). "
-        "Convert them to jpg or png, or remove them."
+        "Where nothing else is said, convert them to jpg or png, or remove them."
     )
     assert error.value.message.text(UKRAINIAN) == (
         "Не вдається прочитати зображень: 2 з 2: a.jxl (непідтримуваний формат), training.png (порожній файл). "
-        "Перетворіть їх на jpg чи png або приберіть."
+        "Де не сказано іншого, перетворіть їх на jpg чи png або приберіть."
     )
 
 

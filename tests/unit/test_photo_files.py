@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from tests import icc
 from trainer.dataset import decode as decode_module
@@ -161,6 +161,68 @@ def test_the_orientation_of_xmp_counts_where_exif_says_none():
     assert is_upright(decode_photo(png))
     raw, data = encoded(image, "JPEG", quality=90), b"http://ns.adobe.com/xap/1.0/\0" + xmp
     assert is_upright(decode_photo(raw[:2] + b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data + raw[2:]))
+
+
+EXIF_KEY, XMP_KEY = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
+
+
+def written(data: bytes) -> bytes:
+    """EXIF data as ImageMagick writes them as text."""
+    lines = (data.hex()[place : place + 72] for place in range(0, 2 * len(data), 72))
+    return "\n".join(["", "exif", f"{len(data):8}", *lines, ""]).encode()
+
+
+def orientation_chunks() -> dict[str, list[tuple[bytes, bytes]]]:
+    """Chunks of a PNG, of which some say that it lies on its side."""
+    says, upright, silent = (b"Exif\0\0" + exif(e) for e in (lying(), entry(0x0112, 3, 1, b"\1\0"), entry(0x0100, 3, 1, b"\1\0")))
+    xmp = b'<x tiff:Orientation="6"/>'
+    in_xmp = (b"iTXt", XMP_KEY + bytes(4) + xmp)
+    return {
+        "tEXt": [(b"tEXt", EXIF_KEY + written(says))],
+        "zTXt": [(b"zTXt", EXIF_KEY + b"\0" + zlib.compress(written(says)))],
+        "iTXt": [(b"iTXt", EXIF_KEY + bytes(4) + written(says))],
+        "packed iTXt": [(b"iTXt", EXIF_KEY + b"\1\0\0\0" + zlib.compress(written(says)))],
+        "XMP": [in_xmp],
+        "packed XMP": [(b"iTXt", XMP_KEY + b"\1\0en\0\0" + zlib.compress(xmp))],
+        "XMP as tEXt": [(b"tEXt", XMP_KEY + xmp)],
+        "XMP as zTXt": [(b"zTXt", XMP_KEY + b"\0" + zlib.compress(xmp))],
+        "eXIf before text": [(b"eXIf", upright[6:]), (b"tEXt", EXIF_KEY + written(says))],
+        "eXIf before XMP": [(b"eXIf", upright[6:]), in_xmp],
+        "silent eXIf and text": [(b"eXIf", silent[6:]), (b"tEXt", EXIF_KEY + written(says))],
+        "silent eXIf and XMP": [(b"eXIf", silent[6:]), in_xmp],
+        "text before XMP": [(b"tEXt", EXIF_KEY + written(upright)), in_xmp],
+        "silent text and XMP": [(b"tEXt", EXIF_KEY + written(silent)), in_xmp],
+        "another profile": [(b"tEXt", b"Raw profile type xmp\0" + written(says))],
+    }
+
+
+@pytest.mark.parametrize("case", orientation_chunks())
+def test_a_png_lies_as_comfyui_s_load_image_has_it(case):
+    """That is Pillow's `exif_transpose`."""
+    raw = encoded(picture().transpose(Image.Transpose.ROTATE_90), "PNG")
+    for kind, data in orientation_chunks()[case]:
+        raw = with_chunk(raw, kind, data)
+    with Image.open(io.BytesIO(raw)) as image:
+        assert decode_photo(raw).tobytes() == ImageOps.exif_transpose(image).convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize("text", [b"", b"exif", b"\nexif\n 4\nxyz", b"\nexif\n 4\n123", b"\nexif\n 4\n\xff\xff", b"\n" * 9])
+def test_exif_that_is_damaged_as_text_does_not_cost_the_photo(text):
+    assert is_upright(decode_photo(with_chunk(encoded(picture(), "PNG"), b"tEXt", EXIF_KEY + text)))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("value", [None, 1])
+def test_the_orientation_of_xmp_counts_in_every_format_where_exif_has_none_alone(kind, value):
+    tag, stored = Image.Exif(), picture().transpose(Image.Transpose.ROTATE_90)
+    if value:
+        tag[0x0112] = value
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><x tiff:Orientation="6"/></x:xmpmeta>'
+    more = {"tiffinfo": {700: xmp, **({0x0112: value} if value else {})}} if kind == "TIFF" else {"exif": tag, "xmp": xmp}
+    raw = encoded(stored, kind, **more)
+    with Image.open(io.BytesIO(raw)) as image:
+        wanted = ImageOps.exif_transpose(image).size
+    assert decode_photo(raw).size == wanted == (stored.size if value else SIZE)
 
 
 @pytest.mark.parametrize(

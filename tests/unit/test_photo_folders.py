@@ -14,7 +14,7 @@ from tests.pack import load
 from trainer.dataset.caption_files import read_captions, write_caption
 from trainer.dataset.decode import decode_photo
 from trainer.dataset.folder import fingerprint, folder_repeats, read_folder
-from trainer.dataset.folder_files import RAW_SUFFIXES, folder_files
+from trainer.dataset.folder_files import RAW_SUFFIXES, count_photos, folder_files
 from trainer.dataset.photo_roots import chosen_folders, find_folder
 from trainer.dataset.wired import as_image, wired_pixels
 from trainer.run import files, locks
@@ -51,14 +51,38 @@ def test_a_mask_of_another_trainer_is_no_photo(tmp_path, ending):
     assert list(notes(tmp_path)) == ["a.jpg"]
 
 
-@pytest.mark.parametrize("mask", ["a_mask.png", "a-mask.jpg", "a.mask.png", "A_Mask.PNG", "a_depth.png", "a mask.webp"])
+MASKS = [
+    *("a_mask.png", "a-mask.jpg", "a.mask.png", "A_Mask.PNG", "a_depth.png", "a mask.webp", "a.jpg_mask.png", "a_mask_0.png"),
+    *("a_mask1.png", "mask_a.png", "a mask (1).png", "a_masklabel.png", "a_segmentation.png", "a_openpose.png", "a_lineart.png"),
+    *("a.jpg-masklabel.png", "mask-a.jpg.png", "a_mask-2.png", "Mask_A.png", "a_normal_map.png"),
+]
+
+
+@pytest.mark.parametrize("mask", MASKS)
 def test_a_mask_is_known_by_the_photo_beside_it(tmp_path, mask):
     save(tmp_path / "a.jpg")
     save(tmp_path / mask)
-    save(tmp_path / "party_mask.jpg")
-    assert [Path(photo.path).name for photo in read_folder(tmp_path, 64)[0].photos] == ["a.jpg", "party_mask.jpg"]
+    others = ["mask_of_zorro.jpg", "party_mask.jpg", "x_mask_1.jpg"]
+    for other in others:
+        save(tmp_path / other)
+    assert [Path(photo.path).name for photo in read_folder(tmp_path, 64)[0].photos] == ["a.jpg", *others]
     assert f"Masks and the like of other trainers are not used: {mask}." in told(tmp_path)
-    assert list(notes(tmp_path)) == ["a.jpg", "party_mask.jpg"]
+    assert list(notes(tmp_path)) == ["a.jpg", *others]
+
+
+@LINKS
+def test_the_count_of_a_folder_is_that_of_the_photos_that_are_read(tmp_path):
+    folder = tmp_path / "photos"
+    save(tmp_path / "outside.jpg")
+    for name in ("a.jpg", "b.PNG", "._a.jpg", ".hidden.jpg", "a-masklabel.png", "a_mask_0.png", "mask_a.png", "x-condlabel.png"):
+        save(folder / name)
+    (folder / "album.jpg").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    (folder / "out.jpg").symlink_to(tmp_path / "outside.jpg")
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "within.jpg").symlink_to("a.jpg")
+    (folder / "notes.txt").write_text("x")
+    assert count_photos(folder) == len(folder_files(folder).photos) == 3
 
 
 FOREIGN = (".jxl", ".psd", ".tga", ".exr", ".pnm", ".pbm", ".pgm", ".ppm", ".pcx", ".dds", ".jp2", ".qoi")
@@ -71,6 +95,29 @@ def test_a_picture_that_cannot_be_read_is_named_in_the_node_and_in_the_panel(tmp
     with pytest.raises(UserError, match=rf"1 of 2 images cannot be read: b{suffix.upper()} \("):
         read_folder(tmp_path, 64)
     assert "cannot be read: " in notes(tmp_path)[f"b{suffix.upper()}"][0]
+
+
+@pytest.mark.parametrize("suffix", [".nef", ".CR2", ".dng", ".psd", ".xcf", ".jxl"])
+def test_what_a_photo_was_made_of_is_passed_over_with_a_word(tmp_path, suffix):
+    save(tmp_path / "a.jpg")
+    (tmp_path / f"A{suffix}").write_bytes(b"whatever")
+    assert [Path(photo.path).name for photo in read_folder(tmp_path, 64)[0].photos] == ["a.jpg"]
+    assert f"Passed over, because there is a photo of that name: A{suffix}." in told(tmp_path)
+    assert list(notes(tmp_path)) == ["a.jpg"]
+
+
+@LINKS
+def test_a_pipe_is_told_as_what_it_is_and_every_remedy_fits(tmp_path):
+    save(tmp_path / "a.jpg")
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "c.jpg").symlink_to("nowhere.jpg")
+    with pytest.raises(UserError) as error:
+        read_folder(tmp_path, 64)
+    assert str(error.value) == (
+        "2 of 3 images cannot be read: b.png (a pipe, a socket or a device, and no file: remove it), c.jpg (a link that leads "
+        "out of the folder, or nowhere: put the file itself there). Where nothing else is said, convert them to jpg or png, or "
+        "remove them."
+    )
 
 
 @pytest.mark.parametrize("name", ["b", "b.jpg_large", "b.part", "b.jpg~", "b.download"])
@@ -151,6 +198,18 @@ def test_what_the_number_of_a_folder_does_is_told_in_the_node_and_in_the_panel(t
     assert folder_view.photo_list(tmp_path / name, 64, "center", ENGLISH)["notes"] == said
 
 
+@pytest.mark.parametrize("name", ["10_dog", "150_dog"])
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_the_number_of_a_folder_is_not_told_where_no_photo_takes_it(tmp_path, name, taken):
+    for number in range(2):
+        save(tmp_path / name / f"{number}.jpg")
+    entries = [f'{{"file_name": "{number}.jpg", "text": "x", "repeats": 3}}\n' for number in range(2 - taken)]
+    (tmp_path / name / "metadata.jsonl").write_text("".join(entries))
+    listed = folder_view.photo_list(tmp_path / name, 64, "center", ENGLISH)["notes"]
+    for said in (told(tmp_path / name), "\n".join(listed)):
+        assert (f"the folder '{name}'" in said) == bool(taken)
+
+
 @pytest.fixture
 def roots(tmp_path):
     """ComfyUI's input, and two folders registered as datasets."""
@@ -201,6 +260,20 @@ def test_a_link_to_a_folder_outside_is_neither_listed_nor_found(roots, tmp_path)
     for name in ("link", "plush/link", "datasets/link", "loop"):
         with pytest.raises(UserError, match=r"outside ComfyUI's input|does not exist"):
             find_folder(roots, name)
+
+
+@LINKS
+def test_links_in_a_circle_are_offered_once_at_most(roots):
+    plush, cats = roots[0][1] / "plush", roots[1][1] / "cat"
+    save(plush / "more" / "a.jpg")
+    for link, target in ((plush / "self", plush), (plush / "more" / "up", plush), (cats / "dogs", cats.parent / "dog")):
+        link.symlink_to(target)
+    (cats.parent / "dog" / "cats").symlink_to(cats)
+    listed = [name for name in chosen_folders(roots) if name.startswith(("plush", "datasets/"))]
+    assert sorted(listed) == [
+        "datasets/cat", "datasets/cat/dogs", "datasets/dog", "datasets/dog/cats", "datasets/owl", "plush", "plush/more",
+        "plush/more/up", "plush/self",
+    ]  # fmt: skip
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names must be Unicode here")
@@ -310,9 +383,10 @@ def test_no_file_of_a_run_is_written_through_a_planted_link(tmp_path, outside):
 
 
 NAMES = ["мій пес", "my-dog_1.2", "犬の写真", "หมาน้อย", "कुत्ता", "சிறு நாய்", "ခွေးလေး", "كلب", "כלב", "café", "강아지", "_x", "1"]
+JOINED = ["می\u200cخواهم", "سگ\u200cها", "क्\u200dष", "र्\u200cड", "ශ්\u200dරී ලංකා", "അവന്\u200d", "അവന്\u200d പട്ടി", "ক্\u200cষ"]
 
 
-@pytest.mark.parametrize("name", [*NAMES, *(unicodedata.normalize("NFD", name) for name in NAMES)], ids=ascii)
+@pytest.mark.parametrize("name", [*NAMES, *JOINED, *(unicodedata.normalize("NFD", name) for name in NAMES)], ids=ascii)
 def test_run_names_of_any_script_are_file_names(name):
     checked = check_name(f" {name} ")
     assert checked == unicodedata.normalize("NFC", name)
@@ -321,7 +395,28 @@ def test_run_names_of_any_script_are_file_names(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["\u0301a", "-a", ".a", "a/b", "a\\b", "a:b", "a\u200bb", "a\u202eb", "a\0", "a" * 65, "\U00020000" * 60, "a\ud83d", "nul.x"],
+    [
+        "\u0301a",
+        "-a",
+        ".a",
+        "a/b",
+        "a\\b",
+        "a:b",
+        "a\u200bb",
+        "a\u200db",
+        "犬\u200c犬",
+        "سگ\u200c",
+        "\u200cسگ",
+        "سگ\u200c\u200cها",
+        "سگ\u200b\u200cها",
+        "കാ\u200d",
+        "a\u202eb",
+        "a\0",
+        "a" * 65,
+        "\U00020000" * 60,
+        "a\ud83d",
+        "nul.x",
+    ],
 )
 def test_what_is_no_file_name_is_told(name):
     with pytest.raises(UserError, match=r"cannot be a file name: use letters, digits, blanks"):

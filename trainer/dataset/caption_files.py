@@ -94,18 +94,30 @@ def write_caption(folder: Path, name: str, text: str, was: str) -> None:
 def _sidecar_to_write(files: FolderFiles, name: str) -> str:
     """Return the file for a photo's caption: <name>.txt, or with the photo's suffix in it where another photo has that name."""
     stem = same_name(Path(name).stem)
-    alone = [same_name(Path(photo).stem) for photo in files.photos].count(stem) <= 1
-    found = _sidecars([name], files.captions).get(name, "")
+    photos = [same_name(photo) for photo in files.photos]
+    alone = stem not in photos and [Path(photo).stem for photo in photos].count(stem) <= 1  # a.jpg.txt is that of a.jpg
+    found = _sidecars(files.photos, files.captions).get(name, "")
     if found.lower().endswith(".txt") and (alone or same_name(found) == same_name(name + ".txt")):
         return found
     return f"{Path(name).stem}.txt" if alone else f"{name}.txt"
 
 
 def _sidecars(photos: Sequence[str], files: Sequence[str]) -> dict[str, str]:
-    """Return the caption file of each photo that has one: of exactly its name, else of its name in other case."""
+    """Return the caption file of each photo that has one: of exactly its name, else of its name in other case.
+
+    With a.jpg and a.jpg.png, a.jpg.txt is that of a.jpg alone.
+    """
     exact, alike = {*files}, {same_name(file): file for file in files}
     endings = [(whole, suffix) for suffix in CAPTION_SUFFIXES for whole in (True, False)]
-    candidates = {photo: [(photo if whole else Path(photo).stem) + suffix for whole, suffix in endings] for photo in photos}
+    names = {same_name(photo) for photo in photos}
+    candidates = {
+        photo: [
+            (photo if whole else Path(photo).stem) + suffix
+            for whole, suffix in endings
+            if whole or same_name(Path(photo).stem) not in names
+        ]
+        for photo in photos
+    }
     found = {}
     for photo, wanted in candidates.items():
         file = next((file for file in wanted if file in exact), None)

@@ -4,6 +4,7 @@ import re
 import unicodedata
 
 from ..run.messages import UserError
+from .text_file import clean
 
 DEFAULT_TEMPLATE = "a photo of {token} {class}"
 
@@ -15,25 +16,43 @@ _BEFORE, _AFTER = rf"(?<![^\W_{_UNSPACED}])", rf"(?![^\W_{_UNSPACED}])"
 _CONSONANT_U = (  # a unicorn, a used car, a ukulele, a European robin, a one-eyed cat
     "uni(?![dmn])|u(?:k|v|sb|fo|rl)?\\b|us[aeiu]|ut[aeio]|ur[aeiou]|uv[aeiu]|ukul|ubiq|eu|ewe|ones?\\b|onesie|once\\b|ouija"
 )
-_VOWEL_SOUND = re.compile(  # an hourglass, an 8-bit hero, an 18th-century house, an Xbox, an L-shaped sofa, an owl
-    rf"hour|honest|honou?r|heir|8|(?:11|18(?:\d\d)?)(?!\d)|x(?:\b|\d|box)|[fhlmnrs]-|(?:hd|lcd|led|mri|rv|sd|suv|xl)\b|"
-    rf"(?!{_CONSONANT_U})[aeiou]",
+_VOWEL_SOUND = re.compile(  # an hourglass, an 8-bit hero, an 18th-century house, an Xbox, an owl
+    rf"hour|honest|honou?r|heir|8|(?:11|18(?:\d\d)?)(?!\d)|xbox|(?:hdmi|led|mri|suv)\b|(?!{_CONSONANT_U})[aeiou]",
     re.IGNORECASE,
 )
+_NO_VOWEL = re.compile(r"[b-df-hj-np-tv-xz]{1,5}(?:\d+\w*)?\b", re.IGNORECASE)
+"""What is read letter by letter, as no word is written so: tv, mp3, rc, t-shirt."""
 _ABBREVIATION = re.compile(r"[A-Z][A-Z0-9]{0,4}\b")
 _READ_AS_WORD = re.compile(
     r"(?!(?:FAQ|HEV|HIV|LED|NES|RAF|ROV|SOS|SUV)\b)(?:[FHLMNRS]|[FS]L|FR|S[CKMNPTW])[AEIOUY]+[B-DF-HJ-NP-TV-XZ]|ONE\b"
 )
 """Of abbreviations, and of words in capitals: a LEGO brick, a NASA shirt, a HAT. The named ones are spelled out all the same."""
-_VOWEL_LETTER = re.compile(r"[AEFHILMNORSX]")
+_VOWEL_LETTER = re.compile(r"[AEFHILMNORSX]", re.IGNORECASE)
 """What an abbreviation that is spelled out begins with: an SUV, an HDMI cable, and a UFO."""
-_DETERMINERS = ("a", "an", "the", "my", "your", "his", "her", "its", "our", "their", "this", "that", "these", "those", "some")
-_PLURALS = ("people", "men", "women", "children", "mice", "geese", "feet", "teeth", "cattle", "police")
-_SINGULAR_S = re.compile(r"(ss|us|is|ous|as|gas|lens|bias|atlas|canvas|series|species|rhinoceros|thermos)$")
+_DETERMINERS = {
+    *("a", "an", "the", "my", "your", "his", "her", "its", "our", "their", "this", "that", "these", "those", "some", "any"),
+    *("another", "every", "each", "no", "both", "all", "many", "several", "two", "three", "four", "five", "six", "seven"),
+    *("eight", "nine", "ten", "mr", "mrs", "ms"),
+}
+_OWNER = re.compile(r"[A-ZА-Я]\S*(?:['’]s|s['’])$")
+"""A name that stands for an article: John's dog; but a baker's hat, a children's book."""
+_HEAD = re.compile(r"\s+(?:of|with|without|in|on|at|from|for|by)\s")
+"""Ends the words that say what a thing is: a pair of shoes, a man in jeans, toys in a box."""
+_PLURALS = re.compile(
+    r"people|mice|geese|feet|teeth|cattle|police|(?!(?:speci|regi|abdo|acu|cycla|sta|ra|o|se)men$).*men|.*children|"
+    r"(?:menu|guru|emu|gnu|tutu)s|.*(?:[gkw]|in|et|tax)is"
+)
+_SINGULAR_S = re.compile(
+    r".*(?:ss|us|is)|(?:gas|canvas|atlas|bias|christmas|alias|lens|series|species|rhinoceros|thermos|biceps|mercedes)"
+)
 _MASS = (
     *("furniture", "jewelry", "jewellery", "clothing", "food", "water", "hair", "scenery", "graffiti", "art", "footwear"),
     *("pottery", "luggage", "equipment", "machinery", "glassware", "embroidery", "armor", "armour", "architecture", "bread"),
 )
+
+
+_BLANK_LETTERS = "\u115f\u1160\u3164\uffa0\u2800"
+"""Hangul's fillers and Braille without a dot."""
 
 
 def _word(text: str) -> re.Pattern:
@@ -58,7 +77,7 @@ def fill_template(template: str, token: str, class_word: str) -> str:
             template=template,
             example=DEFAULT_TEMPLATE,
         )
-    return " ".join(template.replace("{token}", token).replace("{class}", class_word).split())
+    return clean(template.replace("{token}", token).replace("{class}", class_word))
 
 
 def caption_with_token(caption: str, token: str, class_word: str, template: str = DEFAULT_TEMPLATE) -> str:
@@ -69,7 +88,7 @@ def caption_with_token(caption: str, token: str, class_word: str, template: str 
     "a photo of a plush toy on a post" -> "a photo of mysks plush toy on a post". Where it has neither, token + class
     lead it. Without a caption, it is the template filled in.
     """
-    caption = " ".join(caption.split())
+    caption, class_word = clean(caption), clean(class_word)
     if not caption:
         return fill_template(template, token, class_word)
     if has_word(caption, token):
@@ -92,14 +111,21 @@ def _set_apart(caption: str, token: str) -> str:
 def with_article(class_word: str) -> str:
     """Return "a <class>" or "an <class>" by its sound, and the class alone where English has no article: "toys", "my dog"."""
     words = class_word.split()
-    last = words[-1].lower() if words else ""
-    plural = last in _PLURALS or (last.endswith("s") and len(last) > 3 and not _SINGULAR_S.search(last))
-    if not words or words[0].lower() in _DETERMINERS or plural or last in _MASS:
+    determined = words and (words[0].lower().rstrip(".") in _DETERMINERS or words[0] == "one" or _OWNER.match(words[0]))
+    head = _HEAD.split(class_word, maxsplit=1)[0].split()
+    if not words or determined or _is_plural(head[-1]) or head[-1].lower() in _MASS:
         return class_word
     first = unicodedata.normalize("NFD", words[0])  # an étagère
-    spelled = _ABBREVIATION.match(first) and not _READ_AS_WORD.match(first)
+    spelled = _NO_VOWEL.match(first) or (_ABBREVIATION.match(first) and not _READ_AS_WORD.match(first))
     vowel = (_VOWEL_LETTER if spelled else _VOWEL_SOUND).match(first)
     return f"{'an' if vowel else 'a'} {class_word}"
+
+
+def _is_plural(word: str) -> bool:
+    """Return whether a noun is a plural: one in s, but for the endings of a bus, a glass and an iris, or an irregular one."""
+    lower = word.lower().strip(".,;:!?")
+    in_s = lower.endswith("s") and (len(lower) > 3 or (word.endswith("s") and word[:-1].isupper()))
+    return bool(_PLURALS.fullmatch(lower) or (in_s and not _SINGULAR_S.fullmatch(lower)))
 
 
 def class_prompt(template: str, class_word: str) -> str:
@@ -113,8 +139,8 @@ def class_prompt(template: str, class_word: str) -> str:
 
 
 def check_class_word(class_word: str) -> None:
-    """Raise UserError for a class without a name, of which no class image can be."""
-    if not class_word.strip():
+    """Raise UserError for a class without a name that can be seen, of which no class image can be."""
+    if not any(unicodedata.category(letter)[0] in "LNS" and letter not in _BLANK_LETTERS for letter in class_word):
         raise UserError(
             "Class images need a class: write in Caption with Token, at class_word, what the subject is, for example 'dog'. Or "
             "train without class images."

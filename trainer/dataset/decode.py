@@ -233,12 +233,12 @@ def _is_animated(image: Any) -> bool:
 
 
 def _orientation(kind: str, image: Image.Image) -> int:
-    """Return the EXIF orientation that Pillow found, 1 to 8; it has made TIFFs upright itself."""
+    """Return the orientation that Pillow found, 1 to 8; it has made TIFFs upright itself."""
     if kind == "TIFF":
         return 1
     exif, xmp = image.info.get("exif", b""), image.info.get("xmp", b"")
-    found = exif_orientation(exif) if isinstance(exif, bytes) else 1
-    return xmp_orientation(xmp) if found == 1 and isinstance(xmp, bytes) else found
+    found = exif_orientation(exif) if isinstance(exif, bytes) else 0
+    return found or (xmp_orientation(xmp) if isinstance(xmp, bytes) else 1)
 
 
 def _plain(image: Image.Image) -> Image.Image:

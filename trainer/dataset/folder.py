@@ -78,7 +78,8 @@ def read_folder(
         previews += [empty.view(read.image, photo, number) for number in range(min(empty.views, MAX_PREVIEWS - len(previews)))]
     if problems:
         raise UserError(
-            "{unreadable} of {total} images cannot be read: {images}. Convert them to jpg or png, or remove them.",
+            "{unreadable} of {total} images cannot be read: {images}. Where nothing else is said, convert them to jpg or png, or "
+            "remove them.",
             unreadable=len(problems),
             total=len(photos) + len(problems),
             images=listed(
@@ -86,7 +87,7 @@ def read_folder(
             ),
         )
     dataset = replace(empty, photos=tuple(photos))
-    told = (*_warnings(dataset), *_photo_notes(blank, notes), *file_notes(folder, files), *found.notes)
+    told = (*_warnings(dataset), *_photo_notes(blank, notes), *file_notes(folder, files, found.captions), *found.notes)
     return replace(dataset, warnings=told), previews
 
 
@@ -176,9 +177,9 @@ def _photo_notes(blank: list[str], notes: list[Message]) -> list[Message]:
     return told
 
 
-def file_notes(folder: Path, files: FolderFiles) -> list[Message]:
-    """Return what the user should know of the files that are not used."""
-    repeats = _repeats_note(folder)
+def file_notes(folder: Path, files: FolderFiles, captions: dict[str, Caption]) -> list[Message]:
+    """Return what the user should know of the files that are not used, and of the folder's name where a photo counts by it."""
+    repeats = None if all(caption.repeats for caption in captions.values()) else _repeats_note(folder)
     told = [repeats] if repeats else []
     below = subfolders_with_photos(folder)
     if below:
@@ -189,6 +190,8 @@ def file_notes(folder: Path, files: FolderFiles) -> list[Message]:
                 "Masks and the like of other trainers are not used: {names}.", names=listed([*map(shown_name, files.companions)])
             )
         )
+    if files.sources:
+        told.append(message("Passed over, because there is a photo of that name: {names}.", names=_names(files.sources)))
     if files.strangers:
         told.append(
             message(

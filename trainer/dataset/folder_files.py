@@ -3,6 +3,7 @@
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +29,16 @@ DRAWN_SUFFIXES = {".ico", ".cur", ".icns", ".svg", ".svgz", ".eps", ".wmf", ".em
 """Icons and drawings: no photos, so that they are passed over with a word, and do not stop those that lie beside them."""
 COMPANIONS = ("-masklabel", "-condlabel")
 """How OneTrainer ends the names of masks and of conditioning pictures."""
-_BESIDE_A_PHOTO = re.compile(r"[-_.\s](mask|masks|matte|alpha|depth|canny|cond|conditioning)$")
-"""How others do; such a picture counts as one only beside the photo that it is named after."""
+_KINDS = (
+    r"(?:masks?|mask_?label|cond_?label|matte|alpha|depth(?:_?map)?|canny|cond|conditioning|seg(?:_?map|mentation)?|openpose|"
+    r"lineart|softedge|scribble|hed|mlsd|normal_?map)"
+)
+_BESIDE_A_PHOTO = re.compile(rf"(.+)[-_.\s]{_KINDS}(?:[-_.\s]*\(?\d+\)?)?|{_KINDS}[-_.\s](.+)")
+"""How others do; such a picture counts as one only beside the photo that it is named after: a_mask_0, mask_a, a mask (1)."""
 CAPTION_SUFFIXES = (".txt", ".caption")
 TABLE_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
+_OTHER_SYSTEMS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "thumbs.db", "desktop.ini"}
+"""What systems and drives put beside one's own files."""
 MOST_STRANGERS = 500
 """So many files without a photo's name are looked into."""
 
@@ -46,6 +53,8 @@ class FolderFiles:
     """Pictures that cannot be read, and why."""
     companions: tuple[str, ...]
     """Masks and the like of other trainers."""
+    sources: tuple[str, ...]
+    """Pictures that cannot be read, such as raw files, beside photos that are called so."""
     strangers: tuple[str, ...]
     """Pictures by their first bytes, but not by their names."""
     captions: tuple[str, ...]
@@ -56,16 +65,14 @@ class FolderFiles:
 
 def folder_files(folder: Path) -> FolderFiles:
     """Return the files of a folder, hidden ones left out."""
-    photos, foreign, companions, strangers, captions, tables = [], [], [], [], [], []
+    photos, foreign, strangers, captions, tables = [], [], [], [], []
     for name in _listed(folder):
-        path, suffix = folder / name, Path(name).suffix.lower()
+        path, suffix = folder / name, _suffix(name)
         if suffix in PHOTO_SUFFIXES | RAW_SUFFIXES | FOREIGN_SUFFIXES:
             reason = _why_not(folder, path, suffix)
             if path.is_dir():
                 continue
-            if Path(name).stem.lower().endswith(COMPANIONS):
-                companions.append(name)
-            elif reason:
+            if reason:
                 foreign.append((name, reason))
             else:
                 photos.append(name)
@@ -74,22 +81,31 @@ def folder_files(folder: Path) -> FolderFiles:
                 (captions if suffix in CAPTION_SUFFIXES else tables).append(name)
         elif len(strangers) < MOST_STRANGERS and (suffix in DRAWN_SUFFIXES or _is_picture(folder, path)):
             strangers.append(name)
+    companions = _companions([*photos, *(name for name, _ in foreign)])
+    photos = [name for name in photos if name not in companions]
     stems = {same_name(Path(name).stem) for name in photos}
-    beside = [name for name in photos if _named_after(same_name(Path(name).stem)) in stems]
-    photos = [name for name in photos if name not in beside]
-    companions = sorted([*companions, *beside])
-    return FolderFiles(tuple(photos), tuple(foreign), tuple(companions), tuple(strangers), tuple(captions), tuple(tables))
+    sources = [name for name, _ in foreign if same_name(Path(name).stem) in stems and _suffix(name) not in PHOTO_SUFFIXES]
+    foreign = [(name, reason) for name, reason in foreign if name not in {*companions, *sources}]
+    lists = (photos, foreign, sorted(companions), sources, strangers, captions, tables)
+    return FolderFiles(*map(tuple, lists))
 
 
-def _named_after(stem: str) -> str | None:
-    """Return the stem of the photo whose mask a picture is by its name, None where it is no mask."""
-    found = _BESIDE_A_PHOTO.search(stem)
-    return stem[: found.start()] if found else None
+def _suffix(name: str) -> str:
+    return Path(name).suffix.lower()
+
+
+def _companions(names: Sequence[str]) -> set[str]:
+    """Return which of the pictures of a folder are masks and the like by their names."""
+    stems = {name: same_name(Path(name).stem) for name in names}
+    photos = {*stems.values(), *map(same_name, names)}
+    found = {name: _BESIDE_A_PHOTO.fullmatch(stem) for name, stem in stems.items()}
+    beside = {name for name, match in found.items() if match and (match[1] or match[2]) in photos}
+    return beside | {name for name, stem in stems.items() if stem.endswith(COMPANIONS)}
 
 
 def _listed(folder: Path) -> list[str]:
     try:
-        return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+        return sorted(entry.name for entry in os.scandir(folder) if not is_hidden(entry.name))
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError("The folder {name!r} cannot be read ({reason}).", name=folder.name, reason=reason) from None
@@ -103,18 +119,26 @@ def photo_names(folder: Path) -> list[str]:
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders directly in a folder, sorted, hidden ones left out; none where it cannot be read."""
     try:
-        paths = sorted(folder / entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+        paths = sorted(folder / entry.name for entry in os.scandir(folder) if not is_hidden(entry.name))
     except OSError:
         return []
     return [path for path in paths if path.is_dir()]
 
 
 def count_photos(folder: Path) -> int:
-    """Return how many files of a folder are photos by their names; 0 where it cannot be read."""
+    """Return how many files of a folder are read as photos, by their names; 0 where it cannot be read."""
     try:
-        return sum(Path(entry.name).suffix.lower() in PHOTO_SUFFIXES for entry in os.scandir(folder))
+        entries = [entry for entry in os.scandir(folder) if Path(entry.name).suffix.lower() in PHOTO_SUFFIXES]
+        entries = [entry for entry in entries if not is_hidden(entry.name) and shown_name(entry.name) == entry.name]
+        names = [e.name for e in entries if e.is_file(follow_symlinks=False) or is_inside(folder, Path(e.path))]
     except OSError:
         return 0
+    return len(names) - len(_companions(names))
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is none that the user knows of: a hidden one, or one that a system has put there."""
+    return name.startswith(".") or name.lower() in _OTHER_SYSTEMS
 
 
 def is_inside(folder: Path, path: Path) -> bool:
@@ -144,6 +168,8 @@ def shown_name(name: str) -> str:
 
 def _why_not(folder: Path, path: Path, suffix: str) -> Message | None:
     """Return why a picture cannot be read, as far as its name tells."""
+    if not path.is_symlink() and not path.is_file():
+        return message("a pipe, a socket or a device, and no file: remove it")
     if not is_inside(folder, path):
         return message("a link that leads out of the folder, or nowhere: put the file itself there")
     if shown_name(path.name) != path.name:

@@ -68,7 +68,9 @@ _TIFF_PIXELS = {
     *(340, 341, 347, *range(512, 522), 529, 530, 531, 532),
 }
 """The tags of a TIFF that say how its pixels are written."""
-_TIFF_PROFILE = 34675
+_TIFF_PROFILE, _TIFF_XMP = 34675, 700
+_PNG_EXIF, _PNG_XMP = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
+"""How texts in a PNG begin that programs without the chunk eXIf have written."""
 _AVIF_EXIF = re.compile(rb"(infe.{8}(?:..)?)Exif", re.DOTALL)
 _AVIF_HEADER = 65_536
 """Bytes in which an AVIF says of what it consists."""
@@ -112,9 +114,9 @@ def take_apart(kind: str, raw: bytes) -> Parts:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Return how a picture lies by its EXIF data, 1 to 8; 1 (upright) where they are damaged or do not say it."""
-    value = next((value for tag, value in _exif_entries(exif) if tag == 0x0112 and isinstance(value, int)), 1)
-    return value if 1 <= value <= 8 else 1
+    """Return how a picture lies by its EXIF data, 1 to 8; 1 (upright) for another value, 0 where they do not say it."""
+    value = next((value for tag, value in _exif_entries(exif) if tag == 0x0112 and isinstance(value, int)), 0)
+    return value if 0 <= value <= 8 else 1
 
 
 def is_adobe_rgb(exif: bytes) -> bool:
@@ -156,7 +158,7 @@ def xmp_orientation(xmp: bytes) -> int:
 
 def _jpeg_parts(raw: bytes) -> Parts:
     """Keep of a JPEG's segments those that say how its pixels are written: of the APPs, JFIF's and Adobe's."""
-    kept, place, orientation, profile, exif = [raw[:2]], 2, 1, {}, b""
+    kept, place, profile, exif, xmp = [raw[:2]], 2, {}, b"", b""
     while place + 4 <= len(raw) and raw[place] == 0xFF and raw[place + 1] != 0xDA:  # SOS: the pixels follow
         marker, (length,) = raw[place + 1], struct.unpack_from(">H", raw, place + 2)
         if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # filling, and markers without data
@@ -165,9 +167,10 @@ def _jpeg_parts(raw: bytes) -> Parts:
         if length < 2:
             break
         data = raw[place + 4 : place + 2 + length]
-        if marker == 0xE1 and orientation == 1:
-            exif = exif or (data if data.startswith(b"Exif\0") else b"")
-            orientation = exif_orientation(data) if data.startswith(b"Exif\0") else xmp_orientation(data)
+        if marker == 0xE1 and data.startswith(b"Exif\0"):
+            exif = exif or data
+        elif marker == 0xE1:
+            xmp += data
         elif marker == 0xE2 and data.startswith(b"ICC_PROFILE\0"):
             profile[data[12:13]] = data[14:]
         jfif = marker == 0xE0 and data.startswith(b"JFIF\0") and len(data) >= 14
@@ -176,7 +179,7 @@ def _jpeg_parts(raw: bytes) -> Parts:
             kept.append(raw[place : place + 2 + length])
         place += 2 + length
     icc = b"".join(part for _, part in sorted(profile.items())) or (ADOBE_RGB if is_adobe_rgb(exif) else b"")
-    return Parts(b"".join([*kept, raw[place:]]), orientation, icc)
+    return Parts(b"".join([*kept, raw[place:]]), exif_orientation(exif) or xmp_orientation(xmp), icc)
 
 
 def jpeg_has_all_scans(jpeg: bytes) -> bool:
@@ -198,7 +201,7 @@ def jpeg_has_all_scans(jpeg: bytes) -> bool:
 
 def _png_parts(raw: bytes) -> Parts:
     """Keep of a PNG's chunks those that say how its pixels are written."""
-    kept, place, orientation, profile, adobe, pictures = [PNG_MARK], len(PNG_MARK), 1, b"", False, 1
+    kept, place, exif, texts, profile, pictures = [PNG_MARK], len(PNG_MARK), b"", {}, b"", 1
     while place + 8 <= len(raw):
         length, kind = struct.unpack_from(">I4s", raw, place)
         data = raw[place + 8 : place + 8 + length]
@@ -210,9 +213,9 @@ def _png_parts(raw: bytes) -> Parts:
         elif kind in (b"IDAT", b"IEND"):
             kept.append(chunk)
         elif kind == b"eXIf":
-            orientation, adobe = exif_orientation(data), is_adobe_rgb(data)
-        elif kind == b"iTXt" and data.startswith(b"XML:com.adobe.xmp\0") and orientation == 1:
-            orientation = xmp_orientation(data)
+            exif = data
+        elif kind in (b"tEXt", b"zTXt", b"iTXt") and data.startswith((_PNG_EXIF, _PNG_XMP)):
+            texts[data.partition(b"\0")[0] + b"\0"] = _png_text(kind, data)
         elif kind == b"iCCP":
             profile = _unpacked(data.partition(b"\0")[2][1:])
         elif kind == b"acTL":
@@ -220,7 +223,26 @@ def _png_parts(raw: bytes) -> Parts:
         if kind == b"IEND":
             break
         place += 12 + length
-    return Parts(b"".join(kept), orientation, profile or (ADOBE_RGB if adobe else b""), animated=pictures > 1)
+    exif = exif or _unwritten(texts.get(_PNG_EXIF, b""))
+    orientation = exif_orientation(exif) or xmp_orientation(texts.get(_PNG_XMP, b""))
+    return Parts(b"".join(kept), orientation, profile or (ADOBE_RGB if is_adobe_rgb(exif) else b""), animated=pictures > 1)
+
+
+def _png_text(kind: bytes, data: bytes) -> bytes:
+    """Return the text of a chunk tEXt, zTXt or iTXt."""
+    text = data.partition(b"\0")[2]
+    if kind == b"iTXt":
+        packed, text = text[:1] == b"\1", text[2:].split(b"\0", 2)[-1]
+        return _unpacked(text) if packed else text
+    return _unpacked(text[1:]) if kind == b"zTXt" else text
+
+
+def _unwritten(text: bytes) -> bytes:
+    """Return the EXIF data that ImageMagick has written as text: a name, their length, and lines of hex digits."""
+    try:
+        return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
+    except ValueError:
+        return b""
 
 
 def _key_in_8_bits(header: bytes, data: bytes) -> bytes:
@@ -246,12 +268,15 @@ def _tiff_parts(raw: bytes) -> Parts:
         return Parts(raw)
     if mark != 42:  # BigTIFF
         return Parts(raw)
-    profile = next((raw[place : place + length] for tag, _, length, place in tags if tag == _TIFF_PROFILE), b"")
+    profile, xmp = (
+        next((raw[place : place + length] for tag, _, length, place in tags if tag == wanted), b"")
+        for wanted in (_TIFF_PROFILE, _TIFF_XMP)
+    )
     kept = [entry for entry, (tag, *_) in zip(entries, tags, strict=True) if tag in _TIFF_PIXELS]
     directory = struct.pack(order + "H", len(kept)) + b"".join(kept) + following
     pixels = raw[:start] + directory + raw[start + len(directory) :]
     profile = profile[:LARGEST_PROFILE] or (ADOBE_RGB if is_adobe_rgb(raw) else b"")
-    return Parts(pixels, exif_orientation(raw), profile)
+    return Parts(pixels, exif_orientation(raw) or xmp_orientation(xmp), profile)
 
 
 def _unpacked(packed: bytes) -> bytes:

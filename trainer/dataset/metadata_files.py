@@ -5,7 +5,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,8 @@ class _WrongEntryError(Exception):
 def read_entries(name: str, text: str) -> tuple[list[Entry], Message | None]:
     """Return the entries of a metadata file by its name, and a note. Raises UserError that names a line that is wrong."""
     if name.endswith(".jsonl"):
-        return list(_lines(text)), None
-    return (list(_rows(text)), None) if name.endswith(".csv") else _kohya(name, text)
+        return _lines(text)
+    return _rows(text) if name.endswith(".csv") else _kohya(name, text)
 
 
 def match(name: str, entries: Sequence[Entry], folder: Path, photos: Sequence[str]) -> tuple[dict[str, Caption], list[Message]]:
@@ -85,7 +85,7 @@ def match(name: str, entries: Sequence[Entry], folder: Path, photos: Sequence[st
 
 
 def caption_of(entry: dict[str, Any]) -> Caption:
-    """Return the caption of an entry: one text, or a list of alternatives. Raises _WrongEntryError."""
+    """Return the caption of an entry, its keys in lower case: one text, or a list of alternatives. Raises _WrongEntryError."""
     values = [entry[key] for key in TEXT_KEYS if key in entry]
     if not values:
         raise _WrongEntryError
@@ -116,22 +116,31 @@ def _texts(given: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, map(clean, given))))
 
 
-def _entry(place: str, data: Any) -> Entry:
+def _with_plain_keys(data: Any) -> dict[str, Any]:
+    """Return an entry with its keys in lower case; of two that are alike then, the one that was so counts."""
     if not isinstance(data, dict):
         raise _WrongEntryError
+    return {key.strip().lower(): value for key, value in data.items()} | data
+
+
+def _entry(place: str, data: dict[str, Any]) -> Entry:
     names = [data[key] for key in FILE_KEYS if key in data]
     if not names or not isinstance(names[0], str):
         raise _WrongEntryError
     return Entry(place, names[0], caption_of(data))
 
 
-def _lines(text: str) -> Iterator[Entry]:
+def _lines(text: str) -> tuple[list[Entry], Message | None]:
+    """Read the lines of metadata.jsonl; one without a text is a photo without a caption."""
+    entries, untold = [], []
     lines = _LINE_END.split(text)  # not splitlines: JSON may hold other separators of lines as they are
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            yield _entry(str(number), json.loads(line))
+            data = _with_plain_keys(json.loads(line))
+            untold += [] if {*data} & {*TEXT_KEYS} else [str(number)]
+            entries.append(_entry(str(number), {"text": None, **data}))
         except (ValueError, RecursionError, _WrongEntryError):
             raise UserError(
                 'Line {number} of metadata.jsonl is not of the form {{"file_name": "a.jpg", "text": "a caption"}}, with '
@@ -139,9 +148,13 @@ def _lines(text: str) -> Iterator[Entry]:
                 number=number,
                 most=MAX_REPEATS,
             ) from None
+    note = message("Lines of metadata.jsonl without a text, caption or prompt: {lines}.", lines=listed(untold))
+    return entries, note if untold else None
 
 
-def _rows(text: str) -> Iterator[Entry]:
+def _rows(text: str) -> tuple[list[Entry], Message | None]:
+    """Read the rows of metadata.csv; with other columns it is another program's, exiftool's for example."""
+    entries = []
     before = _BEFORE_COLUMNS.match(text)
     assert before is not None  # it may be empty
     above, text = len(_LINE_END.findall(before[0])), text[before.end() :]
@@ -150,14 +163,14 @@ def _rows(text: str) -> Iterator[Entry]:
     try:
         columns = {column.strip().lower() for column in reader.fieldnames or () if column}
         if not (columns & {*FILE_KEYS} and columns & {*TEXT_KEYS}):
-            raise UserError("The first line of metadata.csv does not name its columns: file_name, text. Add that line.")
+            return [], message("metadata.csv was passed over: its first line does not name the columns file_name and text.")
         for row in reader:
             if None in row:  # more cells than columns: a comma in a text without quotes
                 raise _WrongEntryError
             cells = {key.strip().lower(): value for key, value in row.items() if key and value}
             cells = {key: value for key, value in cells.items() if value.strip() or key != "repeats"}
             if cells:
-                yield _entry(str(above + reader.line_num), {"text": None, **cells})
+                entries.append(_entry(str(above + reader.line_num), {"text": None, **cells}))
     except (csv.Error, _WrongEntryError) as error:
         raise UserError(
             "Line {number} of metadata.csv has no file_name, a text with a comma or a quote that is not in quotes, or repeats "
@@ -165,6 +178,7 @@ def _rows(text: str) -> Iterator[Entry]:
             number=above + reader.line_num + isinstance(error, csv.Error),  # the row that it could not finish
             most=MAX_REPEATS,
         ) from None
+    return entries, None
 
 
 def _kohya(name: str, text: str) -> tuple[list[Entry], Message | None]:
@@ -173,10 +187,11 @@ def _kohya(name: str, text: str) -> tuple[list[Entry], Message | None]:
     try:
         data = json.loads(text)
         if isinstance(data, list):
-            return [_entry(str(number), item) for number, item in enumerate(data, 1)], None
+            return [_entry(str(number), _with_plain_keys(item)) for number, item in enumerate(data, 1)], None
         entries = []
         for key, value in data.items() if isinstance(data, dict) else ():
-            if not isinstance(value, dict) or not {*value} & {*TEXT_KEYS, "tags"}:
+            value = _with_plain_keys(value)
+            if not {*value} & {*TEXT_KEYS, "tags"}:
                 return [], ignored
             caption, tags = value.get("caption"), value.get("tags")
             if isinstance(tags, str) and tags:

@@ -71,11 +71,14 @@ def _by_priority(roots: Roots) -> list[tuple[str, Path]]:
 
 
 def _subfolders(root: Path, folder: Path, depth: int) -> list[Path]:
-    """Return the folders below, sorted, as deep as `depth` levels; hidden ones and links that lead out are left out."""
+    """Return the folders below, sorted, as deep as `depth` levels; hidden ones and links that lead out are left out.
+
+    What lies behind a link is found where it really lies: a link to its own folder would have no end.
+    """
     found: list[Path] = []
     for path in subfolders(folder):
         if len(found) >= MOST_FOLDERS:
             break
         if leads_into(root, path):
-            found += [path, *(_subfolders(root, path, depth - 1) if depth > 1 else [])]
+            found += [path, *(_subfolders(root, path, depth - 1) if depth > 1 and not path.is_symlink() else [])]
     return found

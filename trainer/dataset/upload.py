@@ -1,15 +1,17 @@
 """What of the files that a user drops on the loader becomes a folder of photos, and what it is called. Plain data, no torch."""
 
 import itertools
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..run.messages import Message, UserError, message
 from ..run.names import check_name
-from .folder_files import CAPTION_SUFFIXES, PHOTO_SUFFIXES, TABLE_SUFFIXES
+from .folder_files import CAPTION_SUFFIXES, PHOTO_SUFFIXES, TABLE_SUFFIXES, is_hidden, same_name
 from .named import listed
 
 TAKEN = PHOTO_SUFFIXES | {*CAPTION_SUFFIXES} | TABLE_SUFFIXES
@@ -24,33 +26,80 @@ class Upload:
     """The files that are taken of those that were dropped."""
 
     places: dict[str, str]
-    """The path of each file, as it was dropped -> in which folder it goes below the new one; "" for that itself."""
+    """The path of each file, as it was dropped -> its path below the folder that they go into."""
     wish: str
     """What the new folder is to be called."""
     photos_in: str
-    """Where the first photo goes."""
+    """The folder below that one into which most photos go; "" for that itself."""
     notes: tuple[Message, ...]
 
 
-def choose_files(paths: Sequence[str]) -> Upload:
-    """Return which files are taken: photos, and captions along with them. Raises UserError when none of them is a photo."""
-    visible = sorted(path for path in paths if not PurePosixPath(path).name.startswith("."))
+def choose_files(paths: Sequence[str], into: Path | None = None) -> Upload:
+    """Return which files are taken, and their places in a new folder, or among the files of the folder `into`.
+
+    Taken are photos, and captions along with them, or alone where there may be photos. Raises UserError when there are none.
+    """
+    visible = sorted(path for path in paths if not any(map(is_hidden, re.split(r"[/\\]", path))))
     photos = [path for path in visible if _suffix(path) in PHOTO_SUFFIXES]
-    others = [path for path in visible if _suffix(path) not in TAKEN]
-    if not photos:
+    taken = [path for path in visible if _suffix(path) in TAKEN]
+    if not (photos or (into and taken)):
         raise UserError(
             "None of these files is a photo that can be read: {names}. Drop jpg, png, webp or tiff files.",
-            names=listed([PurePosixPath(path).name for path in visible or paths]),
+            names=_names(visible or paths),
         )
-    taken = [path for path in visible if path not in others]
     tops = {path.partition("/")[0] if "/" in path else "" for path in taken}
     top = tops.pop() if len(tops) == 1 else ""
-    places = {path: _folder(path.removeprefix(f"{top}/")) for path in taken}
+    wished = {path: path.removeprefix(f"{top}/") for path in taken}
+    places = _free_places(wished, into) if into else wished
+    counts = Counter(_folder(wished[path]) for path in photos)
+    photos_in = min(counts, key=lambda folder: (-counts[folder], folder.count("/") + bool(folder), folder), default="")
     notes = []
+    others = [path for path in visible if path not in taken]
     if others:
-        names = listed([PurePosixPath(path).name for path in others])
-        notes.append(message("Left out, because they are no photos that can be read: {names}.", names=names))
-    return Upload(places, top or _without_number(photos[0]), places[photos[0]], tuple(notes))
+        notes.append(message("Left out, because they are no photos that can be read: {names}.", names=_names(others)))
+    if left := [path for path in taken if path not in places]:
+        notes.append(
+            message(
+                "Left out, because the folder has captions of that name, or other photos that they would be taken for: {names}.",
+                names=_names(left),
+            )
+        )
+    return Upload(places, top or _without_number(photos[0] if photos else ""), photos_in, tuple(notes))
+
+
+def _free_places(wished: dict[str, str], root: Path) -> dict[str, str]:
+    """Return the places of files below a folder that has some: no photo there gets the caption of a new one.
+
+    A photo gets another name where there is a file of its name with any ending, its captions with it. Captions alone, which are
+    meant for the photos there, are left out where these have some; so is a table where a photo of its folder is renamed.
+    """
+    folders = sorted({_folder(place) for place in wished.values()})
+    return {path: place for folder in folders for path, place in _free_in(folder, wished, _names_in(root / folder)).items()}
+
+
+def _free_in(folder: str, wished: dict[str, str], there: Collection[str]) -> dict[str, str]:
+    """Return the free places of the files that go into one folder, which has those `there`."""
+    names = {path: PurePosixPath(place).name for path, place in wished.items() if _folder(place) == folder}
+    new = {same_name(_stem(name)): "" for name in names.values() if _suffix(name) in PHOTO_SUFFIXES}
+    taken = {same_name(_stem(name)) for name in there}
+    for stem in new:
+        numbered = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+        free = next(name for name in numbered if name not in taken and (name == stem or name not in new))
+        new[stem] = free.removeprefix(stem)
+        taken.add(free)
+    places = {}
+    for path, name in names.items():
+        stem, is_table = _stem(name), _suffix(name) in TABLE_SUFFIXES
+        if same_name(stem) in new and not is_table:
+            name = stem + new[same_name(stem)] + name.removeprefix(stem)
+        elif same_name(name) in map(same_name, there) or (is_table and any(new.values())):
+            continue
+        places[path] = f"{folder}/{name}" if folder else name
+    return places
+
+
+def _names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
 
 def make_folder(root: Path, wish: str) -> str:
@@ -79,6 +128,17 @@ def _file_name(wish: str) -> str:
 def _without_number(path: str) -> str:
     """Return what a camera's or a burst's file names have in common: "IMG" of "IMG_2041.jpg", "toy" of "toy (3).png"."""
     return PurePosixPath(path).stem.rstrip("0123456789-_ ()")
+
+
+def _stem(name: str) -> str:
+    """Return what a photo's name has in common with those of its captions: "a" of "a.jpg", "a.txt" and "a.jpg.txt"."""
+    while _suffix(name) in PHOTO_SUFFIXES | {*CAPTION_SUFFIXES}:
+        name = PurePosixPath(name).stem
+    return name
+
+
+def _names(paths: Sequence[str]) -> Message | Sequence[str | Message]:
+    return listed([PurePosixPath(path).name for path in paths])
 
 
 def _suffix(path: str) -> str:

@@ -11,6 +11,8 @@ METHODS = (DREAMBOOTH, TEXTUAL_INVERSION)
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LONGEST_NAME, _LONGEST_NAME_BYTES = 64, 190
 """A file's name may have 255 bytes, and a run's key and steps are added to it."""
+_JOINERS = re.compile("(?<=[\\u0600-\\u0dff])[\\u200c\\u200d](?=[\\u0600-\\u0dff])|(?<=\\u0d4d)\\u200d")
+"""Without them, words of Persian, Hindi, Sinhala or Malayalam are written wrong; elsewhere they cannot be seen."""
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
 
 
@@ -47,7 +49,7 @@ def check_name(name: str) -> str:
 
 def _is_file_name(name: str) -> bool:
     """Return whether the name begins with a letter or digit of any script and goes on with such, their marks, and " .-_"."""
-    kinds = [unicodedata.category(letter)[0] for letter in name]
-    plain = all(kind in "LNM" or letter in " .-_" for kind, letter in zip(kinds, name, strict=True))
+    letters = _JOINERS.sub("", name)
+    plain = all(unicodedata.category(letter)[0] in "LNM" or letter in " .-_" for letter in letters)
     short = len(name) <= _LONGEST_NAME and plain and len(name.encode()) <= _LONGEST_NAME_BYTES
-    return short and (kinds[0] in "LN" or name[0] == "_")
+    return short and (unicodedata.category(name[0])[0] in "LN" or name[0] == "_")

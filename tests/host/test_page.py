@@ -267,41 +267,6 @@ def test_a_hundred_thousand_steps_are_drawn_within_bounds(page, server, base_dir
     assert heap < 50
 
 
-TRAIN = 'const node = window.app.graph.nodes.find((n) => n.type === "DreamBoothTrain"); '
-
-
-def seen(page) -> set[str]:
-    """The widgets that the training node shows on the canvas."""
-    return set(page.execute_script(TRAIN + "return node.widgets.filter((w) => node.isWidgetVisible(w)).map((w) => w.name)"))
-
-
-def test_advanced_widgets_are_hidden_on_the_canvas_while_they_have_their_default(page, server):
-    spec = server.get("/object_info/DreamBoothTrain")["DreamBoothTrain"]["input"]
-    options = {name: given[1] for kind in ("required", "optional") for name, given in spec[kind].items() if len(given) > 1}
-    advanced = {name for name, given in options.items() if given.get("advanced")}
-    queued, first = queued_prompt(page), seen(page)
-    assert {"steps", "preset", "train", "advanced"} <= first
-    assert not advanced & first
-
-    choose(page, "DreamBoothTrain", "optimizer", "adamw_8bit")
-    open_workflow(page, server.port, page.execute_script("return window.app.graph.serialize()"))
-    assert seen(page) - first == {"optimizer"}
-    open_workflow(page, server.port, read("train_and_compare"))
-
-    low = page.execute_script(TRAIN + "return node.size[1]")
-    page.execute_script(TRAIN + 'node.widgets.find((w) => w.name === "advanced").callback()')
-    assert advanced <= seen(page)
-    assert page.execute_script(TRAIN + "return node.size[1]") > low
-    kept = page.execute_script("return window.app.graph.serialize()")
-    open_workflow(page, server.port, kept)
-    assert advanced <= seen(page)
-    page.execute_script(TRAIN + 'node.widgets.find((w) => w.name === "advanced").callback()')
-    assert page.execute_script(TRAIN + "return node.size[1]") == low
-    open_workflow(page, server.port, read("train_and_compare"))
-    assert seen(page) == first
-    assert queued_prompt(page) == queued
-
-
 def test_our_scripts_say_nothing_on_the_console(page):
     folder = WORKFLOWS.parent / "js"
     scripts = [path.relative_to(folder).as_posix() for path in folder.rglob("*.js")]

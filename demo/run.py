@@ -144,7 +144,6 @@ def adapt(graph: dict, checkpoint: str, folder: str, class_word: str, standin: b
     graph[node(graph, "DatasetLoader")]["inputs"]["folder"] = folder
     if class_word:
         graph[node(graph, "CaptionWithToken")]["inputs"]["class_word"] = class_word
-        graph[node(graph, "PrimitiveStringMultiline")]["inputs"]["value"] = f"a photo of mysks {class_word}"
     if standin:
         graph[node(graph, "DreamBoothTrain")]["inputs"] |= STANDIN_TRAINING
         shrink(graph, STANDIN_CFG)

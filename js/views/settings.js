@@ -39,16 +39,20 @@ function update(node) {
   const state = stateOf(node, of)
   const showAll = Boolean(node.showAdvanced || app.extensionManager?.setting?.get(ALWAYS))
   let waits = 0
+  let isOther = false
   for (const widget of of.widgets) {
     const { meaningless, waiting } = sight(state, { name: widget.name, advanced: of.advanced.has(widget.name) })
     if (waiting && !meaningless) waits += 1
     widget.hidden = meaningless || (waiting && !showAll) // on the canvas
-    Object.assign((widget.options ??= {}), { hidden: meaningless, advanced: waiting }) // where nodes are elements of the page
+    const options = (widget.options ??= {}) // where nodes are elements of the page
+    if (options.hidden !== meaningless || options.advanced !== waiting) isOther = true
+    Object.assign(options, { hidden: meaningless, advanced: waiting })
   }
   of.button.hidden = !waits
   of.button.label = node.showAdvanced ? t("fewer_settings") : t("more_settings", { count: waits })
   if (state.presets) describe(node, state)
-  node.widgets = [...(node.widgets ?? [])] // ComfyUI looks at the options of widgets anew when there is another list of them.
+  // There, ComfyUI looks at the options of widgets anew when there is another list of them.
+  if (isOther && window.LiteGraph.vueNodesMode) node.widgets = [...(node.widgets ?? [])]
   node.setDirtyCanvas(true, true)
 }
 

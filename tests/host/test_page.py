@@ -2,7 +2,6 @@
 
 import re
 import sys
-from itertools import combinations
 
 import pytest
 from PIL import Image
@@ -11,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 
 from demo.browser import choose, open_workflow, queue, queued_prompt, set_setting
 
-from .pages import NEEDS_BROWSER, WORKFLOWS, fill_in, panel, read, wait, words
+from .pages import NEEDS_BROWSER, WORKFLOWS, covered, fill_in, panel, read, wait, words
 
 LANGUAGE = "SubjectTrainer.Language"
 SHIPPED = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
@@ -62,13 +61,7 @@ def test_captions_and_result_are_shown_in_the_nodes(page, server):
     queued = queued_prompt(page)
     assert queued["5"]["inputs"]["seed"] == 0
     assert not {"report", "run_view"} & queued["5"]["inputs"].keys()
-    boxes = page.execute_script("return window.app.graph.nodes.map((n) => [n.title, ...n.boundingRect])")
-    covered = [
-        (one, two)
-        for (one, x, y, w, h), (two, x2, y2, w2, h2) in combinations(boxes, 2)
-        if x < x2 + w2 and x2 < x + w and y < y2 + h2 and y2 < y + h
-    ]
-    assert covered == []  # all panels are there now
+    assert covered(page) == []  # all panels are there now
 
     fill_in(page, steps=2000, name="another")
     queue(page)
@@ -125,6 +118,7 @@ def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_di
     assert (base_directory / "output" / "checkpoints" / report.splitlines()[-1]).is_file()
     wait(page, lambda: not stop())
     wait(page, lambda: page.execute_script("return window.app.graph.nodes.some((n) => n.title.includes('after') && n.imgs)"))
+    assert covered(page) == []
 
 
 def test_a_sample_opens_large_and_closes_by_key(page, server):

@@ -133,9 +133,9 @@ def for_page(method: str) -> dict[str, Any]:
     `train`, but for what the photos and the device decide.
     """
     plain = {}
-    for train in (AUTO, *TRAIN) if method == DREAMBOOTH else (AUTO,):
-        (values,) = tries(method, OWN, {"train": train}, 1, class_dataset=False, device_kind="")
-        plain[train] = {name: value for name, value in shown(method, values).items() if name not in ("steps", "precision")}
+    for choice in (AUTO, *TRAIN) if method == DREAMBOOTH else (AUTO,):
+        (values,) = tries(method, OWN, {"train": choice}, 1, class_dataset=False, device_kind="")
+        plain[choice] = {name: value for name, value in shown(method, values).items() if name not in ("steps", "precision")}
     return {
         "decided": [name for name, f in method_settings(method).items() if f.metadata["setting"].auto is not None],
         "named": {preset: shown(method, NAMED[preset]) for preset in presets(method) if preset in NAMED},

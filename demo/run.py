@@ -67,21 +67,21 @@ class Method:
 BEFORE_AND_AFTER = (("(before)", "before training"), ("(after)", "after training"))
 METHODS = {
     "dreambooth": Method(
-        "train_and_compare",
+        "Train a subject (DreamBooth or LoRA)",
         "DreamBoothTrain",
         *BEFORE_AND_AFTER,
         settings={"train": "unet_and_token"},
         taught_settings={"preset": "own settings", "steps": 120, "batch_size": 4, "learning_rate": 1e-4},
     ),
     "lora": Method(
-        "train_and_compare",
+        "Train a subject (DreamBooth or LoRA)",
         "DreamBoothTrain",
         *BEFORE_AND_AFTER,
         settings={"train": "lora"},
         taught_settings={"preset": "own settings", "steps": 240, "batch_size": 4, "learning_rate": 1e-3},
     ),
     "inversion": Method(
-        "textual_inversion",
+        "Train an embedding (Textual Inversion)",
         "TextualInversionTrain",
         ("(base)", "without the token"),
         ("(inversion)", "with the token"),

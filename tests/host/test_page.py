@@ -204,7 +204,7 @@ def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(either, request
 def test_reports_and_errors_come_in_the_language_that_is_set(page, server):
     set_setting(page, LANGUAGE, "uk")
     try:
-        open_workflow(page, server.port, read("train_and_compare"))
+        open_workflow(page, server.port, read("Train a subject (DreamBooth or LoRA)"))
         fill_in(page, steps=2, name="page-uk")
         queue(page)
         assert wait(page, lambda: words(page, "DreamBoothTrain", "report")).startswith("Кроків: 2, середні втрати за останні 2: ")

@@ -90,7 +90,7 @@ def test_few_settings_are_in_sight_whatever_the_preset_and_the_trained_part(eith
 
 def test_an_embedding_shows_few_settings_too(either, server):
     page = either
-    open_workflow(page, server.port, read("textual_inversion"))
+    open_workflow(page, server.port, read("Train an embedding (Textual Inversion)"))
     bring_into_sight(page, "TextualInversionTrain")
     shows(page, FIRST["TextualInversionTrain"], "TextualInversionTrain")
     set_value(page, "preset", "own settings", "TextualInversionTrain")
@@ -132,7 +132,7 @@ def test_all_settings_are_shown_and_hidden_again(either, server):
     open_workflow(page, server.port, page.execute_script("return window.app.graph.serialize()"))
     bring_into_sight(page, "DreamBoothTrain")
     shows(page, every - {"early_stopping", "sample_every", "learning_rate", "text_learning_rate", "prior_loss_weight"})
-    open_workflow(page, server.port, read("train_and_compare"))
+    open_workflow(page, server.port, read("Train a subject (DreamBooth or LoRA)"))
     assert queued_prompt(page) == queued
 
 

@@ -111,21 +111,21 @@ def main() -> None:
                     set_widgets(browser, SETTINGS | {node_type: values})
                     trained(browser, node_type)
 
-                open_("train_and_compare")
+                open_("Train a subject (DreamBooth or LoRA)")
                 set_setting(browser, "Comfy.TutorialCompleted", True)
                 set_setting(browser, "Comfy.Minimap.Visible", False)
                 for name in sorted(path.stem for path in WORKFLOWS.glob("*.json")):
                     open_(name)
-                    if name == "train_and_compare":
+                    if name == "Train a subject (DreamBooth or LoRA)":
                         train("DreamBoothTrain", DREAMBOOTH)
                         photograph_nodes(browser, ("DatasetLoader", "CaptionWithToken", "DreamBoothTrain"))
-                    elif name == "textual_inversion":
+                    elif name == "Train an embedding (Textual Inversion)":
                         train("TextualInversionTrain", INVERSION)
                         photograph_nodes(browser, ("TextualInversionTrain",))
                     photograph(browser, WORKFLOWS / f"{name}.jpg")
                 # The DreamBooth run, not the inversion, which is called by its token.
                 run = next(run for run in server.options("LoadFinetuned", "run") if not run.startswith("mysks"))
-                open_("load_and_use")
+                open_("Make pictures of a trained subject")
                 choose(browser, "LoadFinetuned", "run", run)
                 photograph_nodes(browser, ("LoadFinetuned",))
                 side_by_side()

@@ -67,21 +67,21 @@ class Method:
 BEFORE_AND_AFTER = (("(before)", "before training"), ("(after)", "after training"))
 METHODS = {
     "dreambooth": Method(
-        "train_and_compare",
+        "Train a subject (DreamBooth or LoRA)",
         "DreamBoothTrain",
         *BEFORE_AND_AFTER,
         settings={"train": "unet_and_token"},
         taught_settings={"preset": "own settings", "steps": 120, "batch_size": 4, "learning_rate": 1e-4},
     ),
     "lora": Method(
-        "train_and_compare",
+        "Train a subject (DreamBooth or LoRA)",
         "DreamBoothTrain",
         *BEFORE_AND_AFTER,
         settings={"train": "lora"},
         taught_settings={"preset": "own settings", "steps": 240, "batch_size": 4, "learning_rate": 1e-3},
     ),
     "inversion": Method(
-        "textual_inversion",
+        "Train an embedding (Textual Inversion)",
         "TextualInversionTrain",
         ("(base)", "without the token"),
         ("(inversion)", "with the token"),
@@ -144,7 +144,6 @@ def adapt(graph: dict, checkpoint: str, folder: str, class_word: str, standin: b
     graph[node(graph, "DatasetLoader")]["inputs"]["folder"] = folder
     if class_word:
         graph[node(graph, "CaptionWithToken")]["inputs"]["class_word"] = class_word
-        graph[node(graph, "PrimitiveStringMultiline")]["inputs"]["value"] = f"a photo of mysks {class_word}"
     if standin:
         graph[node(graph, "DreamBoothTrain")]["inputs"] |= STANDIN_TRAINING
         shrink(graph, STANDIN_CFG)

@@ -54,6 +54,7 @@ class CaptionWithToken(io.ComfyNode):
                 Dataset.Output("captioned", display_name="dataset", tooltip="The photos with their new captions."),
                 io.String.Output("instance_prompt", tooltip="The prompt for your subject."),
                 io.String.Output("class_prompt", tooltip="The same prompt for any member of the class."),
+                io.String.Output("subject", tooltip="What means your subject within a prompt: token and class."),
             ],
             has_intermediate_output=True,
         )
@@ -85,6 +86,7 @@ class CaptionWithToken(io.ComfyNode):
             dataset.with_captions(texts, token=token, class_word=class_word, class_prompt=of_class),
             fill_template(template, token, class_word),
             of_class,
+            f"{token} {class_word}".strip(),
             ui={"text": ("\n".join(lines),), "captions": (panel,)},
         )
 

@@ -64,6 +64,7 @@ class DreamBoothTrain(io.ComfyNode):
                 io.String.Input(
                     "embedding",
                     optional=True,
+                    advanced=True,
                     default="",
                     placeholder="none",
                     tooltip="An embedding of your token to train on from: wire path of Train a Textual Inversion to it, or write "

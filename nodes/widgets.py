@@ -13,7 +13,7 @@ from comfy_api.latest import io
 
 from ..trainer.run.choice import check_widgets
 from ..trainer.run.messages import UserError
-from ..trainer.run.presets import presets
+from ..trainer.run.presets import for_page, presets
 from ..trainer.run.setting_groups import AUTO, Setting
 from ..trainer.run.settings import method_settings, widget_default, widget_options
 from .inputs import as_meant
@@ -75,7 +75,9 @@ def check_queued(method: str, node_id: str) -> None:
 
 def preset_input(method: str, tooltip: str) -> io.Input:
     """Return the widget that decides all settings that are left to it."""
-    return io.Combo.Input("preset", options=list(presets(method)), default=AUTO, tooltip=tooltip)
+    return io.Combo.Input(
+        "preset", options=list(presets(method)), default=AUTO, tooltip=tooltip, extra_dict={"presets": for_page(method)}
+    )
 
 
 def setting_inputs(method: str) -> list[io.Input]:

@@ -68,5 +68,5 @@ def taught_base(made_once) -> Path:
 @pytest.fixture(scope="session")
 def shipped_workflow() -> dict:
     """Return the first API-format workflow of the pack."""
-    path = Path(__file__).parent.parent / "workflows" / "api" / "train_and_compare.json"
+    path = Path(__file__).parent.parent / "workflows" / "api" / "Train a subject (DreamBooth or LoRA).json"
     return json.loads(path.read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,14 +50,14 @@ AT_MOST = {"steps": 4, "batch_size": 2, "class_images": 2, "lr_warmup_steps": 2}
 
 VARIATIONS = {
     "unet": (
-        "train_and_compare",
+        "Train a subject (DreamBooth or LoRA)",
         {
             DREAMBOOTH: {"train": "unet", "learning_rate": 1e-4},
             "DatasetLoader": {"crop": "top", "view_jitter": 0.1, "color_jitter": 0.1, "light_jitter": 0.1, "variants": 2},
         },
     ),
     "text_encoder": (
-        "train_and_compare",
+        "Train a subject (DreamBooth or LoRA)",
         {
             DREAMBOOTH: {
                 "train": "unet_and_text_encoder",
@@ -69,7 +70,7 @@ VARIATIONS = {
         },
     ),
     "text_encoder_checkpointed_adafactor": (
-        "train_and_compare",
+        "Train a subject (DreamBooth or LoRA)",
         {
             DREAMBOOTH: {
                 "train": "unet_and_text_encoder",
@@ -80,7 +81,7 @@ VARIATIONS = {
         },
     ),
     "lora_convolution": (
-        "train_and_compare",
+        "Train a subject (DreamBooth or LoRA)",
         {
             DREAMBOOTH: {
                 "train": "lora",
@@ -95,11 +96,11 @@ VARIATIONS = {
         },
     ),
     "lora_prodigy": (
-        "train_and_compare",
+        "Train a subject (DreamBooth or LoRA)",
         {DREAMBOOTH: {"train": "lora", "steps": 6, "optimizer": "prodigy", "learning_rate": 1, "seed": 5}},
     ),
     "token_accumulation": (
-        "train_and_compare",
+        "Train a subject (DreamBooth or LoRA)",
         {
             DREAMBOOTH: {
                 "steps": 6,
@@ -117,7 +118,7 @@ VARIATIONS = {
         },
     ),
     "held_out_buckets": (
-        "train_and_compare",
+        "Train a subject (DreamBooth or LoRA)",
         {
             DREAMBOOTH: {
                 "steps": 6,
@@ -130,7 +131,7 @@ VARIATIONS = {
         },
     ),
     "stopped_early": (
-        "train_and_compare",
+        "Train a subject (DreamBooth or LoRA)",
         {
             DREAMBOOTH: {
                 "train": "lora",
@@ -148,15 +149,15 @@ VARIATIONS = {
         },
     ),
     "state_kept": (
-        "train_and_compare",
+        "Train a subject (DreamBooth or LoRA)",
         {DREAMBOOTH: {"train": "lora", "steps": 2, "learning_rate": 1e-3, "ema_decay": 0.9, "keep_state": True}},
     ),
     "made_longer": (  # goes on from the state of the one above
-        "train_and_compare",
+        "Train a subject (DreamBooth or LoRA)",
         {DREAMBOOTH: {"train": "lora", "steps": 5, "learning_rate": 1e-3, "ema_decay": 0.9}},
     ),
     "object_templates": (
-        "textual_inversion",
+        "Train an embedding (Textual Inversion)",
         {
             INVERSION: {
                 "steps": 6,
@@ -170,7 +171,7 @@ VARIATIONS = {
         },
     ),
     "inversion_held_out": (
-        "textual_inversion",
+        "Train an embedding (Textual Inversion)",
         {
             INVERSION: {
                 "dataset": ["2", 0],  # without CaptionWithToken
@@ -194,10 +195,10 @@ VARIATIONS = {
         },
     ),
     "inversion_from_embedding": (
-        "textual_inversion",
+        "Train an embedding (Textual Inversion)",
         {
             INVERSION: {
-                "initializer": "embedding:mysks_textual_inversion",  # what the shipped workflow has left
+                "initializer": "embedding:mysks_Train_an_embedding_Textual_Inversion",  # what the shipped workflow has left
                 "template_set": "style",
                 "optimizer": "prodigy",
                 "learning_rate": 1,
@@ -205,17 +206,20 @@ VARIATIONS = {
         },
     ),
     "pivotal_lora": (  # the word comes with the CLIP
-        "inversion_then_dreambooth",
+        "Train an embedding and then the model (pivotal tuning)",
         {DREAMBOOTH: {"train": "lora", "learning_rate": 1e-3, "clip": ["5", 0], "embedding": ""}},
     ),
     "pivotal_text_encoder": (
-        "inversion_then_dreambooth",
+        "Train an embedding and then the model (pivotal tuning)",
         {DREAMBOOTH: {"train": "unet_and_text_encoder", "learning_rate": 1e-4, "text_learning_rate": 1e-3}},
     ),
-    "pivotal_unet": ("inversion_then_dreambooth", {DREAMBOOTH: {"train": "unet", "learning_rate": 1e-4}}),
+    "pivotal_unet": (
+        "Train an embedding and then the model (pivotal tuning)",
+        {DREAMBOOTH: {"train": "unet", "learning_rate": 1e-4}},
+    ),
 }
 """Name: the shipped workflow that it varies, and what it changes there, by class of node."""
-ALONE = "train_and_compare"
+ALONE = "Train a subject (DreamBooth or LoRA)"
 """The workflow whose trainings, with all variations, have a server of their own: half of them."""
 
 
@@ -231,23 +235,28 @@ class Training:
     """Class of node -> widgets."""
 
     @property
+    def short(self) -> str:
+        """Return the workflow's name as a part of a token or a file name."""
+        return re.sub(r"\W+", "_", self.workflow).strip("_")
+
+    @property
     def word(self) -> str:
         """Return the token, which is the name of an inversion's run too."""
-        return f"mysks_{self.variation if self.variation and self.class_type == INVERSION else self.workflow}"
+        return f"mysks_{self.variation if self.variation and self.class_type == INVERSION else self.short}"
 
     @property
     def name(self) -> str:
         """Return what the run's folder begins with, before a hyphen."""
-        return self.word if self.class_type == INVERSION else self.variation or self.workflow
+        return self.word if self.class_type == INVERSION else self.variation or self.short
 
 
 LOADED = (
-    Training("train_and_compare", DREAMBOOTH),
-    Training("lora", DREAMBOOTH),
-    Training("textual_inversion", INVERSION),
-    Training("inversion_then_dreambooth", DREAMBOOTH),
+    Training("Train a subject (DreamBooth or LoRA)", DREAMBOOTH),
+    Training("Train a LoRA (character, object, style)", DREAMBOOTH),
+    Training("Train an embedding (Textual Inversion)", INVERSION),
+    Training("Train an embedding and then the model (pivotal tuning)", DREAMBOOTH),
 )
-"""Whose results the workflow load_and_use loads: one of each kind."""
+"""Whose results the workflow "Make pictures of a trained subject" loads: one of each kind."""
 
 
 @dataclass(frozen=True)
@@ -333,7 +342,7 @@ def train(server: Server, graph: dict, name: str) -> dict:
 
 
 def load(server: Server, graph: dict, name: str) -> dict:
-    """Return the hash of the picture that load_and_use draws with a finished run."""
+    """Return the hash of the picture that "Make pictures of a trained subject" draws with a finished run."""
     graph = json.loads(json.dumps(graph))
     for node in graph.values():
         node["inputs"] |= SMALL.get(node["class_type"], {})
@@ -401,10 +410,10 @@ def all_jobs(pack: Path) -> list[Job]:
         (node_id,) = nodes_of(graph, training.class_type)
         label = f"{training.workflow}, {node_id} {training.class_type}, {training.variation or 'as shipped'}"
         jobs.append(Job(label, training.workflow, train, prepared(graph, training), training.name))
-    graph = workflows["load_and_use"]
+    graph = workflows["Make pictures of a trained subject"]
     (node_id,) = nodes_of(graph, LOADER)
     for training in LOADED:
-        label = f"load_and_use, {node_id} {LOADER} (no training), what {training.name} has left"
+        label = f"Make pictures of a trained subject, {node_id} {LOADER} (no training), what {training.name} has left"
         jobs.append(Job(label, training.workflow, load, graph, training.name))
     return jobs
 

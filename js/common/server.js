@@ -17,10 +17,11 @@ import { DATASET } from "./node_types.js"
  * @typedef {Record<string, (number | null)[]> & { step: number[] }} Curves
  */
 /**
- * A run as the server describes it: `samples` name their prompt by its place in `prompts`, `live` is null unless it trains.
+ * A run as the server describes it: `decided` is what its presets' settings became, `samples` name their prompt by its place in `prompts`, `live` is null unless it trains.
  * @typedef {{
  *   run: string,
  *   steps: number,
+ *   decided: Record<string, any>,
  *   facts: {
  *     token: string, class: string, trigger: string, base: string, photos: number, date: string, exported_step?: number | null
  *   },

@@ -21,7 +21,19 @@ export const isChosen = (value) => Boolean(value) && !value?.startsWith("(")
 export const isLinked = (node, name) => Boolean(node.inputs?.some((input) => input.name === name && input.link != null))
 
 /**
- * Whether an advanced widget stays hidden. One whose value was changed or comes through a link is always visible.
- * @param {{ value: unknown, initial: unknown, linked: boolean, showAll: boolean }} widget
+ * The values of the node's widgets that are saved, by name.
+ * @param {Comfy.Node} node
+ * @returns {Record<string, any>}
  */
-export const isHidden = ({ value, initial, linked, showAll }) => value === initial && !linked && !showAll
+export function valuesByName(node) {
+  const saved = node.widgets?.filter((widget) => widget.serialize !== false) ?? []
+  return Object.fromEntries(saved.map((widget) => [widget.name, widget.value]))
+}
+
+/**
+ * What the widgets are to have when a file is opened: a widget that the file does not know has its default. Nothing for a file
+ * without values by name.
+ * @param {Record<string, any>} initial
+ * @param {Record<string, any> | undefined} saved
+ */
+export const savedByName = (initial, saved) => (saved ? { ...initial, ...saved } : {})

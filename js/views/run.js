@@ -6,7 +6,7 @@ import { element } from "../common/dom.js"
 import { after } from "../common/hooks.js"
 import { t } from "../common/i18n.js"
 import { openLightbox } from "../common/lightbox.js"
-import { LOADING, TRAINING } from "../common/node_types.js"
+import { LOADING, RUN_PROPERTY, TRAINING } from "../common/node_types.js"
 import { panel } from "../common/panel.js"
 import { askRun, fetchLiveRuns, fetchRunCard, onProgress, sampleUrl } from "../common/server.js"
 import { findNode, progressLine, runButtons, runFacts, samplePictures } from "../logic/run.js"
@@ -16,7 +16,6 @@ import { showReport } from "./report.js"
 /** @import { Progress, RunCard } from "../common/server.js" */
 /** @import { RunButton } from "../logic/run.js" */
 
-const PROPERTY = "subject_trainer_run" // Saved with the node, so that its last run is shown again after a reload.
 const REFRESH_MS = 2000
 /** The text of each button, and what it says of itself. */
 const BUTTONS = {
@@ -42,6 +41,7 @@ class RunView {
   offered
   loadedAt = 0
   isOutdated = false
+  isTraining = false
 
   /**
    * @param {HTMLElement} root
@@ -143,12 +143,14 @@ class RunView {
   /** @param {Progress} progress */
   showProgress(progress) {
     if (progress.ended) return this.showIdle()
+    this.isTraining = true
     const stopping = progress.finishing ? t(progress.can_finish ? "stopping" : "stopped") : ""
     this.say(progressLine(progress, t), stopping, progress.notes, this.refusal)
     this.offer(runButtons(progress))
   }
 
   showIdle(canGoOn = false) {
+    this.isTraining = false
     this.refusal = ""
     this.say()
     this.offer(canGoOn && !this.withFacts ? ["reopen"] : [])
@@ -201,10 +203,8 @@ function follow(progress) {
   const node = progress.workflow === app.graph?.id ? findNode(app.graph, progress.node) : undefined
   if (!node || !TRAINING.includes(node.comfyClass)) return
   const view = viewOf(node)
-  if (view.run !== progress.run) {
-    view.show(progress.run)
-    showReport(node, "")
-  }
+  if (view.run !== progress.run) view.show(progress.run)
+  if (!view.isTraining && !progress.ended) showReport(node, "") // It was of another run, or of what this one was before it goes on.
   view.showProgress(progress)
   view.refresh()
 }
@@ -233,7 +233,7 @@ app.registerExtension({
   },
   afterConfigureGraph() {
     for (const node of app.graph?.nodes ?? []) {
-      const run = node.properties?.[PROPERTY]
+      const run = node.properties?.[RUN_PROPERTY]
       if (run && TRAINING.includes(node.comfyClass)) viewOf(node).show(run)
     }
     catchUp()
@@ -251,7 +251,7 @@ app.registerExtension({
     if (!TRAINING.includes(nodeData.name)) return
     after(nodeType.prototype, "onExecuted", function (output) {
       if (!output?.run) return
-      this.properties[PROPERTY] = output.run[0]
+      this.properties[RUN_PROPERTY] = output.run[0]
       viewOf(this).show(output.run[0])
     })
   },

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...trainer.run.files import read_json
 from ...trainer.run.metrics_file import is_measurement, metrics_entry
+from ...trainer.run.presets import shown
 from ...trainer.run.run_dir import Run, RunDir
 
 MAX_POINTS = 400
@@ -28,6 +29,7 @@ def card(run_dir: RunDir) -> dict:
         "run": run_dir.path.name,
         "facts": facts(run, run_dir, result),
         "steps": run.settings.training.steps,
+        "decided": shown(run.settings.method, run.settings.flat()),
         "prompts": list(run.settings.samples.sample_prompts),
         "samples": samples(run_dir),
         "grid": run_dir.grid.name if run_dir.grid.is_file() else "",

@@ -93,15 +93,15 @@ def browser():
 @pytest.fixture
 def page(browser, server):
     """ComfyUI's page with the first of the shipped workflows opened."""
-    open_workflow(browser, server.port, read("train_and_compare"))
+    open_workflow(browser, server.port, read("Train a subject (DreamBooth or LoRA)"))
     return browser
 
 
 @pytest.fixture(params=[False, True], ids=["canvas", "elements"])
 def either(request, browser, server):
     """The same page with each of ComfyUI's renderers: nodes drawn on a canvas, or as elements of the page."""
-    open_workflow(browser, server.port, read("train_and_compare"))
+    open_workflow(browser, server.port, read("Train a subject (DreamBooth or LoRA)"))
     set_setting(browser, "Comfy.VueNodes.Enabled", request.param)
-    open_workflow(browser, server.port, read("train_and_compare"))
+    open_workflow(browser, server.port, read("Train a subject (DreamBooth or LoRA)"))
     yield browser
     set_setting(browser, "Comfy.VueNodes.Enabled", False)

@@ -1,6 +1,7 @@
 """What the tests of the page share: the shipped workflows, and what the nodes' panels say."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,13 @@ def wait(page, condition, seconds=300):
 def words(page, node_type: str, name: str) -> str:
     found = panel(page, node_type, name)
     return (found.get_property("value") or found.get_property("textContent")) if found else ""
+
+
+def covered(page) -> list[tuple[str, str]]:
+    """The titles of nodes that lie over each other, as they are now."""
+    boxes = page.execute_script("return window.app.graph.nodes.map((n) => [n.title, ...n.boundingRect])")
+    return [
+        (one, two)
+        for (one, x, y, w, h), (two, x2, y2, w2, h2) in combinations(boxes, 2)
+        if x < x2 + w2 and x2 < x + w and y < y2 + h2 and y2 < y + h
+    ]

@@ -80,7 +80,9 @@ def test_a_finished_run_is_loaded_everywhere_and_never_trained_again(server, sta
 
         runs = restarted.get("/object_info/LoadFinetuned")["LoadFinetuned"]["input"]["required"]["run"][1]["options"]
         assert runs[0] == Path(file).stem  # the newest first
-        prompt = quick_graph[node(quick_graph, "PrimitiveStringMultiline")]["inputs"]["value"]
+        prompt = quick_graph[node(quick_graph, "PrimitiveStringMultiline")]["inputs"]["value"].replace(
+            "SUBJECT", "mysks plush toy"
+        )
         for loader in (
             {"class_type": "LoadFinetuned", "inputs": {"run": runs[0]}},
             {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": file}},

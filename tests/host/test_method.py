@@ -170,7 +170,7 @@ def test_pictures_made_in_the_graph_can_be_the_class(server, quick_graph, train,
 
 def test_the_studys_recipe_ships_as_a_graph_and_runs(server, base_directory):
     """As shipped but for the base, the photos, and the size of the job."""
-    path = Path(__file__).parents[2] / "workflows" / "api" / "study_recipe.json"
+    path = Path(__file__).parents[2] / "workflows" / "api" / "Train a subject as the study did (24 GB).json"
     graph = json.loads(path.read_text(encoding="utf-8"))
     training = graph[node(graph, "DreamBoothTrain")]["inputs"]
     wanted = {"steps": 1600, "batch_size": 8, "learning_rate": 2e-6, "precision": "bf16", "optimizer": "adamw_8bit"}

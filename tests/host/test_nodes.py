@@ -56,7 +56,7 @@ def test_every_input_and_output_has_a_tooltip(info):
 
 def test_sockets_are_comfyuis_own(info):
     assert info["DatasetLoader"]["output"] == ["SUBJECT_DATASET", "IMAGE"]
-    assert info["CaptionWithToken"]["output"] == ["SUBJECT_DATASET", "STRING", "STRING"]
+    assert info["CaptionWithToken"]["output"] == ["SUBJECT_DATASET", "STRING", "STRING", "STRING"]
     assert info["DreamBoothTrain"]["output"] == ["MODEL", "CLIP", "VAE", "LOSS_MAP", "STRING", "LORA_MODEL"]
     assert info["TextualInversionTrain"]["output"] == ["CLIP", "STRING", "LOSS_MAP", "STRING"]
     assert info["LoadFinetuned"]["output"] == ["MODEL", "CLIP", "VAE", "STRING"]
@@ -66,8 +66,9 @@ def test_rarely_used_widgets_are_advanced(info):
     both = {"lr_scheduler", "lr_warmup_steps", "precision", "gradient_checkpointing", "checkpoint_every"}
     both |= {"gradient_accumulation_steps", "optimizer", "max_grad_norm", "min_snr_gamma", "noise_offset", "ema_decay"}
     both |= {"sample_every", "validate_every", "devices", "keep_state", "export_on_cancel"}
+    both |= {"batch_size", "seed", "learning_rate", "early_stopping"}
     dreambooth = {"prior_loss_weight", "text_learning_rate", "weight_decay", "caption_dropout"}
-    dreambooth |= {"lora_rank", "lora_alpha", "lora_layers"}
+    dreambooth |= {"lora_rank", "lora_alpha", "lora_layers", "embedding"}
     for name, own in (("DreamBoothTrain", dreambooth), ("TextualInversionTrain", {"save_every", "norm_limit"})):
         inputs = {**info[name]["input"]["required"], **info[name]["input"]["optional"]}
         advanced = {widget for widget, (_, options) in inputs.items() if options.get("advanced")}

@@ -2,7 +2,6 @@
 
 import re
 import sys
-from itertools import combinations
 
 import pytest
 from PIL import Image
@@ -11,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 
 from demo.browser import choose, open_workflow, queue, queued_prompt, set_setting
 
-from .pages import NEEDS_BROWSER, WORKFLOWS, fill_in, panel, read, wait, words
+from .pages import NEEDS_BROWSER, WORKFLOWS, covered, fill_in, panel, read, wait, words
 
 LANGUAGE = "SubjectTrainer.Language"
 SHIPPED = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
@@ -62,13 +61,7 @@ def test_captions_and_result_are_shown_in_the_nodes(page, server):
     queued = queued_prompt(page)
     assert queued["5"]["inputs"]["seed"] == 0
     assert not {"report", "run_view"} & queued["5"]["inputs"].keys()
-    boxes = page.execute_script("return window.app.graph.nodes.map((n) => [n.title, ...n.boundingRect])")
-    covered = [
-        (one, two)
-        for (one, x, y, w, h), (two, x2, y2, w2, h2) in combinations(boxes, 2)
-        if x < x2 + w2 and x2 < x + w and y < y2 + h2 and y2 < y + h
-    ]
-    assert covered == []  # all panels are there now
+    assert covered(page) == []  # all panels are there now
 
     fill_in(page, steps=2000, name="another")
     queue(page)
@@ -125,6 +118,7 @@ def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_di
     assert (base_directory / "output" / "checkpoints" / report.splitlines()[-1]).is_file()
     wait(page, lambda: not stop())
     wait(page, lambda: page.execute_script("return window.app.graph.nodes.some((n) => n.title.includes('after') && n.imgs)"))
+    assert covered(page) == []
 
 
 def test_a_sample_opens_large_and_closes_by_key(page, server):
@@ -210,7 +204,7 @@ def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(either, request
 def test_reports_and_errors_come_in_the_language_that_is_set(page, server):
     set_setting(page, LANGUAGE, "uk")
     try:
-        open_workflow(page, server.port, read("train_and_compare"))
+        open_workflow(page, server.port, read("Train a subject (DreamBooth or LoRA)"))
         fill_in(page, steps=2, name="page-uk")
         queue(page)
         assert wait(page, lambda: words(page, "DreamBoothTrain", "report")).startswith("Кроків: 2, середні втрати за останні 2: ")
@@ -265,41 +259,6 @@ def test_a_hundred_thousand_steps_are_drawn_within_bounds(page, server, base_dir
     print(f"\n100,000 steps: {script:.2f} s of script, {heap:.1f} MB of heap")
     assert script < 1.0
     assert heap < 50
-
-
-TRAIN = 'const node = window.app.graph.nodes.find((n) => n.type === "DreamBoothTrain"); '
-
-
-def seen(page) -> set[str]:
-    """The widgets that the training node shows on the canvas."""
-    return set(page.execute_script(TRAIN + "return node.widgets.filter((w) => node.isWidgetVisible(w)).map((w) => w.name)"))
-
-
-def test_advanced_widgets_are_hidden_on_the_canvas_while_they_have_their_default(page, server):
-    spec = server.get("/object_info/DreamBoothTrain")["DreamBoothTrain"]["input"]
-    options = {name: given[1] for kind in ("required", "optional") for name, given in spec[kind].items() if len(given) > 1}
-    advanced = {name for name, given in options.items() if given.get("advanced")}
-    queued, first = queued_prompt(page), seen(page)
-    assert {"steps", "preset", "train", "advanced"} <= first
-    assert not advanced & first
-
-    choose(page, "DreamBoothTrain", "optimizer", "adamw_8bit")
-    open_workflow(page, server.port, page.execute_script("return window.app.graph.serialize()"))
-    assert seen(page) - first == {"optimizer"}
-    open_workflow(page, server.port, read("train_and_compare"))
-
-    low = page.execute_script(TRAIN + "return node.size[1]")
-    page.execute_script(TRAIN + 'node.widgets.find((w) => w.name === "advanced").callback()')
-    assert advanced <= seen(page)
-    assert page.execute_script(TRAIN + "return node.size[1]") > low
-    kept = page.execute_script("return window.app.graph.serialize()")
-    open_workflow(page, server.port, kept)
-    assert advanced <= seen(page)
-    page.execute_script(TRAIN + 'node.widgets.find((w) => w.name === "advanced").callback()')
-    assert page.execute_script(TRAIN + "return node.size[1]") == low
-    open_workflow(page, server.port, read("train_and_compare"))
-    assert seen(page) == first
-    assert queued_prompt(page) == queued
 
 
 def test_our_scripts_say_nothing_on_the_console(page):

@@ -26,7 +26,14 @@ def behind_patches(graph: dict) -> dict:
 
 
 def before_training(graph: dict) -> dict:
-    shared = ("CheckpointLoaderSimple", "PrimitiveStringMultiline", "EmptyLatentImage")
+    shared = (
+        "CheckpointLoaderSimple",
+        "DatasetLoader",
+        "CaptionWithToken",
+        "PrimitiveStringMultiline",
+        "StringReplace",
+        "EmptyLatentImage",
+    )
     return {
         i: n
         for i, n in graph.items()

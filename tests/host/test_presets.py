@@ -149,11 +149,11 @@ def test_a_contradiction_is_told_in_the_language_of_the_page(server):
         channel.close()
 
 
-@pytest.mark.parametrize("workflow", ["train_and_compare", "textual_inversion"])
+@pytest.mark.parametrize("workflow", ["Train a subject (DreamBooth or LoRA)", "Train an embedding (Textual Inversion)"])
 def test_the_untouched_template_trains(server, base_directory, workflow):
     """But for the base, the photos, their size and the number of steps, which are the test's."""
     graph = json.loads((API / f"{workflow}.json").read_text(encoding="utf-8"))
-    kind = "DreamBoothTrain" if workflow == "train_and_compare" else "TextualInversionTrain"
+    kind = "DreamBoothTrain" if workflow == "Train a subject (DreamBooth or LoRA)" else "TextualInversionTrain"
     graph[node(graph, "CheckpointLoaderSimple")]["inputs"]["ckpt_name"] = "standin.safetensors"
     graph[node(graph, "DatasetLoader")]["inputs"] |= {"folder": "plush", "resolution": 64}
     graph[node(graph, "EmptyLatentImage")]["inputs"] |= {"width": 64, "height": 64}
@@ -170,9 +170,9 @@ def test_the_untouched_template_trains(server, base_directory, workflow):
 @pytest.mark.parametrize("path", sorted(API.glob("*.json")), ids=lambda path: path.stem)
 def test_a_shipped_workflow_has_own_numbers_only_where_it_is_about_them(server, path):
     own = {
-        ("study_recipe", "DreamBoothTrain"): {"preset": "study, 24 GB"},
-        ("lora", "DreamBoothTrain"): {"train": "lora"},
-        ("inversion_then_dreambooth", "TextualInversionTrain"): {"vectors": 2, "steps": 1000},
+        ("Train a subject as the study did (24 GB)", "DreamBoothTrain"): {"preset": "study, 24 GB"},
+        ("Train a LoRA (character, object, style)", "DreamBoothTrain"): {"train": "lora"},
+        ("Train an embedding and then the model (pivotal tuning)", "TextualInversionTrain"): {"vectors": 2, "steps": 1000},
     }
     for part in json.loads(path.read_text(encoding="utf-8")).values():
         kind = part["class_type"]

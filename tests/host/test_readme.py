@@ -12,7 +12,7 @@ from demo.run import node
 from demo.server import Failed
 
 ROOT = Path(__file__).parents[2]
-GRAPH = "custom_nodes/comfyui-subject-trainer/workflows/api/train_and_compare.json"
+GRAPH = "custom_nodes/comfyui-subject-trainer/workflows/api/Train a subject (DreamBooth or LoRA).json"
 HEADLESS = (ROOT / "docs" / "headless.md").read_text(encoding="utf-8")
 
 

@@ -175,7 +175,7 @@ class TestPage:
         wait(either, lambda: "None of these files is a photo that can be read: notes.pdf." in words_of(either), 60)
         set_setting(either, "SubjectTrainer.Language", "uk")
         try:
-            open_workflow(either, server.port, read("train_and_compare"))
+            open_workflow(either, server.port, read("Train a subject (DreamBooth or LoRA)"))
             wait(either, lambda: "Додати фото" in words_of(either), 60)
             either.execute_script(
                 """

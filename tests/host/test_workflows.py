@@ -1,6 +1,6 @@
 """The shipped workflows: laid out to be read, and run as they are but for the base, the photos and the size of the job.
 
-train_and_compare is the demo's, study_recipe is run in test_method.py.
+"Train a subject (DreamBooth or LoRA)" is the demo's; the study's is run in test_method.py.
 """
 
 import json
@@ -43,7 +43,7 @@ def small(name: str) -> dict:
         if n["inputs"].get("folder") == "my-photos":
             n["inputs"]["folder"] = "plush"
         if n["class_type"] == "DreamBoothTrain":
-            n["inputs"]["name"] = name
+            n["inputs"]["name"] = name.partition(" (")[0]
     return graph
 
 
@@ -79,7 +79,7 @@ def test_a_shipped_workflow_is_laid_out_to_be_read(path):
 
 @pytest.fixture(scope="module")
 def pivotal(server):
-    graph = small("inversion_then_dreambooth")
+    graph = small("Train an embedding and then the model (pivotal tuning)")
     graph[node(graph, "DreamBoothTrain")]["inputs"]["name"] = "my plush"  # a blank ends an embedding's name in a prompt
     return graph, server.run(graph)
 
@@ -99,7 +99,7 @@ def test_inversion_then_dreambooth_gives_both(server, pivotal, base_directory):
     assert 0 < np.abs(then - first).max() < 0.01  # it went on from there: two steps of 1e-3
 
     picture = shown(server, result, node(graph, "SaveImage"))
-    prompt = graph[node(graph, "PrimitiveStringMultiline")]["inputs"]["value"]
+    prompt = graph[node(graph, "PrimitiveStringMultiline")]["inputs"]["value"].replace("SUBJECT", "mysks plush toy")
 
     def sampled(loader: dict, text: str | list):
         again = picture_graph(loader, text)
@@ -145,7 +145,7 @@ def test_files_that_are_no_embedding_are_named(server, pivotal, base_directory, 
 
 
 def test_methods_are_compared_in_a_labelled_grid(server, base_directory):
-    graph = small("compare_methods")
+    graph = small("Compare DreamBooth with Textual Inversion")
     graph[node(graph, "DreamBoothTrain")]["inputs"]["steps"] = 6
     result = server.run(graph)
     grid = np.asarray(shown(server, result, node(graph, "SaveImage")), dtype=float)
@@ -155,12 +155,12 @@ def test_methods_are_compared_in_a_labelled_grid(server, base_directory):
         for one, two in ((0, 1), (1, 2), (0, 2)):  # three methods, three pictures: below the labels too
             assert np.abs(row[one][24:] - row[two][24:]).max() > 2
     assert np.abs(cells[0][0] - cells[1][0]).max() > 2  # two seeds
-    run = next((base_directory / "output" / "finetune").glob("compare_methods-*"))
+    run = next((base_directory / "output" / "finetune").glob("Compare DreamBooth with Textual Inversion-*"))
     assert RunDir(run).load_run().embedding == ""
 
 
 def test_an_inversion_is_drawn_beside_the_base(server, base_directory):
-    graph = small("textual_inversion")
+    graph = small("Train an embedding (Textual Inversion)")
     result = server.run(graph)
     assert (base_directory / "models" / "embeddings" / exported(graph, result, "TextualInversionTrain")).is_file()
     without, with_token = (shown(server, result, node(graph, "SaveImage", f"{which} the token")) for which in ("without", "with"))
@@ -170,18 +170,18 @@ def test_an_inversion_is_drawn_beside_the_base(server, base_directory):
 
 def test_a_finished_run_is_loaded_and_its_trigger_goes_into_the_prompt(server, pivotal):
     trained, first = pivotal
-    graph = small("load_and_use")
+    graph = small("Make pictures of a trained subject")
     with pytest.raises(Refused, match="no finished run"):  # as shipped, it names none
         server.run(graph)
     graph[node(graph, "LoadFinetuned")]["inputs"]["run"] = exported(trained, first, "DreamBoothTrain").removesuffix(
         ".safetensors"
     )
     picture = shown(server, server.run(graph), node(graph, "SaveImage"))
-    assert same(picture, shown(server, first, node(trained, "SaveImage")))  # there the prompt says "mysks plush toy" itself
+    assert same(picture, shown(server, first, node(trained, "SaveImage")))
 
 
 def test_a_lora_is_drawn_at_two_strengths(server):
-    graph = small("lora")
+    graph = small("Train a LoRA (character, object, style)")
     train = graph[node(graph, "DreamBoothTrain")]["inputs"]
     train |= {"class_images": 1, "learning_rate": 0.01}
     result = server.run(graph)
@@ -192,12 +192,12 @@ def test_a_lora_is_drawn_at_two_strengths(server):
 
 def test_class_pictures_made_in_the_graph_are_trained_beside(server, base_directory):
     """In groups that fit a card's memory, each picture from noise of its own."""
-    graph = small("class_images")
+    graph = small("Train a subject and keep its class (class images)")
     graph[node(graph, "EmptyLatentImage", "in all")]["inputs"]["batch_size"] = 3
     graph[node(graph, "RebatchLatents")]["inputs"]["batch_size"] = 2
     result = server.run(graph)
     assert result.outputs[node(graph, "DatasetLoader", "of the class")]["text"][0].startswith("3 photos, 0 captions, ready")
-    (path,) = (base_directory / "output" / "finetune").glob("class_images-*")
+    (path,) = (base_directory / "output" / "finetune").glob("Train a subject and keep its class-*")
     run = RunDir(path).load_run()
     assert len({Path(photo.path).read_bytes() for photo in run.class_dataset.photos}) == 3
     assert {photo.caption for photo in run.class_dataset.photos} == {"a photo of a plush toy"}

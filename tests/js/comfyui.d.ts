@@ -10,6 +10,7 @@ declare namespace Comfy {
     serialize?: boolean
     options?: {
       advanced?: boolean
+      canvasOnly?: boolean
       hidden?: boolean
       values?: string[]
       getOptionLabel?: (value: string | null) => string

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { findWidget, isChosen, isHidden } from "../../js/logic/widgets.js"
+import { findWidget, isChosen, savedByName, valuesByName } from "../../js/logic/widgets.js"
 
 const nodeWith = (values) => ({ widgets: Object.entries(values).map(([name, value]) => ({ name, value })) })
 
@@ -19,15 +19,13 @@ test("a placeholder in parentheses is no choice", () => {
   assert.equal(isChosen(undefined), false)
 })
 
-test("an advanced widget is hidden only while it has its default, has no link, and not all are asked for", () => {
-  const untouched = { value: 1e-6, initial: 1e-6, linked: false, showAll: false }
-  assert.equal(isHidden(untouched), true)
-  assert.equal(isHidden({ ...untouched, value: 2e-6 }), false)
-  assert.equal(isHidden({ ...untouched, linked: true }), false)
-  assert.equal(isHidden({ ...untouched, showAll: true }), false)
+test("values are saved by name, but for widgets that are not saved", () => {
+  const node = nodeWith({ steps: 800, train: "unet" })
+  node.widgets.push({ name: "panel", value: "", serialize: false })
+  assert.deepEqual(valuesByName(node), { steps: 800, train: "unet" })
 })
 
-test("a value of another type is a changed value", () => {
-  assert.equal(isHidden({ value: "0", initial: 0, linked: false, showAll: false }), false)
-  assert.equal(isHidden({ value: false, initial: 0, linked: false, showAll: false }), false)
+test("a file's values find their widgets by name, and a widget that the file does not know has its default", () => {
+  assert.deepEqual(savedByName({ steps: 0, added: 5 }, { steps: 800 }), { steps: 800, added: 5 })
+  assert.deepEqual(savedByName({ steps: 0, added: 5 }, undefined), {})
 })

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import fields
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -32,7 +33,7 @@ def name(path: Path) -> str:
 def links(path: Path) -> list[tuple[str, str]]:
     """File and anchor of each relative link and picture of a page, either of them empty where there is none."""
     targets = re.findall(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)", read(path))
-    return [(file, anchor) for file, anchor in targets if not file.startswith(("https:", "http:"))]
+    return [(unquote(file), anchor) for file, anchor in targets if not file.startswith(("https:", "http:"))]
 
 
 def anchors(path: Path) -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from trainer.run.choice import Asked, Choice, Device, check_widgets, choose
 from trainer.run.messages import UserError
-from trainer.run.presets import NAMED, TOKEN_RATE, presets, steps_for
+from trainer.run.presets import NAMED, TOKEN_RATE, for_page, presets, shown, steps_for
 from trainer.run.resources import DRIVER, GB, estimate, refusal
 from trainer.run.run_dir import Run
 from trainer.run.settings import method_settings, widget_default
@@ -268,3 +268,22 @@ def test_the_docs_have_what_auto_takes():
         words = ["LoRA" if train == "lora" else "model and token", optimizer, str(batch), "on" if checkpointing else "off"]
         assert cells == [*words, precision, f"{memory:.1f} GB"], device
     assert len(shown) > 8
+
+
+@pytest.mark.parametrize("train", ["auto", "unet", "unet_and_token", "unet_and_text_encoder", "lora"])
+def test_the_page_fills_own_settings_in_with_what_they_are_anyway(train):
+    """For any number of photos, on any device: what depends on these is left out."""
+    filled = for_page(DREAMBOOTH)["plain"][train]
+    assert not {"steps", "precision"} & filled.keys()
+    assert chosen("own settings", **filled).settings == chosen("own settings", train=train).settings
+
+
+def test_the_page_fills_own_settings_of_an_embedding_in():
+    filled = for_page(INVERSION)["plain"]["auto"]
+    assert chosen("own settings", INVERSION, **filled).settings == chosen("own settings", INVERSION).settings
+
+
+@pytest.mark.parametrize("more", [{}, {"train": "lora"}, {"optimizer": "prodigy"}, {"preset": "12 GB card"}], ids=str)
+def test_what_a_run_took_asks_for_the_same_run_again(more):
+    was = chosen(**more)
+    assert chosen("own settings", **shown(DREAMBOOTH, was.settings.flat())).settings == was.settings

@@ -113,6 +113,36 @@ def tries(
     return [_completed(method, recipe, own, photos, class_dataset, devices) for recipe in recipes]
 
 
+def shown(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that the widgets have for settings which presets decide, by name, where they mean something."""
+    found = {}
+    for name, f in method_settings(method).items():
+        if f.metadata["setting"].auto is not None and name in settings:
+            found[name] = ("on" if settings[name] else "off") if f.type is bool else settings[name]
+    if found.get("optimizer") == "prodigy":
+        found = {name: value for name, value in found.items() if name not in RATES}
+    if found.get("train") in TRAIN and _parts(found["train"])[0].result_kind != "lora":
+        found = {name: value for name, value in found.items() if name not in LORA_SETTINGS}
+    return found
+
+
+def for_page(method: str) -> dict[str, Any]:
+    """Return what the page must know of presets, in the values of widgets.
+
+    `decided`: the settings that they decide; `named`: what each of them says; `plain`: what "own settings" takes by the widget
+    `train`, but for what the photos and the device decide.
+    """
+    plain = {}
+    for choice in (AUTO, *TRAIN) if method == DREAMBOOTH else (AUTO,):
+        (values,) = tries(method, OWN, {"train": choice}, 1, class_dataset=False, device_kind="")
+        plain[choice] = {name: value for name, value in shown(method, values).items() if name not in ("steps", "precision")}
+    return {
+        "decided": [name for name, f in method_settings(method).items() if f.metadata["setting"].auto is not None],
+        "named": {preset: shown(method, NAMED[preset]) for preset in presets(method) if preset in NAMED},
+        "plain": plain,
+    }
+
+
 def _auto(method: str, own: Mapping[str, Any], device_kind: str) -> list[dict[str, Any]]:
     if method == TEXTUAL_INVERSION:
         return EMBEDDING

@@ -199,7 +199,6 @@ class TrainingSettings:
         "8, on a 24 GB card.",
         low=1,
         high=64,
-        advanced=False,
         auto=0,
     )
     gradient_accumulation_steps: int = setting(
@@ -213,7 +212,6 @@ class TrainingSettings:
         "Decides noise, timesteps and the order of the photos. The same seed gives the same result.",
         low=0,
         high=2**64 - 1,
-        advanced=False,
     )
     # What is trained, and the optimizer, are always fp32.
     precision: str = setting(
@@ -257,6 +255,55 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValidationSettings:
+    """How overfitting is measured, and what follows from it."""
+
+    hold_out: int = setting(
+        0,
+        "Number of photos kept out of training, to measure overfitting: when the loss on them rises, the model has begun to "
+        "memorise your photos. 2 of 15 is a good share.",
+        low=0,
+        high=10_000,
+        advanced=False,
+    )
+    early_stopping: str = setting(
+        "off",
+        "What the loss on the held-out photos decides. export_best exports the step at which it was lowest; "
+        "stop_and_export_best also ends the run when it no longer falls.",
+        options=("off", "export_best", "stop_and_export_best"),
+    )
+    validate_every: int = setting(
+        0,
+        "Steps between two measurements of the loss on held-out photos, on trained photos and, where there are any, on class "
+        "images, always under the same noise. 0: twenty over the run when photos are held out, else none.",
+        low=0,
+        high=MAX_STEPS,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings:
+    """The pictures that are drawn while the run trains."""
+
+    sample_prompts: tuple[str, ...] = setting(
+        (),
+        "Prompts, one a line. Pictures of them are drawn during training, always from the same noise, and laid side by side at "
+        "the end.",
+        multiline=True,
+        placeholder="a photo of mysks plush toy near books",
+        advanced=False,
+        decides=False,
+    )
+    sample_every: int = setting(
+        0,
+        "Steps between two rounds of sample pictures. 0: eight rounds over the run.",
+        low=0,
+        high=MAX_STEPS,
+        decides=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
     """The optimizer, its learning rate over the run, and the average of the weights."""
 
@@ -267,7 +314,6 @@ class OptimizerSettings:
         low=0.0,
         high=1.0,
         step=1e-7,
-        advanced=False,
         inversion_default=5e-3,
         auto=0.0,
     )
@@ -343,54 +389,4 @@ class LossSettings:
         high=1.0,
         step=0.01,
         methods=(DREAMBOOTH,),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationSettings:
-    """How overfitting is measured, and what follows from it."""
-
-    hold_out: int = setting(
-        0,
-        "Number of photos kept out of training, to measure overfitting: when the loss on them rises, the model has begun to "
-        "memorise your photos. 2 of 15 is a good share.",
-        low=0,
-        high=10_000,
-        advanced=False,
-    )
-    early_stopping: str = setting(
-        "off",
-        "What the loss on the held-out photos decides. export_best exports the step at which it was lowest; "
-        "stop_and_export_best also ends the run when it no longer falls.",
-        options=("off", "export_best", "stop_and_export_best"),
-        advanced=False,
-    )
-    validate_every: int = setting(
-        0,
-        "Steps between two measurements of the loss on held-out photos, on trained photos and, where there are any, on class "
-        "images, always under the same noise. 0: twenty over the run when photos are held out, else none.",
-        low=0,
-        high=MAX_STEPS,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleSettings:
-    """The pictures that are drawn while the run trains."""
-
-    sample_prompts: tuple[str, ...] = setting(
-        (),
-        "Prompts, one a line. Pictures of them are drawn during training, always from the same noise, and laid side by side at "
-        "the end.",
-        multiline=True,
-        placeholder="a photo of mysks plush toy near books",
-        advanced=False,
-        decides=False,
-    )
-    sample_every: int = setting(
-        0,
-        "Steps between two rounds of sample pictures. 0: eight rounds over the run.",
-        low=0,
-        high=MAX_STEPS,
-        decides=False,
     )

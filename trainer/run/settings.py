@@ -38,10 +38,10 @@ class Settings:
     dreambooth: DreamBoothSettings = field(default_factory=DreamBoothSettings)
     inversion: TextualInversionSettings = field(default_factory=TextualInversionSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    loss: LossSettings = field(default_factory=LossSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     samples: SampleSettings = field(default_factory=SampleSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
 
     @classmethod
     def of(cls, **values: Any) -> "Settings":

@@ -1,0 +1,78 @@
+// @ts-check
+// Which of a node's settings mean something, which are in sight, and what the user has set beside the preset.
+
+/** The choice of a setting that leaves it to the preset, and of a preset that leaves it to the server. */
+const AUTO = "auto"
+export const OWN = "own settings"
+
+/** @typedef {Record<string, any>} Values By the names of settings. */
+/**
+ * What the server says of presets, see for_page in trainer/run/presets.py.
+ * @typedef {{ decided: string[], named: Record<string, Values>, plain: Record<string, Values> }} Presets
+ */
+/**
+ * A node as far as its settings are concerned: their values, their defaults, and the inputs that something is wired to.
+ * @typedef {{ values: Values, initial: Values, wired: Set<string>, presets?: Presets }} State
+ */
+
+/**
+ * What a setting is, by its widget or else by the preset; undefined where the page cannot know it.
+ * @param {State} state
+ * @param {string} name
+ */
+function known({ values, initial, wired, presets }, name) {
+  if (wired.has(name)) return undefined
+  if (values[name] !== initial[name] || !presets?.decided.includes(name)) return values[name]
+  if (wired.has("preset") || values.preset === AUTO) return undefined
+  return { ...presets.plain[AUTO], ...presets.named[values.preset] }[name]
+}
+
+/** @param {State} state */
+const mayBeLora = (state) => ["lora", undefined].includes(known(state, "train"))
+
+/** @param {State} state */
+const hasRates = (state) => known(state, "optimizer") !== "prodigy"
+
+/** When each setting means something; those that are not here always do. @type {Record<string, (state: State) => boolean>} */
+const MEANT = {
+  lora_rank: mayBeLora,
+  lora_alpha: mayBeLora,
+  lora_layers: mayBeLora,
+  prior_loss_weight: (state) => state.wired.has("class_dataset") || known(state, "class_images") !== 0,
+  learning_rate: hasRates,
+  text_learning_rate: (state) => hasRates(state) && known(state, "train") !== "unet",
+  early_stopping: (state) => known(state, "hold_out") !== 0,
+  sample_every: (state) => known(state, "sample_prompts") !== "",
+}
+
+/**
+ * Whether a widget is out of sight because it means nothing now, and whether it waits for the user to ask for all settings. One
+ * that was changed, or comes through a link, is always in sight.
+ * @param {State} state
+ * @param {{ name: string, advanced: boolean }} widget
+ * @returns {{ meaningless: boolean, waiting: boolean }}
+ */
+export function sight(state, { name, advanced }) {
+  if (state.wired.has(name) || state.values[name] !== state.initial[name]) return { meaningless: false, waiting: false }
+  return { meaningless: !(MEANT[name]?.(state) ?? true), waiting: advanced && state.values.preset !== OWN }
+}
+
+/**
+ * The settings that the user has set beside the preset, or wired, by name.
+ * @param {State} state
+ */
+export function besidePreset({ values, initial, wired, presets }) {
+  if (!presets || (values.preset === OWN && !wired.has("preset"))) return []
+  const said = wired.has("preset") ? {} : presets.named[values.preset]
+  return presets.decided.filter((name) => wired.has(name) || ![initial[name], said?.[name]].includes(values[name]))
+}
+
+/**
+ * What "own settings" is filled in with: what the node's last run took, or where it trained something else, the plain defaults.
+ * @param {State} state
+ * @param {Values} [last]
+ */
+export function ownValues({ values, initial, presets }, last) {
+  const train = values.train ?? AUTO
+  return last && [initial.train, last.train].includes(values.train) ? last : presets?.plain[train] ?? {}
+}

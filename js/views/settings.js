@@ -1,0 +1,151 @@
+// @ts-check
+// A node shows at most ten widgets until the user asks for more: those that were changed are always among them, those that mean
+// nothing never. A training node says what was set beside its preset, and "own settings" is filled in.
+import { app } from "../../../scripts/app.js"
+import { element } from "../common/dom.js"
+import { after } from "../common/hooks.js"
+import { t } from "../common/i18n.js"
+import { CAPTION, DATASET, RUN_PROPERTY, TRAINING } from "../common/node_types.js"
+import { fitContent, panel } from "../common/panel.js"
+import { fetchRunCard } from "../common/server.js"
+import { besidePreset, OWN, ownValues, sight } from "../logic/settings.js"
+import { findWidget } from "../logic/widgets.js"
+
+/** @import { Presets, State } from "../logic/settings.js" */
+
+const NODES = [DATASET, CAPTION, ...TRAINING]
+const ALWAYS = "Comfy.Node.AlwaysShowAdvancedWidgets"
+
+/** What the server says of the presets of a node. @type {Map<string, Presets>} */
+const presets = new Map()
+/** @typedef {{ button: Comfy.Widget, widgets: Comfy.Widget[], advanced: Set<string>, initial: Record<string, unknown> }} Managed */
+/** @type {WeakMap<Comfy.Node, Managed>} */
+const managed = new WeakMap()
+
+/** @param {Comfy.Node} node @param {Managed} of @returns {State} */
+function stateOf(node, { widgets, initial }) {
+  const wired = new Set(node.inputs?.filter((input) => input.link != null).map((input) => input.name))
+  const values = Object.fromEntries(widgets.map((widget) => [widget.name, widget.value]))
+  return { values, initial, wired, presets: presets.get(node.comfyClass) }
+}
+
+/**
+ * Show and hide the node's widgets by their values, and say what is set beside the preset.
+ * @param {Comfy.Node} node
+ */
+function update(node) {
+  const of = managed.get(node)
+  if (!of) return
+  const state = stateOf(node, of)
+  const showAll = Boolean(node.showAdvanced || app.extensionManager?.setting?.get(ALWAYS))
+  let waits = 0
+  let isOther = false
+  for (const widget of of.widgets) {
+    const { meaningless, waiting } = sight(state, { name: widget.name, advanced: of.advanced.has(widget.name) })
+    if (waiting && !meaningless) waits += 1
+    widget.hidden = meaningless || (waiting && !showAll) // on the canvas
+    const options = (widget.options ??= {}) // where nodes are elements of the page
+    if (options.hidden !== meaningless || options.advanced !== waiting) isOther = true
+    Object.assign(options, { hidden: meaningless, advanced: waiting })
+  }
+  of.button.hidden = !waits
+  of.button.label = node.showAdvanced ? t("fewer_settings") : t("more_settings", { count: waits })
+  if (state.presets) describe(node, state)
+  // There, ComfyUI looks at the options of widgets anew when there is another list of them.
+  if (isOther && window.LiteGraph.vueNodesMode) node.widgets = [...(node.widgets ?? [])]
+  node.setDirtyCanvas(true, true)
+}
+
+/** @param {Comfy.Node} node @param {State} state */
+function describe(node, state) {
+  const view = panel(node, "preset_view", fitContent, (root) => {
+    const line = element("div", { className: "st-preset", role: "status" })
+    root.append(line)
+    return { line }
+  })
+  const own = besidePreset(state).map((name) => {
+    const label = findWidget(node, name)?.label ?? name
+    return state.wired.has(name) ? label : `${label} ${state.values[name]}`
+  })
+  const preset = state.wired.has("preset") ? t("wired_preset") : state.values.preset
+  view.line.textContent = own.length ? t("beside_preset", { preset, own: own.join(", ") }) : ""
+}
+
+/**
+ * The same, and make the node as much taller or lower.
+ * @param {Comfy.Node} node
+ */
+function fit(node) {
+  if (window.LiteGraph.vueNodesMode) return update(node) // There, a node grows with its content.
+  const before = node.computeSize()[1]
+  update(node)
+  node.setSize([node.size[0], node.size[1] + node.computeSize()[1] - before])
+}
+
+/** @param {Comfy.Node} node */
+function toggle(node) {
+  node.graph?.beforeChange()
+  node.showAdvanced = !node.showAdvanced
+  fit(node)
+  node.graph?.afterChange()
+}
+
+/**
+ * Fill in "own settings" when it was chosen, and leave what was filled in to the preset again when another one was.
+ * @param {Comfy.Node} node
+ * @param {boolean} chosen
+ */
+async function fillIn(node, chosen) {
+  const of = managed.get(node)
+  if (!of) return
+  const run = node.properties[RUN_PROPERTY]
+  const card = run ? await fetchRunCard(run).catch(() => undefined) : undefined // It may be gone: then the defaults are left.
+  if ((findWidget(node, "preset")?.value === OWN) !== chosen) return // The user went on meanwhile.
+  node.graph?.beforeChange()
+  for (const [name, value] of Object.entries(ownValues(stateOf(node, of), card?.decided))) {
+    const widget = findWidget(node, name)
+    const [from, to] = chosen ? [of.initial[name], value] : [value, of.initial[name]]
+    if (widget && widget.value === from) widget.value = to
+  }
+  fit(node)
+  node.graph?.afterChange()
+}
+
+/** @param {Comfy.Node} node */
+function followPreset(node) {
+  const widget = findWidget(node, "preset")
+  if (!widget) return
+  const now = () => findWidget(node, "preset")?.value
+  let last = now()
+  after(node, "onConfigure", () => (last = now()))
+  after(widget, "callback", () => {
+    const was = last
+    last = now()
+    if (was !== last && [was, last].includes(OWN)) fillIn(node, last === OWN)
+  })
+}
+
+app.registerExtension({
+  name: "subject_trainer.settings",
+  beforeRegisterNodeDef(_, nodeData) {
+    const said = nodeData.input?.required?.preset?.[1]?.presets
+    if (TRAINING.includes(nodeData.name) && said) presets.set(nodeData.name, said)
+  },
+  nodeCreated(node) {
+    if (!NODES.includes(node.comfyClass)) return
+    const isTraining = TRAINING.includes(node.comfyClass)
+    const widgets = node.widgets?.filter((widget) => isTraining || widget.options?.advanced) ?? []
+    const advanced = new Set(widgets.filter((widget) => widget.options?.advanced).map((widget) => widget.name))
+    const initial = Object.fromEntries(widgets.map((widget) => [widget.name, widget.value]))
+    // Where nodes are elements of the page, ComfyUI has a button of its own.
+    const options = { serialize: false, canvasOnly: true }
+    const button = node.addWidget("button", "advanced", null, () => toggle(node), options)
+    button.serialize = false
+    managed.set(node, { button, widgets, advanced, initial })
+    fit(node)
+    followPreset(node)
+    for (const widget of widgets) after(widget, "callback", () => fit(node))
+    // Loading a workflow calls both of these, after it gave the node the size that was saved: the size must stay.
+    for (const method of ["onConfigure", "onConnectionsChange"]) after(node, method, () => update(node))
+  },
+})

@@ -1,0 +1,253 @@
+"""Which settings a training node shows, what it says of them, and that a file's values find their widgets, in both renderers."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from selenium.common.exceptions import TimeoutException
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from demo.browser import choose, open_workflow, queued_prompt
+from trainer.run.presets import presets
+from trainer.run.run_dir import RunDir
+from trainer.run.settings import method_settings
+
+from .pages import NEEDS_BROWSER, read, wait, words
+from .test_presets import minimal, run_dir
+
+pytestmark = NEEDS_BROWSER
+
+SAVED = Path(__file__).parent / "saved_graph.json"
+"""One node of each kind, as this version has saved them."""
+FIRST = {
+    "DreamBoothTrain": {"preset", "name", "train", "class_images", "steps", "hold_out", "sample_prompts"},
+    "TextualInversionTrain": {
+        *("preset", "token", "initializer", "vectors", "template_set", "steps", "hold_out", "sample_prompts"),
+    },
+}
+LORA = {"lora_rank", "lora_alpha", "lora_layers"}
+TRAIN = "const node = window.app.graph.nodes.find((n) => n.type === arguments[0]); "
+
+
+def seen(page, node_type: str = "DreamBoothTrain") -> set[str]:
+    """The names of the settings that the node shows: on the canvas by what it draws, else by what is in the page."""
+    script = """
+        if (!window.LiteGraph.vueNodesMode)
+          return node.widgets.filter((w) => node.isWidgetVisible(w) && w.serialize !== false).map((w) => w.name)
+        const rows = document.querySelectorAll(`[data-node-id="${node.id}"] .lg-node-widget`)
+        return [...rows].map((row) => row.innerText.split("\\n")[0]).filter((name) => node.widgets.some((w) => w.name === name))
+    """
+    return set(page.execute_script(TRAIN + script, node_type))
+
+
+def set_value(page, name: str, value, node_type: str = "DreamBoothTrain") -> None:
+    choose(page, node_type, name, value)
+
+
+def label(page) -> str:
+    return words(page, "DreamBoothTrain", "preset_view")
+
+
+def shows(page, wanted: set[str], node_type: str = "DreamBoothTrain") -> None:
+    """Wait until the node shows just these settings."""
+    with contextlib.suppress(TimeoutException):
+        wait(page, lambda: seen(page, node_type) == wanted, 10)
+    assert seen(page, node_type) == wanted
+
+
+def bring_into_sight(page, node_type: str) -> None:
+    script = """
+        const { ds } = window.app.canvas
+        ds.scale = 0.7
+        ds.offset = [200 - node.pos[0], 100 - node.pos[1]]
+        window.app.canvas.setDirty(true, true)
+    """
+    page.execute_script(TRAIN + script, node_type)
+
+
+def test_few_settings_are_in_sight_whatever_the_preset_and_the_trained_part(either):
+    page = either
+    bring_into_sight(page, "DreamBoothTrain")
+    shows(page, FIRST["DreamBoothTrain"])
+    assert len(FIRST["DreamBoothTrain"]) <= 10
+    for preset in presets("dreambooth")[:-1]:
+        set_value(page, "preset", preset)
+        for train in ("lora", "unet", "unet_and_token", "unet_and_text_encoder", "auto"):
+            set_value(page, "train", train)
+            shows(page, FIRST["DreamBoothTrain"])
+    every = {"embedding", *method_settings("dreambooth"), "preset", "name"}
+    for train in ("lora", "unet", "unet_and_token"):
+        set_value(page, "train", train)
+        set_value(page, "preset", "own settings")
+        nothing = {"prior_loss_weight", "early_stopping", "sample_every"} | ({"text_learning_rate"} if train == "unet" else set())
+        shows(page, every - nothing - (set() if train == "lora" else LORA))
+        set_value(page, "preset", "auto")
+        shows(page, FIRST["DreamBoothTrain"])
+
+
+def test_an_embedding_shows_few_settings_too(either, server):
+    page = either
+    open_workflow(page, server.port, read("Train an embedding (Textual Inversion)"))
+    bring_into_sight(page, "TextualInversionTrain")
+    shows(page, FIRST["TextualInversionTrain"], "TextualInversionTrain")
+    set_value(page, "preset", "own settings", "TextualInversionTrain")
+    every = {"token", "preset", *method_settings("textual_inversion")} - {"early_stopping", "sample_every"}
+    shows(page, every, "TextualInversionTrain")
+
+
+def test_a_changed_value_is_in_sight_and_named_beside_the_preset(either, server):
+    page = either
+    bring_into_sight(page, "DreamBoothTrain")
+    assert label(page) == ""
+    set_value(page, "preset", "12 GB card")
+    set_value(page, "lora_rank", 32)
+    set_value(page, "class_images", 100)  # as the preset says itself
+    set_value(page, "ema_decay", 0.99)  # which no preset decides
+    shows(page, FIRST["DreamBoothTrain"] | {"lora_rank", "ema_decay"})
+    assert label(page) == "12 GB card, with lora_rank 32"
+    open_workflow(page, server.port, page.execute_script("return window.app.graph.serialize()"))
+    bring_into_sight(page, "DreamBoothTrain")
+    shows(page, FIRST["DreamBoothTrain"] | {"lora_rank", "ema_decay"})
+    assert label(page) == "12 GB card, with lora_rank 32"
+    set_value(page, "lora_rank", 0)
+    set_value(page, "ema_decay", 0)
+    shows(page, FIRST["DreamBoothTrain"])
+    assert label(page) == ""
+
+
+def test_all_settings_are_shown_and_hidden_again(either, server):
+    """By the node's button on the canvas, by ComfyUI's own among elements of the page; a file keeps it."""
+    page = either
+    bring_into_sight(page, "DreamBoothTrain")
+    queued = queued_prompt(page)
+    page.execute_script(TRAIN + "node.showAdvanced = true; node.onConnectionsChange()", "DreamBoothTrain")
+    every = {"embedding", "preset", "name", *method_settings("dreambooth")}
+    shows(page, every - {"early_stopping", "sample_every"})
+    set_value(page, "optimizer", "prodigy")
+    set_value(page, "class_images", 0)
+    shows(page, every - {"early_stopping", "sample_every", "learning_rate", "text_learning_rate", "prior_loss_weight"})
+    open_workflow(page, server.port, page.execute_script("return window.app.graph.serialize()"))
+    bring_into_sight(page, "DreamBoothTrain")
+    shows(page, every - {"early_stopping", "sample_every", "learning_rate", "text_learning_rate", "prior_loss_weight"})
+    open_workflow(page, server.port, read("Train a subject (DreamBooth or LoRA)"))
+    assert queued_prompt(page) == queued
+
+
+def test_own_settings_are_those_of_the_last_run(page, server, base_directory):
+    server.run(minimal("auto", "resolved", steps=3))
+    run: RunDir = run_dir(base_directory, "resolved")
+    run_id = run.path.name
+    page.execute_script(TRAIN + "node.properties.subject_trainer_run = arguments[1]", "DreamBoothTrain", run_id)
+    before = queued_prompt(page)["5"]["inputs"]
+    set_value(page, "preset", "own settings")
+    wait(page, lambda: queued_prompt(page)["5"]["inputs"]["train"] != "auto", 20)
+    filled, trained = queued_prompt(page)["5"]["inputs"], run.load_run().settings.flat()
+    assert trained["train"] == "lora"  # which the plain defaults are not
+    names = ("train", "steps", "lora_rank", "lora_alpha", "lora_layers", "learning_rate", "batch_size", "precision", "optimizer")
+    assert {name: filled[name] for name in names} == {name: trained[name] for name in names}
+    set_value(page, "preset", "auto")
+    wait(page, lambda: queued_prompt(page)["5"]["inputs"] == before, 20)
+
+
+def test_a_preset_that_was_promoted_on_a_subgraph_is_queued_and_saved(either, server):
+    page = either
+    promote = """
+        const { subgraph, node: host } = window.app.graph.convertToSubgraph(new Set([node]))
+        const inner = subgraph.nodes.find((n) => n.type === arguments[0])
+        const input = inner.inputs.find((i) => i.name === "preset")
+        subgraph.addInput("preset", input.type).connect(input, inner)
+        host.widgets.find((w) => w.name === "preset").value = "8 GB card (LoRA)"
+    """
+    page.execute_script(TRAIN + promote, "DreamBoothTrain")
+    for _ in range(2):
+        (train,) = (n["inputs"] for n in queued_prompt(page).values() if n["class_type"] == "DreamBoothTrain")
+        assert train["preset"] == "8 GB card (LoRA)"
+        inner = """
+            const [host] = window.app.graph.nodes.filter((n) => n.subgraph)
+            const inner = host.subgraph.nodes.find((n) => n.type === "DreamBoothTrain")
+            return inner.widgets.filter((w) => inner.isWidgetVisible(w) && w.serialize !== false).map((w) => w.name)
+        """
+        # ComfyUI promotes the seed itself, and what comes through a link is in sight.
+        assert set(page.execute_script(inner)) == FIRST["DreamBoothTrain"] | {"seed"}
+        open_workflow(page, server.port, page.execute_script("return window.app.graph.serialize()"))
+
+
+CHANGED = {"DreamBoothTrain": {"preset": "12 GB card", "name": "saved", "steps": 123, "seed": 7, "ema_decay": 0.9999}}
+CHANGED["TextualInversionTrain"] = {"token": "saved", "vectors": 3, "steps": 45, "learning_rate": 1e-7, "sample_prompts": "a\nb"}
+CHANGED["CaptionWithToken"] = {"token": "saved", "class_word": "owl"}
+
+
+@pytest.mark.parametrize("node_type", CHANGED)
+@pytest.mark.parametrize("missing", [0, 3, None])
+def test_a_file_of_this_version_opens_with_its_values_in_place(browser, server, node_type, missing):
+    """Also where the node has got a widget that the file does not know: then every later value is a place too early in it."""
+    graph = json.loads(SAVED.read_text(encoding="utf-8"))
+    (saved,) = (n for n in graph["nodes"] if n["type"] == node_type)
+    by_name = saved["properties"]["subject_trainer_values"]
+    if missing is not None:
+        added = [name for name in by_name if name not in CHANGED[node_type]][missing]
+        del saved["widgets_values"][list(by_name).index(added)]
+        del by_name[added]
+    open_workflow(browser, server.port, graph)
+    values = browser.execute_script(
+        TRAIN + "return Object.fromEntries(node.widgets.filter((w) => w.serialize !== false).map((w) => [w.name, w.value]))",
+        node_type,
+    )
+    made = browser.execute_script(
+        "const node = window.LiteGraph.createNode(arguments[0])\n"
+        "return Object.fromEntries(node.widgets.filter((w) => w.serialize !== false).map((w) => [w.name, w.value]))",
+        node_type,
+    )
+    assert values == made | CHANGED[node_type]
+
+
+TYPED = {"steps": "4", "learning_rate": "1e-7", "text_learning_rate": "1e-7", "ema_decay": "0.9999", "lora_alpha": "0.25"}
+TYPED |= {"prior_loss_weight": "0.37", "weight_decay": "0.0003", "max_grad_norm": "0.25", "min_snr_gamma": "2.5"}
+TYPED |= {"noise_offset": "0.035", "caption_dropout": "0.07", "seed": "12345678901", "norm_limit": "1.5"}
+
+
+@pytest.mark.parametrize("node_type", FIRST)
+def test_what_is_typed_is_what_is_used(either, server, node_type):
+    page = either
+    open_workflow(page, server.port, json.loads(SAVED.read_text(encoding="utf-8")))
+    page.execute_script(TRAIN + "node.showAdvanced = true", node_type)
+    set_value(page, "hold_out", 1, node_type)
+    set_value(page, "sample_prompts", "a toy", node_type)
+    set_value(page, "preset", "auto", node_type)
+    bring_into_sight(page, node_type)
+    method = {"DreamBoothTrain": "dreambooth", "TextualInversionTrain": "textual_inversion"}[node_type]
+    numbers = [name for name, f in method_settings(method).items() if f.type in (int, float)]
+    wait(page, lambda: set(numbers) <= seen(page, node_type), 20)
+    for name in numbers:
+        type_number(page, node_type, name, TYPED.get(name, "4"))
+    values = page.execute_script(TRAIN + "return Object.fromEntries(node.widgets.map((w) => [w.name, w.value]))", node_type)
+    assert {name: values[name] for name in numbers} == {name: pytest.approx(float(TYPED.get(name, "4"))) for name in numbers}
+
+
+def type_number(page, node_type: str, name: str, text: str) -> None:
+    """Click the widget, and type over what it has."""
+    place = """
+        const widget = node.widgets.find((w) => w.name === arguments[1]), { canvas, ds } = window.app.canvas
+        if (window.LiteGraph.vueNodesMode) {
+          const rows = [...document.querySelectorAll(`[data-node-id="${node.id}"] .lg-node-widget`)]
+          return rows.find((row) => row.innerText.split("\\n")[0] === arguments[1]).querySelector("input")
+        }
+        const box = canvas.getBoundingClientRect()
+        const x = (node.pos[0] + node.size[0] / 2 + ds.offset[0]) * ds.scale
+        const y = (node.pos[1] + widget.last_y + 10 + ds.offset[1]) * ds.scale
+        return [box.left + x, box.top + y]
+    """
+    found = page.execute_script(TRAIN + place, node_type, name)
+    if isinstance(found, list):
+        actions = ActionChains(page)
+        actions.w3c_actions.pointer_action.move_to_location(int(found[0]), int(found[1])).click()
+        actions.perform()
+        found = wait(page, lambda: page.find_elements(By.CSS_SELECTOR, ".graphdialog input"), 10)[0]
+    else:
+        page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", found)
+        found.click()
+    found.send_keys(Keys.CONTROL + "a", Keys.NULL, text, Keys.ENTER)
+    wait(page, lambda: not page.find_elements(By.CSS_SELECTOR, ".graphdialog input"), 10)

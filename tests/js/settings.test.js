@@ -1,0 +1,67 @@
+import assert from "node:assert/strict"
+import { test } from "node:test"
+import { besidePreset, ownValues, sight } from "../../js/logic/settings.js"
+
+const presets = {
+  decided: ["train", "class_images", "lora_rank", "learning_rate", "optimizer"],
+  named: { "12 GB card": { train: "unet_and_token", class_images: 100 }, small: { train: "lora" } },
+  plain: {
+    auto: { train: "unet_and_token", class_images: 0, learning_rate: 2e-6, optimizer: "adamw" },
+    lora: { train: "lora", lora_rank: 16, learning_rate: 1e-4 },
+  },
+}
+const initial = {
+  preset: "auto", train: "auto", class_images: -1, lora_rank: 0, learning_rate: 0, optimizer: "auto",
+  prior_loss_weight: 1, hold_out: 0, early_stopping: "off", sample_prompts: "", sample_every: 0,
+}
+const state = (values = {}, wired = []) => ({ values: { ...initial, ...values }, initial, wired: new Set(wired), presets })
+const means = (name, values, wired) => !sight(state(values, wired), { name, advanced: true }).meaningless
+
+test("a LoRA's settings mean something where one is or may be trained", () => {
+  assert.equal(means("lora_rank", { train: "lora" }), true)
+  assert.equal(means("lora_rank", { preset: "small" }), true)
+  assert.equal(means("lora_rank", {}), true) // the server may choose one
+  assert.equal(means("lora_rank", { preset: "12 GB card" }), false)
+  assert.equal(means("lora_rank", { preset: "own settings" }), false)
+  assert.equal(means("lora_rank", { train: "unet" }), false)
+  assert.equal(means("lora_rank", { preset: "12 GB card" }, ["preset"]), true)
+  assert.equal(means("lora_rank", { train: "unet" }, ["train"]), true)
+})
+
+test("a setting means nothing without what it is about", () => {
+  assert.equal(means("prior_loss_weight", { class_images: 0 }), false)
+  assert.equal(means("prior_loss_weight", { preset: "12 GB card" }), true)
+  assert.equal(means("prior_loss_weight", { class_images: 0 }, ["class_dataset"]), true)
+  assert.equal(means("learning_rate", { optimizer: "prodigy" }), false)
+  assert.equal(means("learning_rate", { optimizer: "adamw" }), true)
+  assert.equal(means("early_stopping", {}), false)
+  assert.equal(means("early_stopping", { hold_out: 2 }), true)
+  assert.equal(means("sample_every", { sample_prompts: "a photo" }), true)
+})
+
+test("a changed or wired setting is always in sight", () => {
+  const shown = { meaningless: false, waiting: false }
+  assert.deepEqual(sight(state({ lora_rank: 8, train: "unet" }), { name: "lora_rank", advanced: true }), shown)
+  assert.deepEqual(sight(state({ train: "unet" }, ["lora_rank"]), { name: "lora_rank", advanced: true }), shown)
+  assert.deepEqual(sight(state({ optimizer: "prodigy" }), { name: "optimizer", advanced: true }), shown)
+  assert.equal(sight(state(), { name: "optimizer", advanced: true }).waiting, true)
+  assert.equal(sight(state(), { name: "optimizer", advanced: false }).waiting, false)
+  assert.equal(sight(state({ preset: "own settings" }), { name: "optimizer", advanced: true }).waiting, false)
+})
+
+test("what was set beside a preset is what it does not say itself", () => {
+  assert.deepEqual(besidePreset(state()), [])
+  assert.deepEqual(besidePreset(state({ lora_rank: 32 })), ["lora_rank"])
+  assert.deepEqual(besidePreset(state({ preset: "12 GB card", class_images: 100, optimizer: "adamw" })), ["optimizer"])
+  assert.deepEqual(besidePreset(state({ preset: "own settings", lora_rank: 32 })), [])
+  assert.deepEqual(besidePreset(state({ preset: "own settings", lora_rank: 32 }, ["preset", "train"])), ["train", "lora_rank"])
+  assert.deepEqual(besidePreset({ ...state({ hold_out: 2 }), presets: undefined }), [])
+})
+
+test("own settings are those of the last run, unless it trained something else", () => {
+  const last = { train: "unet", learning_rate: 5e-6 }
+  assert.equal(ownValues(state(), last), last)
+  assert.equal(ownValues(state({ train: "unet" }), last), last)
+  assert.equal(ownValues(state({ train: "lora" }), last), presets.plain.lora)
+  assert.equal(ownValues(state()), presets.plain.auto)
+})

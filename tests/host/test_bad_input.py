@@ -270,7 +270,7 @@ def test_a_run_that_is_not_there(server):
 
 
 def test_settings_that_do_not_go_together(server, quick_graph):
-    with pytest.raises(Failed, match="lr_warmup_steps is 5; it must be between 0 and 2"):
+    with pytest.raises(Refused, match="lr_warmup_steps is 5; it must be between 0 and 2"):
         server.run(use(quick_graph, "DreamBoothTrain", lr_warmup_steps=5))
 
 

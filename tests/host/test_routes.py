@@ -1,6 +1,7 @@
 """What the page asks the server for: right answers, and no way out of the roots."""
 
 import json
+import shutil
 import sys
 import urllib.error
 import urllib.parse
@@ -297,11 +298,13 @@ def test_curves_of_a_hundred_thousand_steps_stay_small(server, base_directory, q
     """A run directory from elsewhere, with damaged lines too."""
     quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]["name"] = "long"
     (run,) = server.run(up_to_training(quick_graph)).outputs[node(quick_graph, "DreamBoothTrain")]["run"]
-    metrics = base_directory / "output" / "finetune" / run / "metrics.jsonl"
+    runs = base_directory / "output" / "finetune"
+    shutil.copytree(runs / run, runs / f"elsewhere-{run}")
+    metrics = runs / f"elsewhere-{run}" / "metrics.jsonl"
     lines = [f'{{"step": {step}, "loss": {0.2 + 0.1 * (step % 7)}}}\n' for step in range(1, 100_001)]
     lines[5:5] = ["damaged\n", '{"step": "x", "loss": 1}\n', "[" * 5000 + "\n"]
     metrics.write_text("".join(lines))
-    answer = server.open(f"/subject_trainer/runs/{run}")
+    answer = server.open(f"/subject_trainer/runs/elsewhere-{run}")
     assert len(answer) < 50_000
     loss = json.loads(answer)["loss"]
     assert len(loss["step"]) == 400

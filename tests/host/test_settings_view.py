@@ -248,6 +248,6 @@ def type_number(page, node_type: str, name: str, text: str) -> None:
         found = wait(page, lambda: page.find_elements(By.CSS_SELECTOR, ".graphdialog input"), 10)[0]
     else:
         page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", found)
-        found.click()
+        ActionChains(page).move_to_element(found).click().perform()
     found.send_keys(Keys.CONTROL + "a", Keys.NULL, text, Keys.ENTER)
     wait(page, lambda: not page.find_elements(By.CSS_SELECTOR, ".graphdialog input"), 10)

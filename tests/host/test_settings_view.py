@@ -188,7 +188,8 @@ def test_a_file_of_this_version_opens_with_its_values_in_place(browser, server, 
     (saved,) = (n for n in graph["nodes"] if n["type"] == node_type)
     by_name = saved["properties"]["subject_trainer_values"]
     if missing is not None:
-        added = [name for name in by_name if name not in CHANGED[node_type]][missing]
+        unchanged = [name for name in by_name if name not in CHANGED[node_type]]
+        added = unchanged[missing % len(unchanged)]
         del saved["widgets_values"][list(by_name).index(added)]
         del by_name[added]
     open_workflow(browser, server.port, graph)
@@ -248,6 +249,6 @@ def type_number(page, node_type: str, name: str, text: str) -> None:
         found = wait(page, lambda: page.find_elements(By.CSS_SELECTOR, ".graphdialog input"), 10)[0]
     else:
         page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", found)
-        found.click()
+        ActionChains(page).move_to_element(found).click().perform()
     found.send_keys(Keys.CONTROL + "a", Keys.NULL, text, Keys.ENTER)
     wait(page, lambda: not page.find_elements(By.CSS_SELECTOR, ".graphdialog input"), 10)

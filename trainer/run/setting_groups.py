@@ -115,7 +115,7 @@ class DreamBoothSettings:
         "LoRA: its strength is alpha / rank. 0: equal to the rank, which is usual, as is half of it.",
         low=0.001,
         high=10_000.0,
-        step=0.5,
+        step=0.01,
         methods=(DREAMBOOTH,),
         auto=0.0,
     )

@@ -62,7 +62,9 @@ def _number(value: Any) -> float:
 def _whole_number(value: Any) -> int:
     if isinstance(value, bool):
         raise TypeError
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise TypeError
         return int(value)
     return operator.index(value)
 

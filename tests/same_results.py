@@ -337,7 +337,7 @@ def train(server: Server, graph: dict, name: str) -> dict:
         "tensors": digest(*sorted(tensors_hash(path).encode() for path in exported)),
         "metrics": metrics,
     }
-    pictures = [Image.open(path) for path in sorted(run_dir.glob("samples/*.png"))]
+    pictures: list[Image.Image] = [Image.open(path) for path in sorted(run_dir.glob("samples/*.png"))]
     return result | ({"pictures": pictures_hash(pictures)} if pictures else {})
 
 

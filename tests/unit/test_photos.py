@@ -113,7 +113,7 @@ def test_every_unreadable_image_is_named_with_reason_and_remedy(tmp_path):
         "empty.jpg (empty file)",
         "text.png (damaged",
         "cut.jpg (damaged",
-        "Convert",
+        "convert",
     ):
         assert part in str(error.value)
 

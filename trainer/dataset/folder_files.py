@@ -86,8 +86,15 @@ def folder_files(folder: Path) -> FolderFiles:
     stems = {same_name(Path(name).stem) for name in photos}
     sources = [name for name, _ in foreign if same_name(Path(name).stem) in stems and _suffix(name) not in PHOTO_SUFFIXES]
     foreign = [(name, reason) for name, reason in foreign if name not in {*companions, *sources}]
-    lists = (photos, foreign, sorted(companions), sources, strangers, captions, tables)
-    return FolderFiles(*map(tuple, lists))
+    return FolderFiles(
+        photos=tuple(photos),
+        foreign=tuple(foreign),
+        companions=tuple(sorted(companions)),
+        sources=tuple(sources),
+        strangers=tuple(strangers),
+        captions=tuple(captions),
+        tables=tuple(tables),
+    )
 
 
 def _suffix(name: str) -> str:

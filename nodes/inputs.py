@@ -114,7 +114,7 @@ SOCKETS: dict[str, tuple[Callable[[Any], Any], Message]] = {
     "SUBJECT_DATASET": (_photos, message("photos from Load Photos of a Subject")),
     "MODEL": (_model, message("a MODEL, as Load Checkpoint gives it")),
     "CLIP": (_with("cond_stage_model", "patcher"), message("a CLIP, as Load Checkpoint gives it")),
-    "VAE": (_with("first_stage_model", "patcher"), message("a VAE, as Load Checkpoint gives it")),
+    "VAE": (_with("first_stage_model"), message("a VAE, as Load Checkpoint gives it")),
 }
 """By the type of a socket: what turns a value into it, or raises anything, and what the user is told of it."""
 

@@ -1,5 +1,6 @@
 """One real ComfyUI server for the whole tier, on a base directory of its own."""
 
+import compileall
 import copy
 import os
 import shutil
@@ -13,7 +14,7 @@ import pytest
 from demo.browser import open_browser, open_workflow, set_setting
 from demo.run import adapt, node
 from demo.server import Server, free_port
-from demo.setup import comfyui_path
+from demo.setup import ROOT, comfyui_path
 
 from .pages import read
 
@@ -22,7 +23,12 @@ BASES = Path(__file__).parent / "bases.py"
 
 @pytest.fixture(scope="session")
 def base_directory(tmp_path_factory, standin_base, photo_folder) -> Path:
-    """ComfyUI's folders: the stand-in and small models of other families, one folder of photos."""
+    """ComfyUI's folders: the stand-in and small models of other families, one folder of photos.
+
+    The pack is compiled as at a user's second start, where Python is told to write no bytecode by itself, too.
+    """
+    for folder in ("nodes", "trainer"):
+        compileall.compile_dir(ROOT / folder, quiet=1)
     base = tmp_path_factory.mktemp("comfyui")
     checkpoints = base / "models" / "checkpoints"
     checkpoints.mkdir(parents=True)

@@ -138,7 +138,8 @@ def test_a_contradiction_is_told_in_the_language_of_the_page(server):
     channel = websocket.create_connection(f"ws://{HOST}:{server.port}/ws?clientId={client}", timeout=60)
     try:
         url = f"http://{HOST}:{server.port}/subject_trainer/language?client={client}"
-        urllib.request.urlopen(urllib.request.Request(url, method="POST", headers={"Accept-Language": "uk"}), timeout=60).close()
+        headers = {"Accept-Language": "uk", "Content-Type": "application/json"}
+        urllib.request.urlopen(urllib.request.Request(url, b"{}", headers), timeout=60).close()
         graph = minimal("12 GB card", "refused", lora_rank=32)
         with pytest.raises(OSError, match="400") as refused:
             server.post("/prompt", {"prompt": graph, "client_id": client})

@@ -312,4 +312,4 @@ def test_curves_of_a_hundred_thousand_steps_stay_small(server, base_directory, q
     assert loss["mean"] == pytest.approx([0.5] * 400, abs=0.01)
     with metrics.open("a") as file:
         file.write('{"step": 100001, "loss": 0.5}\n')
-    assert server.get(f"/subject_trainer/runs/{run}")["loss"]["step"][-1] == 100_001
+    assert server.get(f"/subject_trainer/runs/elsewhere-{run}")["loss"]["step"][-1] == 100_001

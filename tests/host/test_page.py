@@ -115,10 +115,11 @@ def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_di
     page.execute_script("arguments[0].click()", wait(page, stop)[0])
     report = wait(page, lambda: words(page, "DreamBoothTrain", "report"))
     assert "Finished by you after " in report
-    assert (base_directory / "output" / "checkpoints" / report.splitlines()[-1]).is_file()
+    assert (base_directory / "output" / "loras" / report.splitlines()[-1]).is_file()  # what auto picks on a CPU
     wait(page, lambda: not stop())
     wait(page, lambda: page.execute_script("return window.app.graph.nodes.some((n) => n.title.includes('after') && n.imgs)"))
-    assert covered(page) == []
+    if name.endswith("canvas"):  # in Nodes 2.0 the height of a node is its content's
+        assert covered(page) == []
 
 
 def test_a_sample_opens_large_and_closes_by_key(page, server):

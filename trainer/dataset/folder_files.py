@@ -67,7 +67,7 @@ def folder_files(folder: Path) -> FolderFiles:
     """Return the files of a folder, hidden ones left out."""
     photos, foreign, strangers, captions, tables = [], [], [], [], []
     for name in _listed(folder):
-        path, suffix = folder / name, _suffix(name)
+        path, suffix = folder / name, lower_suffix(name)
         if suffix in PHOTO_SUFFIXES | RAW_SUFFIXES | FOREIGN_SUFFIXES:
             reason = _why_not(folder, path, suffix)
             if path.is_dir():
@@ -84,7 +84,7 @@ def folder_files(folder: Path) -> FolderFiles:
     companions = _companions([*photos, *(name for name, _ in foreign)])
     photos = [name for name in photos if name not in companions]
     stems = {same_name(Path(name).stem) for name in photos}
-    sources = [name for name, _ in foreign if same_name(Path(name).stem) in stems and _suffix(name) not in PHOTO_SUFFIXES]
+    sources = [name for name, _ in foreign if same_name(Path(name).stem) in stems and lower_suffix(name) not in PHOTO_SUFFIXES]
     foreign = [(name, reason) for name, reason in foreign if name not in {*companions, *sources}]
     return FolderFiles(
         photos=tuple(photos),
@@ -97,7 +97,8 @@ def folder_files(folder: Path) -> FolderFiles:
     )
 
 
-def _suffix(name: str) -> str:
+def lower_suffix(name: str) -> str:
+    """Return the ending of a file's name in small letters: ".jpg" of "toys/IMG_1.JPG"."""
     return Path(name).suffix.lower()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from ..run.messages import Message, UserError, message
 from ..run.names import check_name
-from .folder_files import CAPTION_SUFFIXES, PHOTO_SUFFIXES, TABLE_SUFFIXES, is_hidden, same_name
+from .folder_files import CAPTION_SUFFIXES, PHOTO_SUFFIXES, TABLE_SUFFIXES, is_hidden, lower_suffix, same_name
 from .named import listed
 
 TAKEN = PHOTO_SUFFIXES | {*CAPTION_SUFFIXES} | TABLE_SUFFIXES
@@ -40,8 +40,8 @@ def choose_files(paths: Sequence[str], into: Path | None = None) -> Upload:
     Taken are photos, and captions along with them, or alone where there may be photos. Raises UserError when there are none.
     """
     visible = sorted(path for path in paths if not any(map(is_hidden, re.split(r"[/\\]", path))))
-    photos = [path for path in visible if _suffix(path) in PHOTO_SUFFIXES]
-    taken = [path for path in visible if _suffix(path) in TAKEN]
+    photos = [path for path in visible if lower_suffix(path) in PHOTO_SUFFIXES]
+    taken = [path for path in visible if lower_suffix(path) in TAKEN]
     if not (photos or (into and taken)):
         raise UserError(
             "None of these files is a photo that can be read: {names}. Drop jpg, png, webp or tiff files.",
@@ -80,7 +80,7 @@ def _free_places(wished: dict[str, str], root: Path) -> dict[str, str]:
 def _free_in(folder: str, wished: dict[str, str], there: Collection[str]) -> dict[str, str]:
     """Return the free places of the files that go into one folder, which has those `there`."""
     names = {path: PurePosixPath(place).name for path, place in wished.items() if _folder(place) == folder}
-    new = {same_name(_stem(name)): "" for name in names.values() if _suffix(name) in PHOTO_SUFFIXES}
+    new = {same_name(_stem(name)): "" for name in names.values() if lower_suffix(name) in PHOTO_SUFFIXES}
     taken = {same_name(_stem(name)) for name in there}
     for stem in new:
         numbered = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
@@ -89,7 +89,7 @@ def _free_in(folder: str, wished: dict[str, str], there: Collection[str]) -> dic
         taken.add(free)
     places = {}
     for path, name in names.items():
-        stem, is_table = _stem(name), _suffix(name) in TABLE_SUFFIXES
+        stem, is_table = _stem(name), lower_suffix(name) in TABLE_SUFFIXES
         if same_name(stem) in new and not is_table:
             name = stem + new[same_name(stem)] + name.removeprefix(stem)
         elif same_name(name) in map(same_name, there) or (is_table and any(new.values())):
@@ -132,17 +132,13 @@ def _without_number(path: str) -> str:
 
 def _stem(name: str) -> str:
     """Return what a photo's name has in common with those of its captions: "a" of "a.jpg", "a.txt" and "a.jpg.txt"."""
-    while _suffix(name) in PHOTO_SUFFIXES | {*CAPTION_SUFFIXES}:
+    while lower_suffix(name) in PHOTO_SUFFIXES | {*CAPTION_SUFFIXES}:
         name = PurePosixPath(name).stem
     return name
 
 
 def _names(paths: Sequence[str]) -> Message | Sequence[str | Message]:
     return listed([PurePosixPath(path).name for path in paths])
-
-
-def _suffix(path: str) -> str:
-    return PurePosixPath(path).suffix.lower()
 
 
 def _folder(path: str) -> str:

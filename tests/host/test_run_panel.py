@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
@@ -43,6 +44,7 @@ def samples(page) -> list[int]:
     return [int(found[1]) for title in titles if (found := re.match(r"After (\d+) steps", title))]
 
 
+@pytest.mark.nightly
 def test_samples_now_then_stop_undo_and_go_on(either, request, server, base_directory):
     page, name = either, f"ended-{request.node.callspec.id}"
     fill_in(page, steps=5000, name=name, train="lora", sample_prompts=PROMPTS, sample_every=4000, checkpoint_every=100_000)

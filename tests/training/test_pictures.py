@@ -32,13 +32,6 @@ def texts() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn((77, 768), generator=numbers), torch.randn((77, 768), generator=numbers)
 
 
-@pytest.fixture(autouse=True)
-def no_precision_left():
-    """accelerate keeps one for the whole process."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 def sampler(base: BaseModel, precision: str) -> ImageSampler:
     AcceleratorState._reset_state(reset_partial_state=True)
     return ImageSampler(base.unet(), base.vae(), make_accelerator("cpu", precision))

@@ -183,14 +183,14 @@ def test_every_optimizer_resumes_exactly_with_everything_on(make_run, optimizer,
 )
 def test_two_processes_equal_one_with_twice_the_batch_and_resume_to_the_same_bytes(make_run, more):
     """A parameter without gradient, in one process or in both, is treated alike."""
-    settings = QUICK.replace(**{"steps": 3, "batch_size": 2, "learning_rate": 1e-5, "prior_loss_weight": 0.0, **more})
+    settings = QUICK.replace(**{"steps": 10, "batch_size": 2, "learning_rate": 1e-5, "prior_loss_weight": 0.0, **more})
     one, two, stopped = (
         make_run(settings.replace(devices=devices), name) for name, devices in (("one", 1), ("two", 2), ("stopped", 2))
     )
     work_here(one)
     assert work(two, devices=2)[-1]["event"] == "done", two.log.read_text()
     assert work(stopped, stop_at=1, devices=2)[-1]["event"] == "stopped"
-    assert 0 < len(stopped.losses()) < 3
+    assert 0 < len(stopped.losses()) < 10
     assert work(stopped, devices=2)[-1]["event"] == "done"
     assert stopped.losses() == two.losses() == pytest.approx(one.losses(), rel=1e-5)
     first, second, third = exported(one), exported(two), exported(stopped)

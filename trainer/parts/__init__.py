@@ -7,7 +7,7 @@ side (`TextEncoder`, `TokenRows`, `TokenVectors`) is made from the text encoder,
     title(settings)          what it trains in a few words; None where it trains nothing
     param_groups()           what the optimizer gets
     export(files)            puts what was trained into the files of the result
-    own_settings(settings)   the names of settings that nothing but such a part uses; most have none
+    own_settings(settings)   the names of settings that have no effect unless such a part is trained
 
 one of the U-Net also
 

@@ -13,6 +13,7 @@
     log.txt            what the worker and its libraries printed
     lock               held by the process that trains
     graph.lock         held by the ComfyUI that prepares the run and waits for it
+    failure.lock       held by the process that tells why it failed, where several train together
     result.json        written last: its presence means the run is finished
 """
 

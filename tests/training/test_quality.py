@@ -24,7 +24,7 @@ from trainer.run.settings import Settings
 from .runs import DREAMBOOTH, work_here, write_run
 
 LEARNING = DREAMBOOTH.replace(
-    steps=120, batch_size=4, learning_rate=1e-4, lr_scheduler="constant", lr_warmup_steps=0, precision="bf16"
+    steps=240, batch_size=4, learning_rate=5e-5, lr_scheduler="constant", lr_warmup_steps=0, precision="bf16"
 )
 KEPT = (
     of_thing("plush toy", "in the snow"),

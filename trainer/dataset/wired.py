@@ -8,8 +8,8 @@ from ..run.messages import UserError
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
-def wired_pixels(picture: np.ndarray, number: int) -> np.ndarray:
-    """Return picture `number` (1, ...) of an IMAGE socket, (H, W) or (H, W, 1, 3 or 4) in [0, 1], as bytes (H, W, C).
+def wired_pixels(picture: np.ndarray, number: int, name: str = "images") -> np.ndarray:
+    """Return picture `number` (1, ...) of the IMAGE socket `name`, (H, W) or (H, W, 1, 3 or 4) in [0, 1], as bytes (H, W, C).
 
     Raises UserError when it is no picture.
     """
@@ -17,14 +17,16 @@ def wired_pixels(picture: np.ndarray, number: int) -> np.ndarray:
     values = values[..., None] if values.ndim == 2 else values
     if values.ndim != 3 or values.shape[2] not in CHANNELS or not values.size:
         raise UserError(
-            "Picture {number} of those wired to images has the shape {shape}, not height x width x 1, 3 or 4. Wire an IMAGE.",
+            "Picture {number} of those wired to {name} has the shape {shape}, not height x width x 1, 3 or 4. Wire an IMAGE.",
             number=number,
+            name=name,
             shape="x".join(map(str, values.shape)),
         )
     if not np.isfinite(values).all():
         raise UserError(
-            "Picture {number} of those wired to images has pixels that are no numbers (NaN). Look at the node that makes it.",
+            "Picture {number} of those wired to {name} has pixels that are no numbers (NaN). Look at the node that makes it.",
             number=number,
+            name=name,
         )
     return (np.clip(values, 0, 1) * 255).round().astype(np.uint8)
 

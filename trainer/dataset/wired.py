@@ -1,9 +1,14 @@
-"""Pictures that come from the graph, as files of photos. Plain data, no torch."""
+"""Pictures and captions that come from the graph. Plain data, no torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from ..run.messages import UserError
+from .metadata_files import Caption
+from .text_file import clean
 
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -34,3 +39,23 @@ def wired_pixels(picture: np.ndarray, number: int, name: str = "images") -> np.n
 def as_image(pixels: np.ndarray) -> Image.Image:
     """Return pixels (H, W, 1, 3 or 4) as a picture; what is transparent in it is treated as in a photo's file."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+def with_wired_captions(captions: Mapping[str, Caption], texts: Sequence[str]) -> dict[str, Caption]:
+    """Return the captions by photo, with a wired text where a photo has none: a file beside it is what the user has settled on.
+
+    The texts are in the order of the photos, or one text with a line for each. Raises UserError when there are more or fewer.
+    """
+    lines = texts[0].splitlines() if len(texts) == 1 and len(captions) > 1 else texts
+    if len(lines) != len(captions):
+        raise UserError(
+            "{texts} captions come through captions, and there are {photos} photos. Wire one for each, in the order of the "
+            "photos: that of their names, or of the pictures wired to images.",
+            texts=len(lines),
+            photos=len(captions),
+        )
+    wired = {name: clean(text) for name, text in zip(captions, lines, strict=True)}
+    return {
+        name: caption if caption.texts or not wired[name] else replace(caption, texts=(wired[name],))
+        for name, caption in captions.items()
+    }

@@ -5,6 +5,7 @@
     base.safetensors   the base model; only while the run is unfinished
     embedding.safetensors   the vectors that the token starts from, if an embedding was given
     metrics.jsonl      the losses of the steps and of the measurements; see metrics_file.py
+    evaluations.jsonl  what EvaluateSubject measured of its steps' pictures; by the host
     checkpoint.safetensors   newest complete state; only while the run is unfinished or ended early, unless keep_state is set
     best.safetensors   the weights with the lowest held-out loss, if wanted; only while the run is unfinished or ended early
     finish             the step whose result the user asked for, once asked; only while the run is unfinished
@@ -146,6 +147,7 @@ class RunDir:
     grid = property(lambda self: self.samples / "grid.jpg")
     loss_chart = property(lambda self: self.path / "loss.png")
     metrics = property(lambda self: self.path / "metrics.jsonl")
+    evaluations = property(lambda self: self.path / "evaluations.jsonl")
     log = property(lambda self: self.path / "log.txt")
     lock = property(lambda self: self.path / "lock")
     graph_lock = property(lambda self: self.path / "graph.lock")

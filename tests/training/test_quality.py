@@ -149,9 +149,9 @@ def test_the_base_draws_what_it_was_taught(taught_base, kept_before):
 
 @pytest.mark.nightly
 def test_the_subject_is_right_in_places_and_styles_that_no_photo_had(captioned):
-    """In half of them at least: the base blurs what it draws at 16 x 16 points, and the judge goes by points."""
+    """In two of three at least: the base blurs what it draws at 16 x 16 points, and the judge goes by points."""
     new = captioned.new
-    assert new.thing >= new.pictures / 2
+    assert new.thing >= new.pictures * 2 / 3
     assert min(new.place, new.style) >= 5 / 6 * new.pictures
 
 

@@ -157,11 +157,10 @@ def test_the_subject_is_right_in_places_and_styles_that_no_photo_had(captioned):
 
 @pytest.mark.nightly
 def test_captions_that_name_the_place_give_better_pictures_than_one_for_all(captioned, learn, photos):
-    """As many show the subject (4 of 6), but what they show is less like it: 0.885 against 0.925, and a style is lost."""
+    """5 of 6 show the subject, against 4: what all captions share is learned with it, the rest is learned as the place."""
     one = f"a photo of {subject.TOKEN} {subject.CLASS_WORD}"
     same = learn("one caption for all", LEARNING, photos.with_captions([one] * len(photos.photos), token="mysks"))
-    assert same.new.whole <= captioned.new.whole
-    assert same.new.likeness < captioned.new.likeness
+    assert same.new.whole < captioned.new.whole
 
 
 @pytest.mark.nightly

@@ -12,8 +12,9 @@ import pytest
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from tests import icc
+from trainer.dataset import colour
 from trainer.dataset import decode as decode_module
-from trainer.dataset.colour import adobe_rgb, to_srgb
+from trainer.dataset.colour import to_srgb
 from trainer.dataset.decode import decode, decode_photo
 from trainer.dataset.folder import read_folder
 from trainer.dataset.image_file import image_kind
@@ -420,11 +421,13 @@ def test_what_cannot_be_read_is_named_with_its_own_remedy(tmp_path, name, monkey
 
 def test_heic_is_read_by_pillow_heif_where_that_is_installed(monkeypatch):
     image = picture()
-    image.info["icc_profile"] = icc.rgb_profile(icc.DISPLAY_P3)
     stub = SimpleNamespace(open_heif=lambda raw: SimpleNamespace(size=SIZE, to_pillow=lambda: image))
     monkeypatch.setitem(sys.modules, "pillow_heif", stub)
-    assert decode_photo(FTYP).size == SIZE
-    assert decode_photo(FTYP).tobytes() != image.tobytes()
+    assert decode_photo(FTYP).tobytes() == image.tobytes()
+    converted = decode_photo(FTYP + b"colrnclx\0\x0c\0\x0d")
+    assert converted.tobytes() != image.tobytes()
+    image.info["icc_profile"] = icc.rgb_profile(icc.DISPLAY_P3)
+    assert np.abs(np.asarray(decode_photo(FTYP), dtype=int) - np.asarray(converted, dtype=int)).max() <= 2
     stub.open_heif = lambda raw: SimpleNamespace(size=(30_000, 30_000))
     with pytest.raises(UserError, match="megapixels"):
         decode(FTYP)
@@ -517,15 +520,44 @@ def test_adobe_rgb_is_known_by_exif_alone(kind, order):
         assert decode(raw).notes == ()
 
 
-def test_the_adobe_rgb_that_is_built_in_is_that_of_the_standard():
-    """Against the profile that is computed from the primaries; the tone curves differ, but not at full values."""
-    for colour in ((255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 255, 0), (255, 255, 0)):
-        image = Image.new("RGB", SIZE, colour)
-        built, computed = (to_srgb(image, data)[0].getpixel((0, 0)) for data in (adobe_rgb(), icc.rgb_profile(icc.ADOBE_RGB)))
+def test_adobe_rgb_is_known_by_the_exif_of_a_webp_alone():
+    raw = encoded(Image.new("RGB", SIZE, (219, 0, 0)), "WEBP", lossless=True, exif=b"Exif\0\0" + adobe_exif("<", b"R03\0"))
+    assert np.abs(np.subtract(decode_photo(raw).getpixel((5, 5)), (255, 0, 0))).max() <= 3
+
+
+def with_codes(kind: str, colour: tuple[int, int, int], codes: tuple[int, int], **options) -> bytes:
+    """A picture that says by the codes for its primaries and its transfer function what its colours are."""
+    image = Image.new("RGB", SIZE, colour)
+    if kind == "PNG":
+        return with_chunk(encoded(image, "PNG", **options), b"cICP", bytes((*codes, 0, 1)))
+    raw = encoded(image, kind, quality=100, subsampling="4:4:4", **options)
+    place = raw.index(b"colrnclx") + 8
+    return raw[:place] + struct.pack(">HH", *codes) + raw[place + 4 :]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "AVIF"])
+def test_display_p3_is_known_by_its_codes_alone(kind):
+    for codes, wanted in (((12, 13), (255, 0, 0)), ((1, 13), (234, 51, 35)), ((2, 2), (234, 51, 35))):
+        decoded = decode(with_codes(kind, (234, 51, 35), codes))
+        assert np.abs(np.subtract(decoded.image.getpixel((5, 5)), wanted)).max() <= 3
+        assert decoded.notes == ()
+
+
+def test_a_profile_counts_before_codes():
+    raw = with_codes("PNG", (219, 0, 0), (12, 13), icc_profile=icc.rgb_profile(icc.ADOBE_RGB))
+    assert np.abs(np.subtract(decode_photo(raw).getpixel((5, 5)), (255, 0, 0))).max() <= 3
+
+
+@pytest.mark.parametrize(("name", "primaries"), [(b"Adobe RGB (1998)", icc.ADOBE_RGB), (b"Display P3", icc.DISPLAY_P3)])
+def test_the_profiles_that_are_built_in_are_those_of_the_standards(name, primaries):
+    """Against those that are computed from the primaries; the tone curves of Adobe RGB differ, but not at full values."""
+    for pixel in ((255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 255, 0), (255, 255, 0)):
+        image = Image.new("RGB", SIZE, pixel)
+        profiles = colour.built_in(name), icc.rgb_profile(primaries)
+        built, computed = (to_srgb(image, profile)[0].getpixel((0, 0)) for profile in profiles)
         assert np.abs(np.subtract(built, computed)).max() <= 2
-    assert to_srgb(Image.new("RGB", SIZE, (128, 128, 128)), adobe_rgb())[0].getpixel((0, 0)) == pytest.approx(
-        (127, 127, 127), abs=2
-    )
+    grey = to_srgb(Image.new("RGB", SIZE, (128, 128, 128)), colour.built_in(name))[0].getpixel((0, 0))
+    assert grey == pytest.approx((127, 127, 127), abs=2)
 
 
 @pytest.mark.parametrize("kind", PROFILED)

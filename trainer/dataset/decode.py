@@ -14,7 +14,16 @@ from PIL import Image
 from ..run.memory_errors import out_of_memory
 from ..run.messages import Message, UserError, message
 from .colour import to_srgb
-from .image_file import Parts, exif_orientation, image_kind, jpeg_has_all_scans, png_is_whole, take_apart, xmp_orientation
+from .image_file import (
+    Parts,
+    exif_orientation,
+    image_kind,
+    jpeg_has_all_scans,
+    png_is_whole,
+    profile_without_icc,
+    take_apart,
+    xmp_orientation,
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIC")
 """Nothing else, whatever a file is called: some of Pillow's readers start other programs."""
@@ -125,9 +134,19 @@ def _decode(kind: str, parts: Parts) -> Decoded:
     # A program may have closed half a file: its last rows are flat then, or, of a progressive one, scans are missing.
     if kind == "JPEG" and (image.info.get("progressive") or _ends_flat(image)):
         _jpeg_without_end(_before_end(parts.pixels), factor)
-    profile = image.info.get("icc_profile") if parts.profile is None else parts.profile
     orientation = _orientation(kind, image) if parts.orientation is None else parts.orientation
-    return _finished(image, factor, size, profile or b"", orientation, notes)
+    profile = _profile(image, parts.pixels) if parts.profile is None else parts.profile
+    return _finished(image, factor, size, profile, orientation, notes)
+
+
+def _profile(image: Image.Image, raw: bytes) -> bytes:
+    """Return the ICC profile that a decoder has found, or what stands for one; empty without either."""
+    return image.info.get("icc_profile") or profile_without_icc(raw, _exif(image))
+
+
+def _exif(image: Image.Image) -> bytes:
+    exif = image.info.get("exif")
+    return exif if isinstance(exif, bytes) else b""
 
 
 def _finished(
@@ -236,9 +255,8 @@ def _orientation(kind: str, image: Image.Image) -> int:
     """Return the orientation that Pillow found, 1 to 8; it has made TIFFs upright itself."""
     if kind == "TIFF":
         return 1
-    exif, xmp = image.info.get("exif", b""), image.info.get("xmp", b"")
-    found = exif_orientation(exif) if isinstance(exif, bytes) else 0
-    return found or (xmp_orientation(xmp) if isinstance(xmp, bytes) else 1)
+    xmp = image.info.get("xmp", b"")
+    return exif_orientation(_exif(image)) or (xmp_orientation(xmp) if isinstance(xmp, bytes) else 1)
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -272,4 +290,4 @@ def _decode_heic(raw: bytes) -> Decoded:
         raise UserError("more than {most} megapixels", most=MEMORY // 4 // 10**6)
     factor = 1 if pixels <= MAX_PIXELS else 2
     image = heif.to_pillow()  # upright already
-    return _finished(image, factor, image.size, image.info.get("icc_profile") or b"", 1, [])
+    return _finished(image, factor, image.size, _profile(image, raw), 1, [])

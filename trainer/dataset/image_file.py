@@ -14,6 +14,8 @@ from ..run.messages import UserError
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 ADOBE_RGB = b"Adobe RGB (1998)"
 """Stands for the profile of photos that say by EXIF alone that they are Adobe RGB."""
+DISPLAY_P3 = b"Display P3"
+"""Stands for the profile of pictures that name these colours by their codes alone (ITU-T H.273)."""
 LARGEST_PROFILE = 16_000_000
 """Bytes of a colour profile, unpacked, up to which it is read."""
 _BRANDS = (
@@ -74,6 +76,8 @@ _PNG_EXIF, _PNG_XMP = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
 _AVIF_EXIF = re.compile(rb"(infe.{8}(?:..)?)Exif", re.DOTALL)
 _AVIF_HEADER = 65_536
 """Bytes in which an AVIF says of what it consists."""
+_P3_CODES = b"\0\x0c\0\x0d"
+"""Primaries 12 and transfer function 13: Display P3 with the curve of sRGB, in the box colr of an AVIF or HEIC."""
 _SEGMENT = re.compile(rb"\xff[^\x00\xff\xd0-\xd8]")
 """The mark of a JPEG's segment, also between the pixels of its scans."""
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -91,7 +95,7 @@ class Parts:
     orientation: int | None = None
     """By EXIF, 1 to 8; None where the decoder has to say it."""
     profile: bytes | None = None
-    """The ICC profile or ADOBE_RGB, empty without one; None where the decoder has to say it."""
+    """The ICC profile, ADOBE_RGB or DISPLAY_P3, empty without one; None where the decoder has to say it."""
     animated: bool = False
     """Whether it is a PNG of several pictures, of which `pixels` has the first."""
 
@@ -127,6 +131,13 @@ def is_adobe_rgb(exif: bytes) -> bool:
         if not at:
             return False
     return (0x0001, b"R03\0") in _exif_entries(exif, at)
+
+
+def profile_without_icc(raw: bytes, exif: bytes) -> bytes:
+    """Return ADOBE_RGB or DISPLAY_P3 where a WebP, AVIF or HEIC without an ICC profile says so, else nothing."""
+    if is_adobe_rgb(exif):
+        return ADOBE_RGB
+    return DISPLAY_P3 if b"colrnclx" + _P3_CODES in raw[:_AVIF_HEADER] else b""
 
 
 def _exif_entries(exif: bytes, start: int | None = None) -> Iterator[tuple[int, int | bytes]]:
@@ -218,6 +229,8 @@ def _png_parts(raw: bytes) -> Parts:
             texts[data.partition(b"\0")[0] + b"\0"] = _png_text(kind, data)
         elif kind == b"iCCP":
             profile = _unpacked(data.partition(b"\0")[2][1:])
+        elif kind == b"cICP" and data[:2] == _P3_CODES[1::2]:
+            profile = profile or DISPLAY_P3
         elif kind == b"acTL":
             pictures = int.from_bytes(data[:4], "big")
         if kind == b"IEND":

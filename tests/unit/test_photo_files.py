@@ -358,6 +358,48 @@ def test_brightness_of_a_tiff_is_read_by_its_depth_or_refused(bits, dtype):
             decode_photo(data.getvalue())
 
 
+def tiff(bits: int, photometric: int, data: bytes, order: str = "<") -> bytes:
+    """A grey TIFF of 8 x 8 pixels."""
+    tags = {256: 8, 257: 8, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 8, 279: len(data)}
+    entries = b"".join(entry(tag, 3, 1, struct.pack(order + "H", value), order) for tag, value in tags.items())
+    start = struct.pack(order + "HI", 42, 8 + len(data))
+    return (b"II" if order == "<" else b"MM") + start + data + struct.pack(order + "H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_the_white_of_a_grey_tiff_may_be_0(bits, photometric):
+    shown = np.asarray(decode_photo(tiff(bits, photometric, bytes(8 * bits)))).mean()
+    assert shown == (0 if photometric else 255)
+
+
+@pytest.mark.parametrize(("bits", "photometric", "order"), [(16, 0, ">"), (12, 1, ">"), (64, 1, "<")])
+def test_a_kind_of_a_format_that_pillow_lacks_is_not_called_damaged_alone(bits, photometric, order):
+    with pytest.raises(UserError, match="damaged, or a kind of TIFF that is not read here"):
+        decode_photo(tiff(bits, photometric, bytes(8 * bits), order))
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"\0\0\0", b"\xff\xff", b"\x12\x34\x56", b"\xff\0\x99"], ids=repr)
+@pytest.mark.parametrize("mark", [b"\xff\xe0", b"\xff\xdb"], ids=["behind EXIF", "behind JFIF"])
+def test_filling_between_the_segments_of_a_jpeg_costs_nothing(filling, mark):
+    """As a length that is wrong leaves it; ComfyUI's LoadImage reads it."""
+    raw = with_exif("JPEG", exif(lying()))
+    at = raw.index(mark)
+    assert decode_photo(raw[:at] + filling + raw[at:]).tobytes() == decode_photo(raw).tobytes()
+    assert is_upright(decode_photo(raw))
+
+
+@pytest.mark.parametrize("at", [0, 5, 20])
+def test_exif_that_goes_on_in_a_second_segment_is_read_whole(at):
+    raw, data = with_exif("JPEG", exif(lying())), exif(entry(0x0100, 3, 1, b"\1\0"), lying())
+    parts = [b"Exif\0\0" + part for part in (data[:at], data[at:])]
+    segments = [b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in parts]
+    start = raw.index(b"\xff\xe0")
+    odd = b"".join((raw[:2], *segments, raw[start:]))
+    with Image.open(io.BytesIO(odd)) as image:
+        assert ImageOps.exif_transpose(image).size == decode_photo(odd).size == SIZE
+
+
 @pytest.mark.usefixtures("switches")
 @pytest.mark.parametrize("kind", ["png", "png palette", "gif"])
 def test_a_file_that_lacks_its_end_but_no_pixel_is_used(kind):

@@ -33,8 +33,8 @@ MEMORY = 800_000_000
 """Bytes that decoding a photo may take before that."""
 MOST_PIXELS_OF_JPEG = 500_000_000
 """A JPEG is scaled down while it is read, so that its memory does not bound it; its time does."""
-_BITS_PER_SAMPLE = 258
-"""TIFF's tag."""
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+"""TIFF's tags."""
 _JPEG_END = b"\xff\xd9"
 _NOISE = bytes(1 + (167 * place + 89) % 254 for place in range(254))
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
@@ -176,7 +176,7 @@ def _open(kind: str, data: bytes) -> Image.Image:
     except Exception as error:
         if out_of_memory(error) or isinstance(error, Image.DecompressionBombError):
             raise
-        raise UserError("damaged or not an image") from None
+        raise UserError("damaged, or a kind of {format} that is not read here", format=kind) from None
 
 
 def _load(image: Any, factor: int) -> None:
@@ -262,10 +262,13 @@ def _orientation(kind: str, image: Image.Image) -> int:
 def _plain(image: Image.Image) -> Image.Image:
     """Return the loaded picture as L, RGB, RGBA or CMYK. Raises UserError for brightness without a white."""
     if image.mode.startswith("I"):  # greyscale, 9 to 16 bits a pixel
-        bits = int(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0])
+        tags = getattr(image, "tag_v2", {})
+        bits = int(tags.get(_BITS_PER_SAMPLE, (16,))[0])
         if bits > 16:
             raise UserError("its brightness is written as {kind}, which has no fixed white", kind=f"int{bits}")
         pixels = np.asarray(image, dtype=np.float32) * (255 / (2**bits - 1))
+        if tags.get(_PHOTOMETRIC) == 0:  # 0 is white: Pillow inverts what has up to 8 bits alone
+            pixels = 255 - pixels
         grey = Image.fromarray((np.clip(pixels, 0, 255) + 0.5).astype(np.uint8))
         key = image.info.get("transparency")  # Pillow leaves it out of pictures of this kind
         if not isinstance(key, int):

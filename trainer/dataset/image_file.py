@@ -170,16 +170,21 @@ def xmp_orientation(xmp: bytes) -> int:
 def _jpeg_parts(raw: bytes) -> Parts:
     """Keep of a JPEG's segments those that say how its pixels are written: of the APPs, JFIF's and Adobe's."""
     kept, place, profile, exif, xmp = [raw[:2]], 2, {}, b"", b""
-    while place + 4 <= len(raw) and raw[place] == 0xFF and raw[place + 1] != 0xDA:  # SOS: the pixels follow
+    while place + 4 <= len(raw) and raw[place : place + 2] != b"\xff\xda":  # SOS: the pixels follow
         marker, (length,) = raw[place + 1], struct.unpack_from(">H", raw, place + 2)
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # filling, and markers without data
-            place += 1 if marker == 0xFF else 2
+        if raw[place] != 0xFF or marker in (0x00, 0xFF):  # filling, or what a wrong length has left between segments
+            place = raw.find(b"\xff", place + 1)
+            if place < 0:
+                raise UserError("damaged or not an image")
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without data
+            place += 2
             continue
         if length < 2:
             break
         data = raw[place + 4 : place + 2 + length]
         if marker == 0xE1 and data.startswith(b"Exif\0"):
-            exif = exif or data
+            exif += data[6:] if exif else data  # what has no room in a segment goes on in the next
         elif marker == 0xE1:
             xmp += data
         elif marker == 0xE2 and data.startswith(b"ICC_PROFILE\0"):

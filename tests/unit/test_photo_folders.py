@@ -511,8 +511,9 @@ def test_wired_pictures_are_written_as_what_they_show(tmp_path, shape, mode):
     assert np.abs(shown - wanted).max() <= 1.5
 
 
-@pytest.mark.parametrize("shape", [(8,), (8, 6, 2), (8, 6, 5), (0, 6, 3), (1, 8, 6, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(8,), (8, 1), (8, 3), (8, 4), (8, 6, 2), (8, 6, 5), (0, 6, 3), (1, 8, 6, 3)], ids=str)
 def test_what_is_no_picture_is_refused_by_its_number(shape):
+    """(8, 3) is a row of a picture that comes without a batch."""
     with pytest.raises(UserError, match="Picture 7 of those wired to images has the shape"):
         wired_pixels(np.zeros(shape, dtype=np.float32), 7)
 

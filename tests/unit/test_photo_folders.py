@@ -540,6 +540,22 @@ def test_a_folder_that_may_not_be_read_does_not_cost_the_others(roots, monkeypat
     assert "img/10_dog" not in chosen_folders(roots)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="folders have other rights there")
+def test_a_folder_that_may_be_listed_alone_is_told_and_does_not_cost_the_others(roots, monkeypatch):
+    """As a share may have it: asking for any of its files is refused."""
+    closed, stat = str(roots[0][1] / "plush"), os.stat
+
+    def refused(path, *args, **options):
+        if str(path).startswith(closed + os.sep):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", refused)
+    with pytest.raises(UserError, match=r"The folder 'plush' cannot be read \(Permission denied\)"):
+        read_folder(Path(closed), 64)
+    assert "datasets/dog" in chosen_folders(roots)
+
+
 def test_a_caption_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     save(tmp_path / "a.jpg")
     (tmp_path / "a.txt").write_text("x")

@@ -114,6 +114,7 @@ def _companions(names: Sequence[str]) -> set[str]:
 
 def _listed(folder: Path) -> list[str]:
     try:
+        os.stat(os.path.join(folder, "."))  # it may be listed, but its files not be opened
         return sorted(entry.name for entry in os.scandir(folder) if not is_hidden(entry.name))
     except OSError as error:
         reason = error.strerror or str(error)
@@ -131,7 +132,7 @@ def subfolders(folder: Path) -> list[Path]:
         paths = sorted(folder / entry.name for entry in os.scandir(folder) if not is_hidden(entry.name))
     except OSError:
         return []
-    return [path for path in paths if path.is_dir()]
+    return [path for path in paths if os.path.isdir(path)]  # False where it may not be asked; pathlib's would raise
 
 
 def count_photos(folder: Path) -> int:

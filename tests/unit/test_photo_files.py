@@ -418,6 +418,25 @@ def test_pixels_in_the_middle_of_a_png_are_missed(switches):
         decode(bytes(short + png[start + 8 + length :]))
 
 
+def test_damage_in_the_pixels_of_a_png_is_not_told_as_a_missing_end():
+    png = bytearray(encoded(noise(), "PNG"))
+    start = png.index(b"IDAT")
+    png[start + 40 : start + 44] = b"\xff" * 4
+    with pytest.raises(UserError, match="damaged: Error -3 while decompressing data"):
+        decode(bytes(png))
+
+
+@pytest.mark.parametrize(("alpha", "shown"), [([0, 0], [(234, 51, 35)] * 2), ([0, 255], [(255, 255, 255), (234, 51, 35)])])
+def test_the_fourth_byte_of_a_bmp_is_no_transparency_where_it_is_always_0(alpha, shown):
+    """As browsers have it."""
+    pixels = b"".join(bytes((35, 51, 234, value)) for value in alpha)
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
+    head = struct.pack("<IiiHHIIiiII", 108, 2, 1, 1, 32, 3, len(pixels), 0, 0, 0, 0) + masks
+    bmp = b"BM" + struct.pack("<IHHI", 14 + len(head) + len(pixels), 0, 0, 14 + len(head)) + head + pixels
+    image = decode_photo(bmp)
+    assert [image.getpixel((x, 0)) for x in range(2)] == shown
+
+
 FORMATS = {
     "a.jpg": "JPEG", "a.jpeg": "JPEG", "a.JPE": "JPEG", "a.jfif": "JPEG", "a.mpo": "MPO", "a.png": "PNG", "a.apng": "PNG",
     "a.webp": "WEBP", "a.bmp": "BMP", "a.dib": "BMP", "a.gif": "GIF", "a.tif": "TIFF", "a.TIFF": "TIFF", "a.avif": "AVIF",

@@ -276,6 +276,8 @@ def _plain(image: Image.Image) -> Image.Image:
         return Image.merge("RGBA", (grey, grey, grey, Image.fromarray((np.asarray(image) != key).astype(np.uint8) * 255)))
     if image.mode == "F":
         raise UserError("its brightness is written as {kind}, which has no fixed white", kind="float32")
+    if image.format == "BMP" and image.mode == "RGBA" and not image.getchannel("A").getbbox():
+        return image.convert("RGB")  # of many programs' files, the fourth byte means nothing
     if image.has_transparency_data:
         return image.convert("RGBA")
     return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")

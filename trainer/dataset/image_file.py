@@ -306,7 +306,7 @@ def _unpacked(packed: bytes) -> bytes:
 
 
 def png_is_whole(png: bytes) -> bool:
-    """Return whether a PNG, as `take_apart` leaves it, holds every pixel."""
+    """Return whether a PNG, as `take_apart` leaves it, holds every pixel. Raises zlib.error where these are damaged."""
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", png, len(PNG_MARK) + 8)
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
     sizes = [(max(0, -(-(width - x) // dx)), max(0, -(-(height - y) // dy))) for x, y, dx, dy in passes]
@@ -315,11 +315,8 @@ def png_is_whole(png: bytes) -> bool:
     while place + 8 <= len(png) and found < wanted:
         length, kind = struct.unpack_from(">I4s", png, place)
         packed = png[place + 8 : place + 8 + length] if kind == b"IDAT" else b""
-        try:
-            while packed and found < wanted:
-                found += len(unpack.decompress(packed, 1 << 20))
-                packed = unpack.unconsumed_tail
-        except zlib.error:
-            return False
+        while packed and found < wanted:
+            found += len(unpack.decompress(packed, 1 << 20))
+            packed = unpack.unconsumed_tail
         place += 12 + length
     return found >= wanted

@@ -155,11 +155,30 @@ def test_a_spreadsheet_may_begin_as_excel_has_it(folder, above, separator):
 @pytest.mark.parametrize(
     "row", ["a.jpg,a dog, on grass", 'a.jpg,"a dog\nb.jpg,x', 'a.jpg,"a" dog', "a.jpg,x,many", "a.jpg,x,1.5", ",x"]
 )
-def test_a_wrong_row_of_a_spreadsheet_is_refused_by_its_line(folder, row):
+@pytest.mark.parametrize("end", ["", ",", ",,"])
+def test_a_wrong_row_of_a_spreadsheet_is_refused_by_its_line(folder, row, end):
     columns = "file_name,text,repeats" if row.count(",") == 2 and "grass" not in row else "file_name,text"
-    (folder / "metadata.csv").write_text(f"{columns}\n{row}\n")
+    (folder / "metadata.csv").write_text(f"{columns}{end}\n{row}\n")
     with pytest.raises(UserError, match=r"Line [23] of metadata\.csv has no file_name, a text with a comma"):
         read_folder(folder, 64)
+
+
+@pytest.mark.parametrize("columns", ["file_name,text", "file_name,text,", ",file_name,text", "file_name, text, ,"])
+@pytest.mark.parametrize("text", ['"a dog, on grass"', ' "a dog, on grass"', '"a dog, on grass",', '"a dog, on grass",, '])
+def test_empty_cells_and_blanks_of_a_spreadsheet_mean_nothing(folder, columns, text):
+    index = "0," if columns.startswith(",") else ""
+    (folder / "metadata.csv").write_text(f"{columns}\n{index}a.jpg,{text}\n")
+    assert captions(folder)["a.jpg"] == ("a dog, on grass",)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "metadata.jsonl", "metadata.csv", "metadata.json"])
+def test_files_that_were_joined_may_hold_several_marks_of_the_byte_order(folder, name):
+    row = json.dumps({"file_name": "a.jpg", "text": "a dog"})
+    text = {"a.txt": "a dog", "metadata.csv": "file_name,text\na.jpg,a dog\n", "metadata.json": f"[{row}]"}.get(
+        name, '{"file_name": "b.jpg", "text": "x"}\n\ufeff' + row
+    )
+    (folder / name).write_bytes(b"\xef\xbb\xbf\xef\xbb\xbf" + text.encode())
+    assert captions(folder)["a.jpg"] == ("a dog",)
 
 
 @pytest.mark.parametrize(("repeats", "expected"), [("2", 2), ('"3"', 3), ("2.0", 2), ("null", 10), ("100", 100)])

@@ -213,4 +213,4 @@ def _read_text(folder: Path, name: str, notes: list[Message]) -> str:
     text, note = decode_text(raw, shown_name(name))
     if note:
         notes.append(note)
-    return text
+    return text.replace("\ufeff", "")  # more marks of the byte order, of files that were joined

@@ -159,13 +159,14 @@ def _rows(text: str) -> tuple[list[Entry], Message | None]:
     assert before is not None  # it may be empty
     above, text = len(_LINE_END.findall(before[0])), text[before.end() :]
     separator = before[1] or max(",;\t", key=_LINE_END.split(text, maxsplit=1)[0].count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
     try:
-        columns = {column.strip().lower() for column in reader.fieldnames or () if column}
+        reader.fieldnames = _without_empty_end(reader.fieldnames or ())
+        columns = {column.strip().lower() for column in reader.fieldnames}
         if not (columns & {*FILE_KEYS} and columns & {*TEXT_KEYS}):
             return [], message("metadata.csv was passed over: its first line does not name the columns file_name and text.")
         for row in reader:
-            if None in row:  # more cells than columns: a comma in a text without quotes
+            if _without_empty_end(row.get(None, ())):  # more cells than columns: a comma in a text without quotes
                 raise _WrongEntryError
             cells = {key.strip().lower(): value for key, value in row.items() if key and value}
             cells = {key: value for key, value in cells.items() if value.strip() or key != "repeats"}
@@ -179,6 +180,12 @@ def _rows(text: str) -> tuple[list[Entry], Message | None]:
             most=MAX_REPEATS,
         ) from None
     return entries, None
+
+
+def _without_empty_end(cells: Sequence[str]) -> list[str]:
+    """Return the cells of a row up to the last that has a text."""
+    count = max((number for number, cell in enumerate(cells, 1) if cell.strip()), default=0)
+    return list(cells[:count])
 
 
 def _kohya(name: str, text: str) -> tuple[list[Entry], Message | None]:

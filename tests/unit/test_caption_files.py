@@ -282,6 +282,30 @@ def test_kohya_s_metadata_are_read(folder):
     assert "metadata.json names no photo of this folder with: gone.png" in told(folder)
 
 
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"tags": ["dog", "snow "]}, ("dog, snow",)),
+        ({"tags": "dog, snow", "caption": ["a dog", "a pet"]}, ("a dog, dog, snow", "a pet, dog, snow")),
+        ({"tags": "snow", "text": "a dog"}, ("a dog, snow",)),
+        ({"tags": "snow", "caption": ""}, ("snow",)),
+        ({"tags": None, "caption": "a dog"}, ("a dog",)),
+        ({"tags": [], "prompt": "a dog"}, ("a dog",)),
+        ({"tags": ["", " "]}, ("",)),
+    ],
+)
+def test_no_tag_and_no_caption_of_kohya_s_is_lost(folder, entry, expected):
+    (folder / "metadata.json").write_text(json.dumps({"a": entry}))
+    assert captions(folder)["a.jpg"] == expected
+
+
+@pytest.mark.parametrize("tags", [3, {"dog": 0.9}, ["dog", 3], True], ids=str)
+def test_tags_of_another_form_are_told(folder, tags):
+    (folder / "metadata.json").write_text(json.dumps({"a": {"caption": "a dog", "tags": tags}}))
+    assert captions(folder)["a.jpg"] == ("",)
+    assert "metadata.json is not of a form that is read here" in told(folder)
+
+
 def test_kohya_s_metadata_of_several_folders_give_each_its_own(folder):
     data = {f"/data/img/{name}/a.jpg": {"caption": name} for name in ("5_cat", folder.name, "7_fish")}
     (folder / "metadata.json").write_text(json.dumps(data))

@@ -200,13 +200,20 @@ def _kohya(name: str, text: str) -> tuple[list[Entry], Message | None]:
             value = _with_plain_keys(value)
             if not {*value} & {*TEXT_KEYS, "tags"}:
                 return [], ignored
-            caption, tags = value.get("caption"), value.get("tags")
-            if isinstance(tags, str) and tags:
-                value = {**value, "caption": f"{caption}, {tags}" if isinstance(caption, str) and caption else tags}
-            entries.append(Entry("", key, caption_of({"text": None, **value})))
+            caption = caption_of({"text": None, **value})
+            entries.append(Entry("", key, replace(caption, texts=_with_tags(caption.texts, value.get("tags")))))
         return entries, None if entries else ignored
     except (ValueError, RecursionError, _WrongEntryError):
         return [], ignored
+
+
+def _with_tags(texts: tuple[str, ...], tags: Any) -> tuple[str, ...]:
+    """Return the captions with kohya's tags, a text or a list, behind each; these alone where there is no caption."""
+    tags = [tags] if isinstance(tags, str) else tags or []
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise _WrongEntryError
+    behind = ", ".join(_texts(tags))
+    return tuple(", ".join(filter(None, (text, behind))) for text in texts) or _texts([behind])
 
 
 def _parts(file_name: str) -> list[str]:

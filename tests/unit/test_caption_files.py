@@ -377,7 +377,10 @@ def test_a_caption_file_without_a_photo_is_told(folder):
     assert "Files that may hold captions, but are no photo's: a .txt, b.caption, c.txt." in told(folder)
 
 
-@pytest.mark.parametrize("name", ["captions.json", "a.json", "data.csv", "train.jsonl", "x.tsv", "0000.parquet"])
+OTHERS = ("a.yaml", "b.YML", "captions.xlsx", "captions.ods", "a.cap", "a.tags", "a.text", "a.rtf", "a.docx")
+
+
+@pytest.mark.parametrize("name", ["captions.json", "a.json", "data.csv", "train.jsonl", "x.tsv", "0000.parquet", *OTHERS])
 def test_a_file_that_may_hold_captions_is_told_where_it_is_not_read(folder, name):
     (folder / name).write_text('{"file_name": "a.jpg", "text": "x"}')
     assert f"Files that may hold captions, but are no photo's: {name}." in told(folder)

@@ -36,7 +36,11 @@ _KINDS = (
 _BESIDE_A_PHOTO = re.compile(rf"(.+)[-_.\s]{_KINDS}(?:[-_.\s]*\(?\d+\)?)?|{_KINDS}[-_.\s](.+)")
 """How others do; such a picture counts as one only beside the photo that it is named after: a_mask_0, mask_a, a mask (1)."""
 CAPTION_SUFFIXES = (".txt", ".caption")
-TABLE_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
+TABLE_SUFFIXES = {
+    *(".jsonl", ".json", ".csv", ".tsv", ".parquet", ".yaml", ".yml", ".xml", ".xls", ".xlsx", ".ods"),
+    *(".cap", ".tags", ".text", ".rtf", ".doc", ".docx", ".odt"),
+}
+"""Files of the whole folder, and others in which programs keep captions: what of them is not read is told by name."""
 _OTHER_SYSTEMS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "thumbs.db", "desktop.ini"}
 """What systems and drives put beside one's own files."""
 MOST_STRANGERS = 500

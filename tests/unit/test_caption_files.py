@@ -230,6 +230,12 @@ def test_the_last_zero_of_a_letter_is_no_padding(folder, letters):
     assert captions(folder)["a.jpg"] == (letters.strip(),)
 
 
+def test_accents_are_composed_as_the_tokenizer_has_them(folder):
+    (folder / "a.txt").write_text("a dog at the cafe\u200b\u0301", encoding="utf-8")
+    write_lines(folder, {"file_name": "b.jpg", "text": "\u1112\u1161\u11ab"})
+    assert captions(folder) == {"a.jpg": ("a dog at the café",), "b.jpg": ("한",)}
+
+
 def test_what_another_program_added_behind_the_mark_of_utf_8_is_read(folder):
     (folder / "a.txt").write_bytes(b"\xef\xbb\xbf" + "a dog at the café’s door".encode("cp1252"))
     assert captions(folder)["a.jpg"] == ("a dog at the café’s door",)

@@ -11,7 +11,9 @@ DEFAULT_TEMPLATE = "a photo of {token} {class}"
 
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 """Letters of scripts that are written without blanks, or set particles to a word: Thai to Khmer, Chinese, Japanese, Korean."""
-_BEFORE, _AFTER = rf"(?<![^\W_{_UNSPACED}])", rf"(?![^\W_{_UNSPACED}])"
+_MARKS = "\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
+"""Accents, and the vowels of Hebrew, Arabic and India's scripts, which Python does not take for letters."""
+_BEFORE, _AFTER = rf"(?<![^\W_{_UNSPACED}])(?<![{_MARKS}])", rf"(?![^\W_{_UNSPACED}]|[{_MARKS}])"
 """Where a word begins and ends: at anything but a letter or digit of its own kind, so at an underscore, too."""
 _CONSONANT_U = (  # a unicorn, a used car, a ukulele, a European robin, a one-eyed cat
     "uni(?![dmn])|u(?:k|v|sb|fo|rl)?\\b|us[aeiu]|ut[aeio]|ur[aeiou]|uv[aeiu]|ukul|ubiq|eu|ewe|ones?\\b|onesie|once\\b|ouija"

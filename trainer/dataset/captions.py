@@ -133,11 +133,12 @@ def _is_plural(word: str) -> bool:
 def class_prompt(template: str, class_word: str) -> str:
     """Return the class prompt of prior preservation: the template with "a <class>" where token and class stood."""
     template = re.sub(r"\b(a|an)\s+(?=\{(token|class)\})", "", template, flags=re.IGNORECASE)
-    determined = re.search(r"\b(the|this|that|my|your|his|her|its|our|their|one)\s+\{(token|class)\}", template, re.IGNORECASE)
+    determiners = "|".join(_DETERMINERS | {"one"})
+    determined = re.search(rf"\b({determiners})\s+\{{(token|class)\}}", template, re.IGNORECASE)
     subject = class_word if determined else with_article(class_word)
     if "{class}" not in template:
         return fill_template(template, subject, "")
-    return fill_template(re.sub(r"\{token\}\s*\{class\}", "{token}", template), subject, class_word)
+    return fill_template(re.sub(r"\{token\}[\s_-]*\{class\}", "{token}", template), subject, class_word)
 
 
 def check_class_word(class_word: str) -> None:

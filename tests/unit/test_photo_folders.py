@@ -57,7 +57,16 @@ MASKS = [
     *("a_mask.png", "a-mask.jpg", "a.mask.png", "A_Mask.PNG", "a_depth.png", "a mask.webp", "a.jpg_mask.png", "a_mask_0.png"),
     *("a_mask1.png", "mask_a.png", "a mask (1).png", "a_masklabel.png", "a_segmentation.png", "a_openpose.png", "a_lineart.png"),
     *("a.jpg-masklabel.png", "mask-a.jpg.png", "a_mask-2.png", "Mask_A.png", "a_normal_map.png"),
+    *("a__mask.png", "a - mask.png", "a_mask .png", "mask__a.png", "a_msk.png", "a_segm.png", "a_controlnet.png", "a_edges.png"),
 ]
+
+
+@pytest.mark.parametrize("mask", ["mask__DSC1.png", "_DSC1_mask.png", "_DSC1__mask_2.png"])
+def test_a_mask_is_known_beside_a_photo_whose_name_begins_with_a_mark(tmp_path, mask):
+    """As cameras name photos in Adobe RGB."""
+    save(tmp_path / "_DSC1.jpg")
+    save(tmp_path / mask)
+    assert list(notes(tmp_path)) == ["_DSC1.jpg"]
 
 
 @pytest.mark.parametrize("mask", MASKS)

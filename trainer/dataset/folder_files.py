@@ -30,10 +30,10 @@ DRAWN_SUFFIXES = {".ico", ".cur", ".icns", ".svg", ".svgz", ".eps", ".wmf", ".em
 COMPANIONS = ("-masklabel", "-condlabel")
 """How OneTrainer ends the names of masks and of conditioning pictures."""
 _KINDS = (
-    r"(?:masks?|mask_?label|cond_?label|matte|alpha|depth(?:_?map)?|canny|cond|conditioning|seg(?:_?map|mentation)?|openpose|"
-    r"lineart|softedge|scribble|hed|mlsd|normal_?map)"
+    r"(?:masks?|msk|mask_?label|cond_?label|matte|alpha|depth(?:_?map)?|canny|cond|conditioning|control(?:net)?|edges|openpose|"
+    r"seg(?:m|_?map|mentation)?|lineart|softedge|scribble|hed|mlsd|normal_?map)"
 )
-_BESIDE_A_PHOTO = re.compile(rf"(.+)[-_.\s]{_KINDS}(?:[-_.\s]*\(?\d+\)?)?|{_KINDS}[-_.\s](.+)")
+_BESIDE_A_PHOTO = re.compile(rf"(.+)[-_.\s]{_KINDS}(?:[-_.\s]*\(?\d+\)?)?\s*|{_KINDS}[-_.\s](.+)")
 """How others do; such a picture counts as one only beside the photo that it is named after: a_mask_0, mask_a, a mask (1)."""
 CAPTION_SUFFIXES = (".txt", ".caption")
 TABLE_SUFFIXES = {
@@ -110,9 +110,9 @@ def lower_suffix(name: str) -> str:
 def _companions(names: Sequence[str]) -> set[str]:
     """Return which of the pictures of a folder are masks and the like by their names."""
     stems = {name: same_name(Path(name).stem) for name in names}
-    photos = {*stems.values(), *map(same_name, names)}
+    photos = {name.strip("-_. ") for name in (*stems.values(), *map(same_name, names))}
     found = {name: _BESIDE_A_PHOTO.fullmatch(stem) for name, stem in stems.items()}
-    beside = {name for name, match in found.items() if match and (match[1] or match[2]) in photos}
+    beside = {name for name, match in found.items() if match and (match[1] or match[2]).strip("-_. ") in photos}
     return beside | {name for name, stem in stems.items() if stem.endswith(COMPANIONS)}
 
 

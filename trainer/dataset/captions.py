@@ -11,7 +11,9 @@ DEFAULT_TEMPLATE = "a photo of {token} {class}"
 
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 """Letters of scripts that are written without blanks, or set particles to a word: Thai to Khmer, Chinese, Japanese, Korean."""
-_BEFORE, _AFTER = rf"(?<![^\W_{_UNSPACED}])", rf"(?![^\W_{_UNSPACED}])"
+_MARKS = "\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
+"""Accents, and the vowels of Hebrew, Arabic and India's scripts, which Python does not take for letters."""
+_BEFORE, _AFTER = rf"(?<![^\W_{_UNSPACED}])(?<![{_MARKS}])", rf"(?![^\W_{_UNSPACED}]|[{_MARKS}])"
 """Where a word begins and ends: at anything but a letter or digit of its own kind, so at an underscore, too."""
 _CONSONANT_U = (  # a unicorn, a used car, a ukulele, a European robin, a one-eyed cat
     "uni(?![dmn])|u(?:k|v|sb|fo|rl)?\\b|us[aeiu]|ut[aeio]|ur[aeiou]|uv[aeiu]|ukul|ubiq|eu|ewe|ones?\\b|onesie|once\\b|ouija"
@@ -131,11 +133,12 @@ def _is_plural(word: str) -> bool:
 def class_prompt(template: str, class_word: str) -> str:
     """Return the class prompt of prior preservation: the template with "a <class>" where token and class stood."""
     template = re.sub(r"\b(a|an)\s+(?=\{(token|class)\})", "", template, flags=re.IGNORECASE)
-    determined = re.search(r"\b(the|this|that|my|your|his|her|its|our|their|one)\s+\{(token|class)\}", template, re.IGNORECASE)
+    determiners = "|".join(_DETERMINERS | {"one"})
+    determined = re.search(rf"\b({determiners})\s+\{{(token|class)\}}", template, re.IGNORECASE)
     subject = class_word if determined else with_article(class_word)
     if "{class}" not in template:
         return fill_template(template, subject, "")
-    return fill_template(re.sub(r"\{token\}\s*\{class\}", "{token}", template), subject, class_word)
+    return fill_template(re.sub(r"\{token\}[\s_-]*\{class\}", "{token}", template), subject, class_word)
 
 
 def check_class_word(class_word: str) -> None:

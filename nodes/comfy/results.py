@@ -225,7 +225,7 @@ def load_result(run: Run, files: Exported) -> tuple:
     """
     model, clip, vae = load_checkpoint(files.file) if run.result_kind == "checkpoint" else load_base(run)
     if run.result_kind == "lora":
-        model = apply_lora(model, load_lora(files.file))
+        model, clip = apply_lora(model, clip, load_lora(files.file))
     return model, with_text_layer(clip, run.settings.training.text_layer), vae
 
 
@@ -240,9 +240,9 @@ def load_lora(path: Path) -> dict:
     return tensors
 
 
-def apply_lora(model, lora: dict):
-    """Return a clone of the model with the LoRA at strength 1, as ComfyUI's own loader applies it."""
-    return comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)[0]
+def apply_lora(model, clip, lora: dict) -> tuple:
+    """Return clones of MODEL and CLIP with the LoRA at strength 1, as ComfyUI's own loader applies it."""
+    return comfy.sd.load_lora_for_models(model, clip, lora, 1.0, 1.0)
 
 
 def load_base(run: Run) -> tuple:

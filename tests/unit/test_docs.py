@@ -1,5 +1,6 @@
 """The documentation against the code: what is made from it, what it names, and where its links lead."""
 
+import inspect
 import json
 import re
 from dataclasses import fields
@@ -10,6 +11,7 @@ import pytest
 
 from demo.settings_docs import NODES, WORDS, page_with_tables, pages, tables
 from trainer.dataset.decode import MAX_PIXELS, MEMORY, MOST_PIXELS_OF_JPEG
+from trainer.run import run_dir as run_dir_module
 from trainer.run.events import KINDS, PHASES
 from trainer.run.run_dir import FORMAT, RunDir
 from trainer.run.settings import method_settings
@@ -309,3 +311,12 @@ def test_the_table_of_troubles_quotes_what_is_said():
     for quote in quotes:  # what varies is left out, or an example
         words = [word for word in re.findall(r"[A-Za-z_]{4,}", quote) if not word.isupper()]
         assert any(all(word in template for word in words) for template in templates), quote
+
+
+def test_the_files_of_a_run_are_all_listed(tmp_path):
+    run_dir = RunDir(tmp_path)
+    paths = [getattr(run_dir, name) for name, value in vars(RunDir).items() if isinstance(value, property)]
+    files = {path.name for path in paths if isinstance(path, Path) and path.parent == tmp_path}
+    assert len(files) > 10
+    for listed in (read(DOCS / "architecture.md"), inspect.getdoc(run_dir_module) or ""):
+        assert [name for name in files if name not in listed] == []

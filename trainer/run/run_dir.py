@@ -14,6 +14,7 @@
     log.txt            what the worker and its libraries printed
     lock               held by the process that trains
     graph.lock         held by the ComfyUI that prepares the run and waits for it
+    failure.lock       held by the process that tells why it failed, where several train together
     result.json        written last: its presence means the run is finished
 """
 
@@ -30,7 +31,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from ..dataset.photos import Dataset
-from ..parts import part_types, unused_settings
+from ..parts import TokenVectors, part_types, unused_settings
 from .files import read_json
 from .messages import Message, UserError
 from .metrics_file import is_measurement, read_metrics
@@ -38,7 +39,7 @@ from .settings import Settings
 
 log = logging.getLogger("subject_trainer")
 
-FORMAT = 4
+FORMAT = 5
 _KEY = re.compile("[0-9a-f]{12}")
 EMBEDDING_KEY = "emb_params"
 """The one tensor of an embedding file, (vectors, 768): ComfyUI, A1111-style programs and diffusers read it under this name."""
@@ -56,7 +57,7 @@ class Run:
     embedding: str = ""
     """sha256 of the vectors, (V, 768) fp32, that the token starts from; empty without a given embedding."""
     embedding_path: str = ""
-    """DreamBooth with an embedding: where the worker writes the token's vectors, absolute; `export_path` is the model's."""
+    """DreamBooth of a token with vectors of its own: where the worker writes them, absolute; `export_path` is the model's."""
     base_fingerprint: str
     """Of the base model's weights, as hex."""
     export_path: str
@@ -94,6 +95,11 @@ class Run:
     def result_kind(self) -> str:
         """Return what the exported file is: "checkpoint", "lora" or "embedding"."""
         return part_types(self)[0].result_kind
+
+    @property
+    def has_token_vectors(self) -> bool:
+        """Return whether the token has vectors of its own, which are exported as an embedding."""
+        return TokenVectors in part_types(self)
 
     def to_json(self) -> dict:
         """Return what run.json holds."""

@@ -116,6 +116,7 @@ SOCKETS: dict[str, tuple[Callable[[Any], Any], Message]] = {
     "FLOAT": (_number, message("a number")),
     "BOOLEAN": (_on_or_off, message("true or false")),
     "IMAGE": (_pictures, message("pictures, as an IMAGE is")),
+    "MASK": (_pictures, message("masks, as a MASK is")),
     "SUBJECT_DATASET": (_photos, message("photos from Load Photos of a Subject")),
     "MODEL": (_needed("model", "object_patches"), message("a MODEL, as Load Checkpoint gives it")),
     "CLIP": (_with("cond_stage_model", "patcher"), message("a CLIP, as Load Checkpoint gives it")),

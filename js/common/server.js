@@ -92,7 +92,7 @@ export const askRun = (run, request) => post(`/runs/${encodeURIComponent(run)}/$
 /** @param {PhotoSettings} settings @returns {Promise<{ total: number, notes: string[], photos: Photo[] }>} */
 export const fetchPhotos = (settings) => request(`/photos?${query(settings)}`)
 
-/** @param {PhotoSettings & { name: string }} photo */
+/** `masks`: the folder of the masks that are wired, if any. @param {PhotoSettings & { name: string, masks: string }} photo */
 export const photoUrl = (photo) => api.apiURL(`${ROOT}/photo?${query(photo)}`)
 
 /**

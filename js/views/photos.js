@@ -80,8 +80,11 @@ class CaptionEditor {
 
 /**
  * What the node has read: the folder, also of pictures that are wired, and the captions if they come from the graph.
- * @typedef {{ folder: string, captions: Record<string, string> }} Executed
+ * @typedef {{ folder: string, captions: Record<string, string>, masks: string }} Executed
  */
+
+/** @type {Executed} */
+const NOTHING = { folder: "", captions: {}, masks: "" }
 
 class PhotoView {
   /** What the grid shows, and the settings that it was asked for with. @type {{ settings?: string, answer?: string }} */
@@ -89,7 +92,7 @@ class PhotoView {
   /** @type {CaptionEditor[]} */
   editors = []
   /** @type {Executed} */
-  executed = { folder: "", captions: {} }
+  executed = NOTHING
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   timer
 
@@ -133,8 +136,8 @@ class PhotoView {
 
   /** @param {PhotoSettings} settings */
   async load(settings) {
-    const captions = this.executed.folder === settings.folder ? this.executed.captions : {}
-    const asked = JSON.stringify([settings, captions])
+    const { captions, masks } = this.executed.folder === settings.folder ? this.executed : NOTHING
+    const asked = JSON.stringify([settings, captions, masks])
     const sameSettings = this.current.settings === asked
     this.current.settings = asked
     /** @type {{ total: number, notes: string[], photos: Photo[] }} */
@@ -148,7 +151,7 @@ class PhotoView {
     this.status.replaceChildren(...lines.map((text) => element("div", { text })))
     this.editors = found.photos.map((photo) => new CaptionEditor(settings.folder, photo, captions[photo.name]))
     if (this.editors.some((editor) => editor.wired)) this.status.append(this.saveAllButton())
-    this.grid.replaceChildren(...found.photos.map((photo, index) => photoCard(photo, settings, this.editors[index])))
+    this.grid.replaceChildren(...found.photos.map((photo, index) => photoCard(photo, { ...settings, masks }, this.editors[index])))
   }
 
   saveAllButton() {
@@ -159,7 +162,7 @@ class PhotoView {
 
 /**
  * @param {Photo} photo
- * @param {PhotoSettings} settings
+ * @param {PhotoSettings & { masks: string }} settings
  * @param {CaptionEditor} editor
  */
 function photoCard({ name, notes }, settings, editor) {

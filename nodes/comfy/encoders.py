@@ -1,12 +1,14 @@
 """Pictures and prompts as vectors, by the encoders that ComfyUI's loaders give."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...trainer.dataset.photos import Dataset, read_photo
@@ -66,14 +68,23 @@ def prompt_vector(clip: Any, prompt: str, width: int) -> Tensor:
     _, pooled = clip.encode_from_tokens(clip.tokenize(prompt), return_pooled="unprojected")
     weights = clip.cond_stage_model.state_dict()
     (projection,) = [w for name, w in weights.items() if name.endswith("text_projection.weight")][:1] or [None]
-    square = projection is not None and projection.shape == (width, pooled.shape[-1])
-    # ComfyUI fills in the identity where a file has none.
-    if projection is None or not square or torch.equal(projection.float().cpu(), torch.eye(width)):
+    if projection is None or projection.shape != (width, pooled.shape[-1]) or not _has_projection(clip):
         raise UserError(
             "The CLIP cannot be compared with the CLIP_VISION: it has no text projection, or is of another CLIP. Load the whole "
             "CLIP that the image encoder belongs to with Load CLIP, or leave clip unwired."
         )
     return pooled.float().cpu() @ projection.float().cpu().T
+
+
+def _has_projection(clip: Any) -> bool:
+    """Return whether the file of a CLIP has a text projection: where it has none, ComfyUI's holds whatever was in the memory."""
+    again = getattr(clip.patcher, "cached_patcher_init", None)  # how ComfyUI loads it again: a function, its arguments
+    files = again[1][0] if again else []
+    names: list[str] = []
+    for file in [files] if isinstance(files, str) else files:
+        with suppress(OSError, SafetensorError), safe_open(file, "pt") as opened:
+            names += opened.keys()
+    return any("text_projection" in name for name in names)
 
 
 def _on_white(picture: Image.Image) -> Image.Image:

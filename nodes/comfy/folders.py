@@ -9,12 +9,14 @@ import folder_paths
 import torch
 from blake3 import blake3
 
+from ...trainer.dataset.masks import wired_mask
 from ...trainer.dataset.photo_roots import chosen_folders, find_folder, leads_into
 from ...trainer.dataset.upload import make_folder
 from ...trainer.dataset.wired import as_image, wired_pixels
 from ...trainer.run.files import partial_file
 from ...trainer.run.messages import UserError
 
+MASKS = "masks"
 PICTURES = "pictures/"
 """Begins the names of folders of wired pictures, which are not listed."""
 
@@ -73,6 +75,40 @@ def write_pictures(pictures: list[torch.Tensor]) -> Path:
             with partial_file(path) as partial:
                 as_image(picture).save(partial, "PNG")
     return folder
+
+
+def write_masks(masks: list[torch.Tensor], names: list[str]) -> Path:
+    """Write the masks of a MASK socket, each (H, W) in [0, 1], as <name>.png for the photos of these names; return their folder.
+
+    It is named after what is in it. Raises UserError when there are more or fewer than photos, and for what is no mask.
+    """
+    if len(masks) != len(names):
+        raise UserError(
+            "{masks} masks come through masks, and there are {photos} photos. Wire one for each, in the order of the photos: "
+            "that of their names, or of the pictures wired to images.",
+            masks=len(masks),
+            photos=len(names),
+        )
+    pictures = [wired_mask(mask.float().cpu().numpy(), number) for number, mask in enumerate(masks, 1)]
+    hasher = blake3()
+    for picture, name in zip(pictures, names, strict=True):
+        hasher.update(f"{name}\n{picture.size}".encode() + picture.tobytes())
+    folder = runs_root() / MASKS / hasher.hexdigest()[:16]
+    for picture, name in zip(pictures, names, strict=True):
+        path = folder / f"{name}.png"
+        if not path.is_file():
+            with partial_file(path) as partial:
+                picture.save(partial, "PNG")
+    return folder
+
+
+def masks_folder(name: str) -> Path | None:
+    """Return a folder of wired masks by its name; None for "". Raises UserError when there is none."""
+    root = runs_root() / MASKS
+    folder = root / name
+    if name and not (is_child(root, folder) and folder.is_dir()):
+        raise UserError("There are no masks {name!r}.", name=name)
+    return folder if name else None
 
 
 def pictures_name(folder: Path) -> str:

@@ -19,7 +19,7 @@ from ...trainer.dataset.upload import choose_files
 from ...trainer.run.events import FINISH, GO_ON, SAMPLE
 from ...trainer.run.messages import Message, MessageError, UserError, message
 from ...trainer.run.run_dir import RunDir
-from ..comfy.folders import is_child, make_upload_folder, photo_folder, runs_root, uploads_into
+from ..comfy.folders import is_child, make_upload_folder, masks_folder, photo_folder, runs_root, uploads_into
 from . import folder_view, live_runs, run_card
 from .language import catalog, language_of, remember_language
 
@@ -108,7 +108,7 @@ async def get_thumbnail(request: web.Request) -> web.Response:
 
     def work() -> bytes:
         path = _photo(request.query.get("folder", ""), request.query.get("name", ""))
-        return folder_view.thumbnail(path, *_framing(request.query))
+        return folder_view.thumbnail(path, *_framing(request.query), masks_folder(request.query.get("masks", "")))
 
     try:
         return web.Response(body=await _in_pool(work), content_type="image/jpeg")

@@ -89,7 +89,7 @@ def test_a_caption_that_changed_elsewhere_is_not_overwritten(tmp_path, photo):
 
 
 def test_what_the_node_says_of_the_folder_the_panel_says_too(tmp_path, photo):
-    for name in ("a.png", "b.jpg", "a-masklabel.png"):
+    for name in ("a.png", "b.jpg", "a-condlabel.png"):
         photo.save(tmp_path / name)
     (tmp_path / "c.png.part").write_bytes((tmp_path / "a.png").read_bytes())
     (tmp_path / "d.txt").write_text("x")

@@ -49,7 +49,8 @@ def test_a_mask_of_another_trainer_is_no_photo(tmp_path, ending):
     save(tmp_path / "a.jpg")
     save(tmp_path / f"a{ending}")
     assert [Path(photo.path).name for photo in read_folder(tmp_path, 64)[0].photos] == ["a.jpg"]
-    assert f"Masks and the like of other trainers are not used: a{ending}." in told(tmp_path)
+    is_read = "masklabel" in ending.lower()
+    assert (f"Masks and the like of other trainers are not used: a{ending}." in told(tmp_path)) is not is_read
     assert list(notes(tmp_path)) == ["a.jpg"]
 
 

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from trainer.dataset.folder import read_folder
+from trainer.dataset.wired import Wired
 from trainer.run.messages import UserError
 
 
@@ -20,12 +21,12 @@ def folder(tmp_path):
 
 
 def captions(folder, *texts: str) -> list[str]:
-    return [photo.caption for photo in read_folder(folder, 64, wired_captions=texts)[0].photos]
+    return [photo.caption for photo in read_folder(folder, 64, wired=Wired(texts))[0].photos]
 
 
 def test_photos_without_a_caption_get_theirs_by_the_order_of_the_names(folder):
     assert captions(folder, "one", "two", "three") == ["one", "settled on", "three"]
-    assert [photo.repeats for photo in read_folder(folder, 64, wired_captions=["one", "two", "three"])[0].photos] == [1, 1, 3]
+    assert [photo.repeats for photo in read_folder(folder, 64, wired=Wired(["one", "two", "three"]))[0].photos] == [1, 1, 3]
 
 
 def test_one_text_may_have_a_line_for_each(folder):
@@ -45,4 +46,4 @@ def test_too_many_or_too_few_are_told_before_a_photo_is_read(folder, texts):
     (folder / "a.png").write_bytes(b"no picture")
     count = len(texts) if len(texts) != 1 else len(texts[0].splitlines())
     with pytest.raises(UserError, match=re.escape(f"{count} captions come through captions, and there are 3 photos.")):
-        read_folder(folder, 64, wired_captions=texts)
+        read_folder(folder, 64, wired=Wired(texts))

@@ -58,6 +58,8 @@ class Decoded:
     """RGB, upright."""
     notes: tuple[Message, ...] = ()
     """What the user should know of the file."""
+    alpha: Image.Image | None = None
+    """L, upright: what the file calls opaque, where it has transparency."""
 
 
 class _CutError(OSError):
@@ -159,11 +161,12 @@ def _finished(
             image = image.reduce(factor)
         notes.append(message("scaled down from {width}x{height} pixels", width=size[0], height=size[1]))
     image, note = to_srgb(image, profile)
-    if image.mode == "RGBA":
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    if alpha:
         image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
     if orientation in _TRANSPOSE:
-        image = image.transpose(_TRANSPOSE[orientation])
-    return Decoded(image, (*notes, note) if note else tuple(notes))
+        image, alpha = image.transpose(_TRANSPOSE[orientation]), alpha and alpha.transpose(_TRANSPOSE[orientation])
+    return Decoded(image, (*notes, note) if note else tuple(notes), alpha)
 
 
 def _open(kind: str, data: bytes) -> Image.Image:

@@ -1,7 +1,8 @@
 """Pictures and captions that come from the graph. Plain data, no torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -10,6 +11,18 @@ from ..run.messages import UserError
 from .metadata_files import Caption
 from .text_file import clean
 
+
+@dataclass(frozen=True)
+class Wired:
+    """What of a dataset comes from the graph beside its photos."""
+
+    captions: Sequence[str] | None = None
+    """In the order of the photos."""
+    masks: Path | None = None
+    """Folder of the masks, <name of the photo>.png."""
+
+
+NOTHING_WIRED = Wired()
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 
 

@@ -67,9 +67,15 @@ def timestep_weights(schedule: DDPMScheduler, min_snr_gamma: float, device: torc
 
 
 def sample_losses(predicted: Tensor, batch: Batch, weights: Tensor) -> Tensor:
-    """Return (B,) fp32: the mean square error of each sample times the weight of its timestep."""
-    squares = F.mse_loss(predicted.float(), batch.noise, reduction="none").mean(dim=(1, 2, 3))
-    return squares * weights[batch.timesteps]
+    """Return (B,) fp32: the mean square error of each sample times the weight of its timestep.
+
+    With masks, each latent's error counts by its weight. The mean is still over all latents: what lies within a mask has the
+    gradient that it has without one.
+    """
+    squares = F.mse_loss(predicted.float(), batch.noise, reduction="none")
+    if batch.weights is not None:
+        squares = squares * batch.weights
+    return squares.mean(dim=(1, 2, 3)) * weights[batch.timesteps]
 
 
 def concepts_loss(batches: Sequence[Batch], concept_weights: Sequence[float], weights: Tensor, predict: PredictNoise) -> Tensor:

@@ -1,4 +1,7 @@
-"""Captions from ComfyUI's own nodes: taken, refused where they cannot be each photo's, edited and saved in the page."""
+"""Captions and masks from ComfyUI's own nodes: taken, refused where they cannot be each photo's, shown, edited and saved."""
+
+import io
+import urllib.error
 
 import pytest
 from PIL import Image
@@ -27,6 +30,7 @@ def loaded(**inputs) -> dict:
         "lines": {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "a red toy\na green toy"}},
         "photos": {"class_type": "DatasetLoader", "inputs": given},
         "captioned": {"class_type": "CaptionWithToken", "inputs": words},
+        "prompt": {"class_type": "PreviewAny", "inputs": {"source": ["captioned", 1]}},
     }
 
 
@@ -55,7 +59,7 @@ def test_pictures_and_texts_of_lists_go_together(server, pair, base_directory):
     assert [photo["caption"] for photo in shown] == ["", ""]
     caption = {"folder": folder, "name": shown[0]["name"], "text": "a toy of mine", "was": ""}
     server.post("/subject_trainer/caption", caption)
-    assert captions(server, graph)[0] == "a mysks toy of mine"
+    assert captions(server, graph)[0] == "mysks toy of mine"
 
 
 def test_another_number_of_captions_is_refused(server, pair):
@@ -63,6 +67,31 @@ def test_another_number_of_captions_is_refused(server, pair):
     graph["lines"]["inputs"]["value"] = "a red toy\na green toy\na blue toy"
     with pytest.raises(Failed, match="3 captions come through captions, and there are 2 photos"):
         server.run(graph)
+
+
+def test_masks_are_taken_and_shown_over_the_photos(server, pair):
+    graph = loaded(masks=["masks", 0], mask_weight=0.2)
+    half = {"width": 48, "height": 96, "value": 1.0}
+    graph["half"] = {"class_type": "SolidMask", "inputs": half}
+    graph["none"] = {"class_type": "SolidMask", "inputs": {**half, "width": 96, "value": 0.0}}
+    inputs = {"destination": ["none", 0], "source": ["half", 0], "x": 0, "y": 0, "operation": "add"}
+    graph["left"] = {"class_type": "MaskComposite", "inputs": inputs}
+    graph["images"] = {"class_type": "MaskToImage", "inputs": {"mask": ["left", 0]}}
+    graph["both"] = {"class_type": "ImageBatch", "inputs": {"image1": ["images", 0], "image2": ["images", 0]}}
+    graph["masks"] = {"class_type": "ImageToMask", "inputs": {"image": ["both", 0], "channel": "red"}}
+    shown = server.run(graph).outputs["photos"]
+    assert "2 of 2 photos have a mask; outside of it the loss counts 0.2 times." in shown["text"][0]
+    query = f"/subject_trainer/photo?folder=uncaptioned&name=1.png&resolution=64&masks={shown['panel'][0]['masks']}"
+    thumbnail = Image.open(io.BytesIO(server.open(query)))
+    left, right = (thumbnail.getpixel((x, 32))[0] for x in (10, 54))
+    assert left > 140
+    assert right < 60
+
+    graph["photos"]["inputs"]["masks"] = ["left", 0]
+    with pytest.raises(Failed, match="1 masks come through masks, and there are 2 photos"):
+        server.run(graph)
+    with pytest.raises(urllib.error.HTTPError):
+        server.open("/subject_trainer/photo?folder=uncaptioned&name=1.png&masks=../pictures")
 
 
 class TestPage:

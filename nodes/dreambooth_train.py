@@ -83,7 +83,7 @@ class DreamBoothTrain(io.ComfyNode):
                 io.Vae.Output("trained_vae", display_name="VAE", tooltip="The VAE that goes with it."),
                 LossMap.Output("loss", display_name="LOSS_MAP", tooltip="The loss of every step, for Plot Loss Graph."),
                 io.String.Output("path", tooltip="The exported checkpoint or LoRA file."),
-                io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The LoRA, when train is lora."),
+                io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The LoRA, when train is lora or begins with it."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -135,7 +135,7 @@ class DreamBoothTrain(io.ComfyNode):
         file, learned = finished.exported.file, finished.exported.embedding
         if finished.run.result_kind == "lora":
             lora = results.load_lora(file)
-            trained = results.apply_lora(model, lora), clip, vae
+            trained = (*results.apply_lora(model, clip, lora), vae)
         else:
             lora = ExecutionBlocker(text_for_running_page(message("There is no LoRA: set train to 'lora' in the training node.")))
             loaded_model, loaded_clip, _ = results.load_checkpoint(file)

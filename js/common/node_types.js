@@ -6,4 +6,5 @@ export const CAPTION = "CaptionWithToken"
 export const DREAMBOOTH = "DreamBoothTrain"
 export const LOADING = "LoadFinetuned"
 export const TRAINING = [DREAMBOOTH, "TextualInversionTrain"]
-export const ALL = [DATASET, CAPTION, ...TRAINING, LOADING]
+export const EVALUATING = "EvaluateSubject"
+export const ALL = [DATASET, CAPTION, ...TRAINING, LOADING, EVALUATING]

@@ -4,11 +4,11 @@
 import { element } from "../common/dom.js"
 import { language, t } from "../common/i18n.js"
 import { onShown } from "../common/jobs.js"
-import { ALL, DATASET, TRAINING } from "../common/node_types.js"
+import { ALL, DATASET, EVALUATING, TRAINING } from "../common/node_types.js"
 import { fitContent, fitPanels, panel, panelView } from "../common/panel.js"
 
 /** The nodes that tell something; the others only why they fail. */
-const TELLING = [DATASET, ...TRAINING]
+const TELLING = [DATASET, ...TRAINING, EVALUATING]
 const PANEL = "report"
 
 /** @param {HTMLElement} root */

@@ -149,6 +149,23 @@ def lost_results() -> int:
     return len(_lost)
 
 
+def run_of_file(path: str) -> tuple[RunDir, int]:
+    """Return the run that has exported a file, and the step that its weights are of.
+
+    Looked up by its name below ComfyUI's folders: `path` may come from anybody. Raises UserError when there is no such run.
+    """
+    for folder in FOLDERS.values():
+        file = folder_paths.get_full_path(folder, Path(path).name)
+        found = result_file(Path(file)) if file else None
+        if found and found.step.isdecimal():
+            for run_dir in runs_with_key(runs_root(), key_of(found.run)):
+                return run_dir, int(found.step)
+    raise UserError(
+        "No run has exported {name!r}. Wire path of a training node, or write the name of a file that one has exported.",
+        name=Path(path).name,
+    )
+
+
 def result_fingerprint(run_id: str) -> str:
     """Return what changes with the files of a finished run, and with that of the base that it needs; "" without a result."""
     try:
@@ -216,7 +233,7 @@ def load_result(run: Run, files: Exported) -> tuple:
     """
     model, clip, vae = load_checkpoint(files.file) if run.result_kind == "checkpoint" else load_base(run)
     if run.result_kind == "lora":
-        model = apply_lora(model, load_lora(files.file))
+        model, clip = apply_lora(model, clip, load_lora(files.file))
     return model, with_text_layer(clip, run.settings.training.text_layer), vae
 
 
@@ -231,9 +248,9 @@ def load_lora(path: Path) -> dict:
     return tensors
 
 
-def apply_lora(model, lora: dict):
-    """Return a clone of the model with the LoRA at strength 1, as ComfyUI's own loader applies it."""
-    return comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)[0]
+def apply_lora(model, clip, lora: dict) -> tuple:
+    """Return clones of MODEL and CLIP with the LoRA at strength 1, as ComfyUI's own loader applies it."""
+    return comfy.sd.load_lora_for_models(model, clip, lora, 1.0, 1.0)
 
 
 def load_base(run: Run) -> tuple:

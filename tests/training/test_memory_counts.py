@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from trainer.models import image_sampler, key_mapping
-from trainer.parts import frozen_unet, lora, unet
+from trainer.parts import adapters, frozen_unet, lora, unet
 from trainer.parts.memory import SD15_UNET, TEXT_ENCODER, TEXT_ENCODER_TABLE
 from trainer.run import resources
 from trainer.run.resources import GB
@@ -89,11 +89,11 @@ def make_unet(part: str, precision: str) -> UNet2DConditionModel:
         return model
     for p in model.requires_grad_(False).parameters():
         p.data = p.data.to(torch.bfloat16 if precision == "bf16" else torch.float32)
-    if part in lora.TARGETS:
+    if part in adapters.TARGETS:
         from peft import LoraConfig, inject_adapter_in_model
 
         with torch.device("meta"):
-            inject_adapter_in_model(LoraConfig(r=16, lora_alpha=16, target_modules=lora.TARGETS[part]), model)
+            inject_adapter_in_model(LoraConfig(r=16, lora_alpha=16, target_modules=adapters.TARGETS[part]), model)
         for p in model.parameters():
             p.data = p.data.float() if p.requires_grad else p.data
     return model

@@ -53,7 +53,7 @@ MEASURED = {
     "preset *12 GB card*": (preset("12 GB card"), 9.6),
     "preset *8 GB card (LoRA)*": (preset("8 GB card (LoRA)"), 2.6),
     "*own settings* of **Train with DreamBooth**": (DEFAULTS, 15.0),
-    "*lora*, batch 8": (DEFAULTS.replace(train="lora", batch_size=8), 11.1),
+    "*lora*, *attention*, batch 8": (DEFAULTS.replace(train="lora", lora_layers="attention", batch_size=8), 11.1),
     "*unet*, batch 8, 8-bit AdamW": (DEFAULTS.replace(train="unet", batch_size=8, optimizer="adamw_8bit"), 17.0),
 }
 """GB that torch reserved while training on an NVIDIA H100, at 512 pixels in bf16 with a U-Net of SD v1.5's size."""
@@ -234,7 +234,8 @@ def test_the_figures_in_the_texts_are_those_of_the_arithmetic():
         f"these are {8 + OPTIMIZER_BYTES['adamw']} bytes a weight, {16 * SD15_UNET / GB:.0f} GB",
         f"with 8-bit AdamW or Adafactor {8 + OPTIMIZER_BYTES['adafactor']:.0f} bytes, {10 * SD15_UNET / GB:.0f} GB",
         f"**Activations** are {growth(DEFAULTS):.2f} GB a sample when the U-Net is trained, {growth(lora):.2f} GB with a LoRA "
-        f"({growth(lora.replace(lora_layers='attention_and_convolution')):.2f} GB with",
+        f"({growth(lora.replace(lora_layers='attention')):.2f} GB with `lora_layers` *attention*, "
+        f"{growth(lora.replace(lora_layers='all')):.2f} GB with *all*)",
         f"{growth(token):.2f} GB for an embedding",
         f"they are {growth(DEFAULTS.replace(gradient_checkpointing=True)):.2f} GB when the backward pass begins",
         f"about {growth(lora.replace(precision='fp32')) / growth(lora):.1f} times as much",

@@ -64,10 +64,10 @@ MADE = {"class_images": 4, "class_prompt": "a photo of a toy"}
     [
         *(({"train": train}, {"lora_rank": 4}, {}, False) for train in ("unet", "unet_and_token", "unet_and_text_encoder")),
         ({}, {"lora_alpha": 4.0}, {}, False),
-        ({}, {"lora_layers": "attention_and_convolution"}, {}, False),
+        ({}, {"lora_layers": "all"}, {}, False),
         (LORA, {"lora_rank": 4}, {}, True),
         (LORA, {"lora_alpha": 4.0}, {}, True),
-        (LORA, {"lora_layers": "attention_and_convolution"}, {}, True),
+        (LORA, {"lora_layers": "all"}, {}, True),
         ({}, {"prior_loss_weight": 0.5}, {}, False),
         ({}, {"prior_loss_weight": 0.5}, CLASS, True),
         (MADE, {"prior_loss_weight": 0.5}, {}, True),

@@ -1,9 +1,9 @@
-"""The token has embedding vectors of its own, as in Textual Inversion (Gal et al. 2022)."""
+"""The token has embedding vectors of its own, as in Textual Inversion (Gal et al. 2022); beside a LoRA, too."""
 
 from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
-from ..run.names import TEXTUAL_INVERSION
+from ..run.names import DREAMBOOTH, TEXTUAL_INVERSION
 from .memory import EMBEDDING_WIDTH, TEXT_ENCODER, BaseSize, PartMemory
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class TokenVectors:
         table = embedding_table(text_encoder)
         if context.run.embedding:
             start = load_vectors(context.run_dir.embedding)
+        elif self.settings.method == DREAMBOOTH:  # what CLIP reads the token as: so the first step is the base's
+            start = table[tokenizer(self.settings.token, add_special_tokens=False).input_ids].float()
         else:
             start = initial_vectors(table, tokenizer, inversion.initializer, self.settings.class_word, inversion.vectors)
         self.new_ids = new_ids(table, len(start))

@@ -5,6 +5,7 @@
     base.safetensors   the base model; only while the run is unfinished
     embedding.safetensors   the vectors that the token starts from, if an embedding was given
     metrics.jsonl      the losses of the steps and of the measurements; see metrics_file.py
+    evaluations.jsonl  what EvaluateSubject measured of its steps' pictures; by the host
     checkpoint.safetensors   newest complete state; only while the run is unfinished or ended early, unless keep_state is set
     best.safetensors   the weights with the lowest held-out loss, if wanted; only while the run is unfinished or ended early
     finish             the step whose result the user asked for, once asked; only while the run is unfinished
@@ -13,6 +14,7 @@
     log.txt            what the worker and its libraries printed
     lock               held by the process that trains
     graph.lock         held by the ComfyUI that prepares the run and waits for it
+    failure.lock       held by the process that tells why it failed, where several train together
     result.json        written last: its presence means the run is finished
 """
 
@@ -31,7 +33,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..dataset.photos import Dataset
-from ..parts import part_types, unused_settings
+from ..parts import TokenVectors, part_types, unused_settings
 from .files import read_json
 from .messages import Message, UserError
 from .metrics_file import is_measurement, read_metrics
@@ -39,7 +41,7 @@ from .settings import Settings
 
 log = logging.getLogger("subject_trainer")
 
-FORMAT = 4
+FORMAT = 5
 _KEY = re.compile("[0-9a-f]{12}")
 EMBEDDING_KEY = "emb_params"
 """The one tensor of an embedding file, (vectors, 768): ComfyUI, A1111-style programs and diffusers read it under this name."""
@@ -57,7 +59,7 @@ class Run:
     embedding: str = ""
     """sha256 of the vectors, (V, 768) fp32, that the token starts from; empty without a given embedding."""
     embedding_path: str = ""
-    """DreamBooth with an embedding: where the worker writes the token's vectors, absolute; `export_path` is the model's."""
+    """DreamBooth of a token with vectors of its own: where the worker writes them, absolute; `export_path` is the model's."""
     base_fingerprint: str
     """Of the base model's weights, as hex."""
     export_path: str
@@ -95,6 +97,11 @@ class Run:
     def result_kind(self) -> str:
         """Return what the exported file is: "checkpoint", "lora" or "embedding"."""
         return part_types(self)[0].result_kind
+
+    @property
+    def has_token_vectors(self) -> bool:
+        """Return whether the token has vectors of its own, which are exported as an embedding."""
+        return TokenVectors in part_types(self)
 
     def to_json(self) -> dict:
         """Return what run.json holds."""
@@ -142,6 +149,7 @@ class RunDir:
     grid = property(lambda self: self.samples / "grid.jpg")
     loss_chart = property(lambda self: self.path / "loss.png")
     metrics = property(lambda self: self.path / "metrics.jsonl")
+    evaluations = property(lambda self: self.path / "evaluations.jsonl")
     log = property(lambda self: self.path / "log.txt")
     lock = property(lambda self: self.path / "lock")
     graph_lock = property(lambda self: self.path / "graph.lock")

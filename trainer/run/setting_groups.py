@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..parts import TRAIN
+from ..parts.adapters import TARGETS as LORA_TARGETS
 from .names import DREAMBOOTH, METHODS, TEXTUAL_INVERSION
 
 PRECISIONS = ("bf16", "fp16", "fp32")
@@ -66,7 +67,8 @@ class DreamBoothSettings:
         "unet_and_token",
         "What is trained. auto: as the preset says. unet_and_token: the model and your token (the study's recipe). unet: the "
         "model alone. unet_and_text_encoder: the model and the whole text encoder; the closest likeness, and it forgets most. "
-        "lora: a small file beside the model, for cards with 8 GB or less.",
+        "lora: a small file beside the model, for cards with 8 GB or less; lora_and_token: and an embedding of your token; "
+        "lora_and_text_encoder: and the text encoder, in the same file.",
         options=tuple(TRAIN),
         advanced=False,
         methods=(DREAMBOOTH,),
@@ -120,10 +122,11 @@ class DreamBoothSettings:
         auto=0.0,
     )
     lora_layers: str = setting(
-        "attention",
-        "LoRA: the attention layers alone, or the convolutions too, which learn textures better and make a larger file. auto: "
-        "the attention layers.",
-        options=("attention", "attention_and_convolution"),
+        "attention_and_feed_forward",
+        "LoRA: which layers it changes. attention: the fewest, in the smallest file. attention_and_feed_forward: the rest of the "
+        "transformer blocks too, which learns more at the same rank. all: the convolutions too, which makes the file more than "
+        "twice as large again. auto: attention_and_feed_forward.",
+        options=tuple(LORA_TARGETS),
         methods=(DREAMBOOTH,),
         auto=AUTO,
     )

@@ -294,7 +294,7 @@ const light = (rgb) => rgb.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12
   .reduce((sum, v, index) => sum + v * [0.2126, 0.7152, 0.0722][index], 0)
 const found = []
 for (const element of document.querySelectorAll(".st-panel, .st-panel *")) {
-  const own = element.value ?? [...element.childNodes].map((node) => (node.nodeType === 3 ? node.data : "")).join("")
+  const own = element.tagName === "TEXTAREA" ? element.value : [...element.childNodes].map((node) => (node.nodeType === 3 ? node.data : "")).join("")
   if (!own.trim()) continue
   for (let at = element; at; at = at.parentElement) if (getComputedStyle(at).opacity !== "1") found.push([0, "opacity", own])
   const [a, b] = [light(solid(getComputedStyle(element).color, behind(element))), light(behind(element))]

@@ -183,8 +183,8 @@ def test_a_thumbnail_is_sent_once_while_its_photo_stays(server, base_directory):
 def test_a_caption_is_written_while_thumbnails_wait(server, caption, base_directory):
     folder = base_directory / "input" / "large"
     folder.mkdir()
-    Image.effect_noise((4000, 4000), 80).convert("RGB").save(folder / "a.png")
-    sides = range(64, 64 + 16 * 8, 8)
+    Image.effect_noise((1500, 1500), 80).convert("RGB").save(folder / "a.png")
+    sides = range(64, 64 + 8 * 8, 8)
     with ThreadPoolExecutor(len(sides)) as pool:
         pictures = [pool.submit(server.open, path("photo", folder="large", name="a.png", resolution=side)) for side in sides]
         next(as_completed(pictures))

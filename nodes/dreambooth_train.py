@@ -85,7 +85,7 @@ class DreamBoothTrain(io.ComfyNode):
                 io.String.Output("path", tooltip="The exported checkpoint or LoRA file."),
                 io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The LoRA, when train is lora or begins with it."),
             ],
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod

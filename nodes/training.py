@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..trainer.dataset.photos import check_hold_out
 from ..trainer.run.choice import Asked, choose
 from ..trainer.run.eight_bit import REPAIR, why_no_8bit_there
 from ..trainer.run.files import partial_file, write_json
@@ -21,8 +22,9 @@ from .comfy.folders import check_writable, free_disk, runs_root
 from .comfy.progress import check_interrupted
 from .comfy.results import Exported, exported, make_run, output_picture, remember_returned, with_its_places
 from .page.language import in_all_languages, joined
-from .page.live_runs import GraphNode, LiveRun, live_run
+from .page.live_runs import LiveRun, QueuedNode, live_run
 from .page.loss_chart import draw_loss_chart
+from .page.run_card import loss_share
 from .worker_process import WorkerError, run_worker
 
 log = logging.getLogger("subject_trainer")
@@ -37,7 +39,7 @@ class TrainingRequest:
 
     run: Run
     base: Base
-    node: GraphNode
+    node: QueuedNode
     """The node, whose progress the page shows."""
     embedding: Embedding | None = None
     """The vectors that the token starts from."""
@@ -64,12 +66,13 @@ def request_for(name: str, asked: Asked, base: Base, hidden, embedding: Embeddin
     """Return the run that a node with these hidden inputs asks for, by its preset, its widgets and the device."""
     there = device.description(asked.widgets.get("devices", 1))
     run = make_run(name, asked, choose(asked, there), base, embedding)
+    check_hold_out(run.settings.validation.hold_out, len(run.dataset.photos))
     without_8bit = None
     if run.settings.optimizer.optimizer == "adamw_8bit":
         other = choose(asked, replace(there, eight_bit=False))
         settings = other.settings.replace(text_layer=base.text_layer)
         without_8bit = replace(run, settings=settings, choice=other.told)
-    node, notes = GraphNode.of(hidden), [*rename_note(name, run), *clip_skip_notes(run)]
+    node, notes = QueuedNode.running(hidden.unique_id), [*rename_note(name, run), *clip_skip_notes(run)]
     return TrainingRequest(run=run, base=base, node=node, embedding=embedding, notes=notes, without_8bit=without_8bit)
 
 
@@ -107,7 +110,7 @@ def train(request: TrainingRequest) -> Finished:
     lines: list[Message | str] = [*request.notes, *as_trained]
     with passed_over(run_dir.path):  # what it says of itself is no more than told
         lines += summary(run_dir)
-        draw_loss_chart(run_dir)
+        draw_loss_chart(run_dir, loss_share(request.run))
     lines += [choice, result.file.name]
     log.info("%s: %s", request.run.id, ", ".join(map(str, lines)))
     # Always the same names: of a node that runs for each item of a list, ComfyUI joins what is shown by the names of the first.

@@ -1,5 +1,6 @@
 """Runs and their results: where they are exported to, whether they are there, and how they are loaded."""
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -191,9 +192,16 @@ def output_picture(path: Path) -> dict[str, str]:
     return {"filename": path.name, "subfolder": folder.as_posix(), "type": "output"}
 
 
-def finished_run_ids() -> list[str]:
-    """Return the ids of the runs whose result can be loaded, newest first."""
-    return [run_dir.path.name for run_dir in finished_runs(runs_root()) if exported(run_dir)]
+def loadable_runs() -> dict[str, dict[str, str | int | None]]:
+    """Return when the runs whose result can be loaded were finished, and after which step, by their ids, newest first."""
+    found = {}
+    for run_dir in finished_runs(runs_root()):
+        if exported(run_dir):
+            with passed_over(run_dir.path):
+                status, result = run_dir.result_json.stat(), read_json(run_dir.result_json)
+                date = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.st_mtime))
+                found[run_dir.path.name] = {"date": date, "step": (result.get("exported") or {}).get("step")}
+    return found
 
 
 def finished_run(run_id: str) -> tuple[Run, Exported]:

@@ -176,6 +176,7 @@ PROMISES = {
         "test_nothing_outside_the_roots_is_read_or_written",
         "test_a_wrong_request_is_refused",
         "test_a_run_can_be_finished_from_the_page",
+        "test_a_run_is_its_own_client_s",
         "test_curves_of_a_hundred_thousand_steps_stay_small",
         "test_of_a_large_folder_the_first_photos_are_listed",
     ],

@@ -30,6 +30,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from ..dataset.photos import Dataset
 from ..parts import TokenVectors, part_types, unused_settings
 from .files import read_json
@@ -196,6 +198,12 @@ class RunDir:
             ended_early = (read_json(self.result_json).get("exported") or {}).get("finished_early", False)
             return bool(ended_early) and self.checkpoint.is_file()
         return False
+
+    def saved_step(self) -> int | None:
+        """Return the step of the newest saved state, by the header of its file; None where there is none."""
+        with suppress(OSError, SafetensorError, ValueError, TypeError, KeyError), safe_open(self.checkpoint, "np") as file:
+            return int(file.metadata()["step"])
+        return None
 
     def remove_partial_files(self) -> None:
         """Remove what a process that was killed left half written: our files, and the temporary ones of safetensors."""

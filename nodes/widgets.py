@@ -14,7 +14,7 @@ from comfy_api.latest import io
 from ..trainer.run.choice import check_widgets
 from ..trainer.run.messages import UserError
 from ..trainer.run.presets import for_page, presets
-from ..trainer.run.setting_groups import AUTO, Setting
+from ..trainer.run.setting import AUTO, Setting
 from ..trainer.run.settings import method_settings, widget_default, widget_options
 from .inputs import as_meant
 from .page.language import checked_node, text_for_checked_page

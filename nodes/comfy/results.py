@@ -16,14 +16,17 @@ from ...trainer.run.run_dir import Run, RunDir, finished_runs, is_same_run, key_
 from .base_model import Base
 from .embeddings import Embedding
 from .folders import embeddings_folder, is_child, runs_root, tokenizer_path
+from .lora_files import LoraFile
 from .patches import with_text_layer
 
 FOLDERS = {"checkpoint": "checkpoints", "lora": "loras", "embedding": "embeddings"}
 """ComfyUI's kind of folder for each kind of result."""
 
 
-def make_run(name: str, asked: Asked, choice: Choice, base: Base, embedding: Embedding | None = None) -> Run:
-    """Return the run of what was chosen, of these weights, and of the vectors that the token starts from.
+def make_run(
+    name: str, asked: Asked, choice: Choice, base: Base, embedding: Embedding | None = None, lora: LoraFile | None = None
+) -> Run:
+    """Return the run of what was chosen, of these weights, and of the vectors and the LoRA that it starts from.
 
     The layer of the text encoder that is trained through is that of the base's CLIP.
     """
@@ -37,6 +40,7 @@ def make_run(name: str, asked: Asked, choice: Choice, base: Base, embedding: Emb
         base_fingerprint=base.fingerprint(),
         base_checkpoint=base.checkpoint_name(),
         embedding=embedding.fingerprint() if embedding else "",
+        lora=lora.fingerprint() if lora else "",
         export_path="",
         tokenizer_path=tokenizer_path(),
     )

@@ -67,6 +67,7 @@ def make_run(dataset, standin_base, tmp_path):
         dataset=dataset,
         base=standin_base,
         embedding: torch.Tensor | None = None,
+        lora: dict[str, torch.Tensor] | None = None,
     ) -> RunDir:
         run_dir = RunDir(tmp_path / name)
         run_dir.path.mkdir()
@@ -78,6 +79,7 @@ def make_run(dataset, standin_base, tmp_path):
             class_dataset=class_dataset,
             base_fingerprint="standin",
             embedding="" if embedding is None else "given",
+            lora="" if lora is None else "given",
             embedding_path=str(tmp_path / f"{name}-word.safetensors"),
             export_path=str(tmp_path / f"{name}.safetensors"),
             tokenizer_path=str(TOKENIZER),
@@ -85,6 +87,8 @@ def make_run(dataset, standin_base, tmp_path):
         write_json(run_dir.run_json, run.to_json())
         if embedding is not None:
             save_file({EMBEDDING_KEY: embedding}, run_dir.embedding)
+        if lora is not None:
+            save_file(lora, run_dir.lora)
         return run_dir
 
     return make

@@ -13,7 +13,7 @@ from ..trainer.dataset.folder import MAX_JITTER, MAX_PREVIEWS, MAX_VARIANTS, fin
 from ..trainer.dataset.photos import MAX_RESOLUTION, MIN_RESOLUTION, RESOLUTION_STEP
 from ..trainer.dataset.photos import Dataset as PhotoDataset
 from ..trainer.run.messages import Message, UserError, message
-from .comfy.folders import photo_folder, photo_folders, write_pictures
+from .comfy.folders import captions_of_pictures, photo_folder, photo_folders, pictures_name, write_pictures
 from .comfy.progress import NodeProgress
 from .inputs import checked_inputs
 from .page.language import in_all_languages, joined, translated_errors
@@ -60,9 +60,9 @@ class DatasetLoader(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: Sequence[Any], images: object = None, **_) -> str | float:
-        """Return what changes with the files of the folder, where no pictures are wired."""
+        """Return what changes with the files of the folder, or with the captions of wired pictures."""
         if images is not None:
-            return ""
+            return captions_of_pictures()
         if not isinstance(folder[0], str):  # it comes by a link, and ComfyUI does not tell what it will be
             return float("nan")
         return fingerprint(chosen_folder(folder[0]))
@@ -70,15 +70,20 @@ class DatasetLoader(io.ComfyNode):
     @classmethod
     @translated_errors
     @checked_inputs
-    def execute(cls, folder: list, images: list | None = None, **widgets: list) -> io.NodeOutput:
+    def execute(cls, folder: list, images: list | None = None, captions: list | None = None, **widgets: list) -> io.NodeOutput:
         """Read and prepare the photos; each input comes as a list."""
         source = chosen_folder(folder[0]) if images is None else wired_pictures(images)
         progress = NodeProgress(cls.hidden.unique_id)
         values = {name: value for name, (value, *_) in widgets.items()}
-        dataset, previews = read_folder(source, on_photo=progress.bar, **values)
+        dataset, previews = read_folder(source, on_photo=progress.bar, wired_captions=captions, **values)
         prepared = [torch.from_numpy(np.asarray(view, dtype=np.float32) / 255.0)[None] for view in previews]  # (1, H, W, 3)
         lines = [verdict(dataset), *dataset.warnings]
-        return io.NodeOutput(dataset, prepared, ui={"text": (joined(lines),), "told": (in_all_languages(lines),)})
+        panel = {
+            "folder": pictures_name(source) if images else folder[0],
+            "captions": {Path(photo.path).name: photo.caption for photo in dataset.photos} if captions else {},
+        }
+        told = {"text": (joined(lines),), "told": (in_all_languages(lines),), "panel": (panel,)}
+        return io.NodeOutput(dataset, prepared, ui=told)
 
 
 def chosen_folder(name: str) -> Path:
@@ -127,6 +132,13 @@ def photo_inputs() -> list[io.Input]:
             "images",
             optional=True,
             tooltip="Pictures made in the graph, used instead of the folder; class images, for example.",
+        ),
+        io.String.Input(
+            "captions",
+            optional=True,
+            force_input=True,
+            tooltip="A caption for each photo, in the order of their names or of the wired pictures, from a captioning node: a "
+            "list, or one text with a line for each. Used where a photo has none beside it: what you save in the panel stays.",
         ),
     ]
 

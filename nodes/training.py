@@ -207,8 +207,8 @@ def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
         check_writable(folder)
     resources = estimate(run, base.unet_weights(), base.size())
     written = sum(path.stat().st_size for path in (run_dir.base, run_dir.checkpoint) if path.is_file())
-    there, held = device.total_memory(training.devices), device.held_by_models()
-    reason = refusal(resources, run, there, free_disk() + written, held)
+    memory, held_bytes = device.total_memory(training.devices), device.held_by_models()
+    reason = refusal(resources, run, memory, free_disk() + written, held_bytes)
     if reason:
         raise UserError(reason.template, **reason.values)
     seconds = resources.flop / training.devices / (device.matmul_speed(training.precision) * TRAINING_SHARE)

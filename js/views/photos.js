@@ -23,19 +23,25 @@ class CaptionEditor {
   /**
    * @param {string} folder
    * @param {Photo} photo
+   * @param {string} [wired] What the graph calls a photo that has no caption of its own.
    */
-  constructor(folder, { name, caption }) {
+  constructor(folder, { name, caption }, wired = "") {
     this.folder = folder
     this.name = name
     this.saved = caption // What the file holds, as far as the page knows.
-    this.box = element("textarea", { value: caption, label: t("caption_of", { name }), spellcheck: true })
+    this.wired = caption ? "" : wired
+    this.box = element("textarea", { value: caption || wired, label: t("caption_of", { name }), spellcheck: true })
     this.status = element("div", { className: "st-state", role: "status" })
+    if (this.wired) {
+      const save = element("button", { type: "button", text: t("save"), onclick: () => this.save() })
+      this.status.append(t("from_graph"), save)
+    }
     this.box.addEventListener("change", () => this.save())
     keepEvents(this.box, "keydown")
   }
 
   isInUse() {
-    return this.box === document.activeElement || this.box.value !== this.saved
+    return this.box === document.activeElement || ![this.saved, this.wired].includes(this.box.value)
   }
 
   async save() {
@@ -44,6 +50,7 @@ class CaptionEditor {
     try {
       await saveCaption({ folder: this.folder, name: this.name, text, was: this.saved })
       this.saved = text
+      this.wired = ""
       this.status.textContent = t("saved")
     } catch (error) {
       if (error instanceof RequestError && error.status === 409) this.offerChoice(error.answer.caption ?? "")
@@ -71,11 +78,18 @@ class CaptionEditor {
   }
 }
 
+/**
+ * What the node has read: the folder, also of pictures that are wired, and the captions if they come from the graph.
+ * @typedef {{ folder: string, captions: Record<string, string> }} Executed
+ */
+
 class PhotoView {
   /** What the grid shows, and the settings that it was asked for with. @type {{ settings?: string, answer?: string }} */
   current = {}
   /** @type {CaptionEditor[]} */
   editors = []
+  /** @type {Executed} */
+  executed = { folder: "", captions: {} }
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   timer
 
@@ -119,7 +133,8 @@ class PhotoView {
 
   /** @param {PhotoSettings} settings */
   async load(settings) {
-    const asked = JSON.stringify(settings)
+    const captions = this.executed.folder === settings.folder ? this.executed.captions : {}
+    const asked = JSON.stringify([settings, captions])
     const sameSettings = this.current.settings === asked
     this.current.settings = asked
     /** @type {{ total: number, notes: string[], photos: Photo[] }} */
@@ -131,8 +146,14 @@ class PhotoView {
     const more = found.total - found.photos.length
     const lines = [...found.notes, ...(more > 0 ? [t("more", { count: more })] : [])]
     this.status.replaceChildren(...lines.map((text) => element("div", { text })))
-    this.editors = found.photos.map((photo) => new CaptionEditor(settings.folder, photo))
+    this.editors = found.photos.map((photo) => new CaptionEditor(settings.folder, photo, captions[photo.name]))
+    if (this.editors.some((editor) => editor.wired)) this.status.append(this.saveAllButton())
     this.grid.replaceChildren(...found.photos.map((photo, index) => photoCard(photo, settings, this.editors[index])))
+  }
+
+  saveAllButton() {
+    const save = () => this.editors.filter((editor) => editor.wired).forEach((editor) => editor.save())
+    return element("button", { type: "button", text: t("save_all"), title: t("save_all_hint"), onclick: save })
   }
 }
 
@@ -149,15 +170,19 @@ function photoCard({ name, notes }, settings, editor) {
 }
 
 /** @param {Comfy.Node} node */
+const photoView = (node) => panel(node, PANEL, 260, (root) => new PhotoView(root, node))
+
+/** @param {Comfy.Node} node */
 function showPhotos(node) {
   const [folder, resolution, crop] = WATCHED.map((name) => findWidget(node, name)?.value)
-  const view = panel(node, PANEL, 260, (root) => new PhotoView(root, node))
+  const view = photoView(node)
   const isWired = isLinked(node, "images")
   const isShown = isChosen(folder) && !isWired && !isLinked(node, "folder")
   hideFolder(node, isWired)
   view.uploads.root.hidden = isWired
   view.uploads.offer(isShown ? folder : undefined)
-  if (isShown) view.show({ folder, resolution, crop })
+  const shown = isShown ? folder : isWired && view.executed.folder
+  if (shown) view.show({ folder: shown, resolution, crop })
   else view.clear(t(isWired ? "wired" : "drop_hint"))
 }
 
@@ -170,12 +195,15 @@ app.registerExtension({
       const widget = findWidget(node, name)
       if (widget) after(widget, "callback", refresh)
     }
-    after(node, "onExecuted", refresh)
+    after(node, "onExecuted", (output) => {
+      if (output?.panel) photoView(node).executed = output.panel[0]
+      refresh()
+    })
     after(node, "onConfigure", refresh)
     after(node, "onConnectionsChange", refresh)
     labelFolders(node)
     node.onDragOver = hasFiles
-    node.onDragDrop = (event) => panel(node, PANEL, 260, (root) => new PhotoView(root, node)).uploads.drop(event)
+    node.onDragDrop = (event) => photoView(node).uploads.drop(event)
     requestAnimationFrame(refresh)
   },
 })

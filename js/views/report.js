@@ -5,10 +5,10 @@ import { app } from "../../../scripts/app.js"
 import { element } from "../common/dom.js"
 import { after } from "../common/hooks.js"
 import { language, t } from "../common/i18n.js"
-import { DATASET, TRAINING } from "../common/node_types.js"
+import { DATASET, EVALUATING, TRAINING } from "../common/node_types.js"
 import { fitContent, fitPanels, panel, panelView } from "../common/panel.js"
 
-const NODES = [DATASET, ...TRAINING]
+const NODES = [DATASET, ...TRAINING, EVALUATING]
 const PANEL = "report"
 
 /** @param {HTMLElement} root */

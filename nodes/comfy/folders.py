@@ -15,6 +15,9 @@ from ...trainer.dataset.wired import as_image, wired_pixels
 from ...trainer.run.files import partial_file
 from ...trainer.run.messages import UserError
 
+PICTURES = "pictures/"
+"""Begins the names of folders of wired pictures, which are not listed."""
+
 
 def runs_root() -> Path:
     """Return the folder that holds a folder for each run."""
@@ -72,6 +75,17 @@ def write_pictures(pictures: list[torch.Tensor]) -> Path:
     return folder
 
 
+def pictures_name(folder: Path) -> str:
+    """Return the name under which `photo_folder` finds a folder of wired pictures."""
+    return f"{PICTURES}{folder.name}"
+
+
+def captions_of_pictures() -> str:
+    """Return what changes when a caption of wired pictures is written."""
+    files = sorted((runs_root() / "pictures").glob("*/*.txt"))
+    return repr([(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files])
+
+
 def photo_folders() -> dict[str, int]:
     """Return the folders that the loader lists, by their names there, with their counts of photos; see `chosen_folders`."""
     return {name: count for name, (_, count) in chosen_folders(_photo_roots()).items()}
@@ -98,11 +112,11 @@ def uploads_into(name: str) -> str:
 
 
 def photo_folder(name: str) -> Path:
-    """Return the folder of a name that the loader lists, or of one that leads deeper below input or a datasets folder.
+    """Return the folder of a name that the loader lists, of one that leads deeper below them, or of pictures that were wired.
 
     Raises UserError when it leads out of them or does not exist.
     """
-    return find_folder(_photo_roots(), name)
+    return find_folder([*_photo_roots(), (PICTURES, runs_root() / "pictures")], name)
 
 
 def is_child(root: Path, path: Path) -> bool:

@@ -152,6 +152,23 @@ def lost_results() -> int:
     return len(_lost)
 
 
+def run_of_file(path: str) -> tuple[RunDir, int]:
+    """Return the run that has exported a file, and the step that its weights are of.
+
+    Looked up by its name below ComfyUI's folders: `path` may come from anybody. Raises UserError when there is no such run.
+    """
+    for folder in FOLDERS.values():
+        file = folder_paths.get_full_path(folder, Path(path).name)
+        found = result_file(Path(file)) if file else None
+        if found and found.step.isdecimal():
+            for run_dir in runs_with_key(runs_root(), key_of(found.run)):
+                return run_dir, int(found.step)
+    raise UserError(
+        "No run has exported {name!r}. Wire path of a training node, or write the name of a file that one has exported.",
+        name=Path(path).name,
+    )
+
+
 def result_fingerprint(run_id: str) -> str:
     """Return what changes with the files of a finished run, and with that of the base that it needs; "" without a result."""
     try:

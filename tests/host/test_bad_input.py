@@ -50,7 +50,9 @@ def use(graph: dict, class_type: str, **inputs) -> dict:
 
 
 def test_missing_folder(server, quick_graph):
-    with pytest.raises(REFUSED, match=r"'gone' does not exist\. Put the photos into a subfolder of ComfyUI's input"):
+    with pytest.raises(
+        REFUSED, match=r"'gone' does not exist\. Drop your photos on the node, or put them into a subfolder of ComfyUI's input"
+    ):
         server.run(use(quick_graph, "DatasetLoader", folder="gone"))
 
 

@@ -23,6 +23,8 @@ from trainer.parts.lora import add_lora
 from trainer.parts.text_encoder import PREFIX
 from trainer.recipes import dreambooth
 from trainer.run.events import Reporter
+from trainer.run.names import DREAMBOOTH
+from trainer.run.presets import NAMED, given
 from trainer.run.run_dir import RunDir
 from trainer.run.stop_request import StopRequest
 from trainer.training.checkpoint import save_tensors
@@ -213,7 +215,8 @@ def test_the_studys_recipe_ships_as_a_graph_and_runs(server, base_directory):
     graph = json.loads(path.read_text(encoding="utf-8"))
     training = graph[node(graph, "DreamBoothTrain")]["inputs"]
     wanted = {"steps": 1600, "batch_size": 8, "learning_rate": 2e-6, "precision": "bf16", "optimizer": "adamw_8bit"}
-    assert training.items() >= (wanted | {"train": "unet_and_token"}).items()
+    assert NAMED[training["preset"]].items() >= (wanted | {"train": "unet_and_token"}).items()
+    assert given(DREAMBOOTH, training) == {}
     training |= {"steps": 1, "batch_size": 1, "precision": "fp32"}
     graph[node(graph, "CheckpointLoaderSimple")]["inputs"]["ckpt_name"] = "standin.safetensors"
     graph[node(graph, "DatasetLoader")]["inputs"] |= {"folder": "plush", "resolution": 64}

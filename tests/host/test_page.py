@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 
 from demo.browser import choose, open_workflow, queue, queued_prompt, set_setting
 
-from .pages import NEEDS_BROWSER, WORKFLOWS, covered, fill_in, panel, read, wait, words
+from .pages import NEEDS_BROWSER, WORKFLOWS, covered, fill_in, open_template, panel, read, wait, words
 
 LANGUAGE = "SubjectTrainer.Language"
 SHIPPED = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
@@ -23,23 +23,10 @@ def test_a_shipped_workflow_queues_exactly_its_api_twin(browser, server, name):
     assert queued_prompt(browser) == read(f"api/{name}")
 
 
-def found(page, text: str) -> list:
-    """Elements of an open dialog that say just this."""
-    return page.execute_script(
-        """
-        const elements = [...document.querySelectorAll("[role=dialog] *")]
-        return elements.filter((e) => e.children.length === 0 && e.textContent.trim() === arguments[0])
-        """,
-        text,
-    )
-
-
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_workflow_opens_from_the_template_browser_with_all_its_nodes(page, name):
     page.execute_script("window.app.graph.clear()")
-    page.execute_script("window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    page.execute_script("arguments[0].click()", wait(page, lambda: found(page, WORKFLOWS.parent.name))[-1])
-    page.execute_script("arguments[0].click()", wait(page, lambda: found(page, name))[0])
+    open_template(page, name)
     wanted = sorted(node["type"] for node in read(name)["nodes"])
     wait(page, lambda: sorted(page.execute_script("return window.app.graph.nodes.map((n) => n.type)")) == wanted)
     known = "return window.app.graph.nodes.every((n) => n.type in window.LiteGraph.registered_node_types)"

@@ -101,7 +101,7 @@ def test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on(server, qui
     train = node(graph, "DreamBoothTrain")
     graph[train]["inputs"] |= {
         "name": "on",
-        "steps": 12,
+        "steps": 40,
         "batch_size": 1,
         "train": "lora",
         "sample_prompts": "",
@@ -118,14 +118,14 @@ def test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on(server, qui
 
     shows = server.run(graph, on_text=finish).outputs[train]
     (run,) = shows["run"]
-    assert "of 12 steps" in shows["text"][0]
+    assert "of 40 steps" in shows["text"][0]
     (chart,) = shows["images"]
     assert (chart["filename"], chart["type"]) == ("loss.png", "output")
     assert server.image(chart).size == (640, 360)
     assert server.get(f"/subject_trainer/runs/{run}")["can_go_on"]
 
     assert server.post(f"/subject_trainer/runs/{run}/reopen", {}) == {}
-    assert server.run(graph).outputs[train]["text"][0].startswith("12 steps, ")  # nothing of it came from ComfyUI's cache
+    assert server.run(graph).outputs[train]["text"][0].startswith("40 steps, ")  # nothing of it came from ComfyUI's cache
     assert refusal(server.post, f"/subject_trainer/runs/{run}/reopen", {})[0] == 400
 
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from demo import photos
+from demo.encoders import build_image_encoder
 from demo.run import SEEDS, adapt, node
 
 from .graphs import picture_graph, shown, train_node
@@ -49,7 +50,7 @@ def other(base_directory, subject) -> Image.Image:
 def taught(server, shipped_workflow, subject, other) -> tuple[dict, dict[str, list[Image.Image]]]:
     """The shipped workflow with the other photo as its class, and its pictures before and after training, a seed each."""
     graph = copy.deepcopy(shipped_workflow)
-    adapt(graph, "standin.safetensors", "subject", "plush toy", standin=True)
+    adapt(graph, "standin.safetensors", "subject", "plush toy", random_standin=True)
     graph[node(graph, "DatasetLoader")]["inputs"]["resolution"] = 64  # a step costs a quarter of the demo's
     graph[node(graph, "EmptyLatentImage")]["inputs"] |= {"width": 64, "height": 64}
     graph[node(graph, "PrimitiveStringMultiline")]["inputs"]["value"] = SUBJECT_PROMPT
@@ -73,6 +74,25 @@ def test_the_picture_after_training_is_the_subject(taught, subject):
     print(f"\nlikeness before {np.round(before, 2)}, after {np.round(after, 2)}")
     assert np.mean(before) <= 0.30
     assert np.mean(after) >= 0.65
+
+
+def test_the_evaluation_says_so_too(server, taught, base_directory):
+    """By a random encoder, which compares little more than pixels."""
+    build_image_encoder(base_directory / "models" / "clip_vision" / "random.safetensors")
+    graph = {"encoder": {"class_type": "CLIPVisionLoader", "inputs": {"clip_name": "random.safetensors"}}}
+    for label, found in {**taught[1], "subject": ()}.items():
+        for number, picture in enumerate(found):
+            (base_directory / "input" / label).mkdir(exist_ok=True)
+            picture.save(base_directory / "input" / label / f"{number}.png")
+        graph[label] = {"class_type": "DatasetLoader", "inputs": {"folder": label, "resolution": 64, "crop": "center"}}
+    sets = {"pictures_before": ["before", 1], "pictures": ["after", 1]}
+    inputs = {"clip_vision": ["encoder", 0], "dataset": ["subject", 0], "copy_threshold": 0.99, **sets}
+    graph["numbers"] = {"class_type": "EvaluateSubject", "inputs": inputs}
+    table = server.run(graph).outputs["numbers"]["text"][0]
+    print("\n" + table)
+    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in table.splitlines() if line.startswith("| ")}
+    before, after = (float(rows[name][0]) for name in sets)
+    assert after > before + 0.1
 
 
 def test_inversion_finds_a_word_for_the_subject_in_a_model_that_knows_two(server, taught, subject, other):

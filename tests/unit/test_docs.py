@@ -1,5 +1,6 @@
 """The documentation against the code: what is made from it, what it names, and where its links lead."""
 
+import inspect
 import json
 import re
 from dataclasses import fields
@@ -10,6 +11,7 @@ import pytest
 
 from demo.settings_docs import NODES, WORDS, page_with_tables, pages, tables
 from trainer.dataset.decode import MAX_PIXELS, MEMORY, MOST_PIXELS_OF_JPEG
+from trainer.run import run_dir as run_dir_module
 from trainer.run.events import KINDS, PHASES
 from trainer.run.run_dir import FORMAT, RunDir
 from trainer.run.settings import method_settings
@@ -243,6 +245,9 @@ SENTENCES = {
             "test_an_entry_without_a_photo_is_told_with_its_file_and_line",
             "test_a_caption_file_without_a_photo_is_told",
         ],
+        "It takes a list with a text for each photo": ["test_pictures_and_texts_of_lists_go_together"],
+        "or one text with a line for each": ["test_one_text_may_have_a_line_for_each"],
+        "A file beside the photo goes first": ["test_photos_without_a_caption_get_theirs_by_the_order_of_the_names"],
         "up to 100 are allowed": ["test_what_may_stand_for_repeats", "test_repeats_that_are_no_whole_number_are_refused"],
         "UTF-16 is read, too": ["test_every_encoding_that_can_be_told_is_read"],
         "Others cannot be told from each other": ["test_an_encoding_that_cannot_be_told_is_named_with_its_file"],
@@ -302,3 +307,12 @@ def test_the_table_of_troubles_quotes_what_is_said():
     for quote in quotes:  # what varies is left out, or an example
         words = [word for word in re.findall(r"[A-Za-z_]{4,}", quote) if not word.isupper()]
         assert any(all(word in template for word in words) for template in templates), quote
+
+
+def test_the_files_of_a_run_are_all_listed(tmp_path):
+    run_dir = RunDir(tmp_path)
+    paths = [getattr(run_dir, name) for name, value in vars(RunDir).items() if isinstance(value, property)]
+    files = {path.name for path in paths if isinstance(path, Path) and path.parent == tmp_path}
+    assert len(files) > 10
+    for listed in (read(DOCS / "architecture.md"), inspect.getdoc(run_dir_module) or ""):
+        assert [name for name in files if name not in listed] == []

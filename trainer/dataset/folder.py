@@ -18,6 +18,7 @@ from .metadata_files import MAX_REPEATS, Caption
 from .named import listed
 from .photo_checks import is_blank
 from .photos import Dataset, Photo, PhotoFile, check_framing, read_photo
+from .wired import with_wired_captions
 
 MAX_VARIANTS = 64
 MAX_JITTER = 0.5
@@ -44,13 +45,14 @@ def read_folder(
     resolution: int,
     crop: str = "center",
     on_photo: Callable[[int, int], None] = _ignore_progress,
+    wired_captions: Sequence[str] | None = None,
     **augmentation: Any,
 ) -> tuple[Dataset, list[Image.Image]]:
     """Return all photos of a folder (not of its subfolders), by name, and the first MAX_PREVIEWS views that training sees.
 
     `augmentation`: flip, view_jitter, color_jitter, light_jitter, variants of Dataset. `on_photo` is called with the number of
-    photos read so far and of all, and may raise. Raises UserError for settings that cannot be, and naming all photos that cannot
-    be read.
+    photos read so far and of all, and may raise. `wired_captions` are for photos that have none. Raises UserError for settings
+    that cannot be, and naming all photos that cannot be read.
     """
     check_framing(resolution, crop)
     _check_augmentation(augmentation)
@@ -59,6 +61,7 @@ def read_folder(
     check_folder(folder, files)
     problems = dict(files.foreign)
     found = read_captions(folder, files.photos, files)
+    captions = found.captions if wired_captions is None else with_wired_captions(found.captions, wired_captions)
     photos: list[Photo] = []
     previews: list[Image.Image] = []
     blank: list[str] = []
@@ -71,7 +74,7 @@ def read_folder(
         except UserError as error:
             problems[name] = error.message
             continue
-        photo = _photo(path, read, found.captions[name])
+        photo = _photo(path, read, captions[name])
         photos.append(photo)
         notes += [message("{name} ({reason})", name=name, reason=note) for note in read.notes]
         blank += [name] if is_blank(read.image) else []

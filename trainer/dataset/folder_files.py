@@ -85,7 +85,8 @@ def folder_files(folder: Path) -> FolderFiles:
     photos = [name for name in photos if name not in companions]
     stems = {same_name(Path(name).stem) for name in photos}
     sources = [name for name, _ in foreign if same_name(Path(name).stem) in stems and lower_suffix(name) not in PHOTO_SUFFIXES]
-    foreign = [(name, reason) for name, reason in foreign if name not in {*companions, *sources}]
+    passed_over = {*companions, *sources}
+    foreign = [(name, reason) for name, reason in foreign if name not in passed_over]
     return FolderFiles(
         photos=tuple(photos),
         foreign=tuple(foreign),

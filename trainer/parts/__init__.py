@@ -7,7 +7,7 @@ side (`TextEncoder`, `TextLoRA`, `TokenRows`, `TokenVectors`) is made from the t
     title(settings)          what it trains in a few words; None where it trains nothing
     param_groups()           what the optimizer gets
     export(files)            puts what was trained into the files of the result
-    own_settings(settings)   the names of settings that nothing but such a part uses; most have none
+    own_settings(settings)   the names of settings that have no effect unless such a part is trained
 
     learning_rate            a usual one; 0 on the text side for that of the U-Net
 

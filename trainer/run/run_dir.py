@@ -6,6 +6,7 @@
     embedding.safetensors   the vectors that the token starts from, if an embedding was given
     lora.safetensors   the LoRA that the run goes on from, if one was given
     metrics.jsonl      the losses of the steps and of the measurements; see metrics_file.py
+    evaluations.jsonl  what EvaluateSubject measured of its steps' pictures; by the host
     checkpoint.safetensors   newest complete state; only while the run is unfinished or ended early, unless keep_state is set
     best.safetensors   the weights with the lowest held-out loss, if wanted; only while the run is unfinished or ended early
     finish             the step whose result the user asked for, once asked; only while the run is unfinished
@@ -14,6 +15,7 @@
     log.txt            what the worker and its libraries printed
     lock               held by the process that trains
     graph.lock         held by the ComfyUI that prepares the run and waits for it
+    failure.lock       held by the process that tells why it failed, where several train together
     result.json        written last: its presence means the run is finished
 """
 
@@ -148,6 +150,7 @@ class RunDir:
     grid = property(lambda self: self.samples / "grid.jpg")
     loss_chart = property(lambda self: self.path / "loss.png")
     metrics = property(lambda self: self.path / "metrics.jsonl")
+    evaluations = property(lambda self: self.path / "evaluations.jsonl")
     log = property(lambda self: self.path / "log.txt")
     lock = property(lambda self: self.path / "lock")
     graph_lock = property(lambda self: self.path / "graph.lock")

@@ -92,7 +92,7 @@ class Settings:
             yield "class_prompt"
             if not has_class:
                 yield "prior_loss_weight"
-        if self.dreambooth.text_learning_rate == self.optimizer.learning_rate:  # which 0 means, too
+        if self.dreambooth.text_learning_rate == self.optimizer.learning_rate:  # what its default, 0, means
             yield "text_learning_rate"
         if self.validation.early_stopping == "off":
             yield "validate_every"

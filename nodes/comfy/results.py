@@ -55,7 +55,7 @@ def with_its_places(run: Run) -> Run:
         return replace(run, export_path=str(embeddings_folder() / f"{stem}.safetensors"))
     path = Path(folder_paths.get_output_directory()) / FOLDERS[run.result_kind] / f"{run.id}.safetensors"
     # Without blanks, at which the name of an embedding ends in ComfyUI's prompts.
-    embedding_path = embeddings_folder() / f"{'-'.join(run.id.split())}.safetensors" if run.embedding else ""
+    embedding_path = embeddings_folder() / f"{'-'.join(run.id.split())}.safetensors" if run.has_token_vectors else ""
     return replace(run, export_path=str(path), embedding_path=str(embedding_path))
 
 

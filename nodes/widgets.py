@@ -16,7 +16,7 @@ from ..trainer.dataset.photos import check_hold_out
 from ..trainer.run.choice import check_widgets
 from ..trainer.run.messages import UserError
 from ..trainer.run.presets import for_page, presets
-from ..trainer.run.setting_groups import AUTO, Setting
+from ..trainer.run.setting import AUTO, Setting
 from ..trainer.run.settings import method_settings, widget_default, widget_options
 from .comfy.folders import photo_folder
 from .inputs import as_meant

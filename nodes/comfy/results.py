@@ -17,14 +17,17 @@ from ...trainer.run.run_dir import Run, RunDir, finished_runs, is_same_run, key_
 from .base_model import Base
 from .embeddings import Embedding
 from .folders import embeddings_folder, is_child, runs_root, tokenizer_path
+from .lora_files import LoraFile
 from .patches import with_text_layer
 
 FOLDERS = {"checkpoint": "checkpoints", "lora": "loras", "embedding": "embeddings"}
 """ComfyUI's kind of folder for each kind of result."""
 
 
-def make_run(name: str, asked: Asked, choice: Choice, base: Base, embedding: Embedding | None = None) -> Run:
-    """Return the run of what was chosen, of these weights, and of the vectors that the token starts from.
+def make_run(
+    name: str, asked: Asked, choice: Choice, base: Base, embedding: Embedding | None = None, lora: LoraFile | None = None
+) -> Run:
+    """Return the run of what was chosen, of these weights, and of the vectors and the LoRA that it starts from.
 
     The layer of the text encoder that is trained through is that of the base's CLIP.
     """
@@ -38,6 +41,7 @@ def make_run(name: str, asked: Asked, choice: Choice, base: Base, embedding: Emb
         base_fingerprint=base.fingerprint(),
         base_checkpoint=base.checkpoint_name(),
         embedding=embedding.fingerprint() if embedding else "",
+        lora=lora.fingerprint() if lora else "",
         export_path="",
         tokenizer_path=tokenizer_path(),
     )
@@ -52,7 +56,7 @@ def with_its_places(run: Run) -> Run:
         return replace(run, export_path=str(embeddings_folder() / f"{stem}.safetensors"))
     path = Path(folder_paths.get_output_directory()) / FOLDERS[run.result_kind] / f"{run.id}.safetensors"
     # Without blanks, at which the name of an embedding ends in ComfyUI's prompts.
-    embedding_path = embeddings_folder() / f"{'-'.join(run.id.split())}.safetensors" if run.embedding else ""
+    embedding_path = embeddings_folder() / f"{'-'.join(run.id.split())}.safetensors" if run.has_token_vectors else ""
     return replace(run, export_path=str(path), embedding_path=str(embedding_path))
 
 

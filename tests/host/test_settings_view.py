@@ -28,7 +28,7 @@ FIRST = {
         *("preset", "token", "initializer", "vectors", "template_set", "steps", "hold_out", "sample_prompts"),
     },
 }
-LORA = {"lora_rank", "lora_alpha", "lora_layers"}
+LORA = {"start_lora", "lora_kind", "lora_rank", "lora_alpha", "lora_layers"}
 TRAIN = "const node = window.app.graph.nodes.find((n) => n.type === arguments[0]); "
 
 
@@ -78,7 +78,7 @@ def test_few_settings_are_in_sight_whatever_the_preset_and_the_trained_part(eith
         for train in ("lora", "unet", "unet_and_token", "unet_and_text_encoder", "auto"):
             set_value(page, "train", train)
             shows(page, FIRST["DreamBoothTrain"])
-    every = {"embedding", *method_settings("dreambooth"), "preset", "name"}
+    every = {"embedding", "start_lora", *method_settings("dreambooth"), "preset", "name"}
     for train in ("lora", "unet", "unet_and_token"):
         set_value(page, "train", train)
         set_value(page, "preset", "own settings")

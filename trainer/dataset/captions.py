@@ -146,5 +146,5 @@ def check_class_word(class_word: str) -> None:
     if not any(unicodedata.category(letter)[0] in "LNS" and letter not in _BLANK_LETTERS for letter in class_word):
         raise UserError(
             "Class images need a class: write in Caption with Token, at class_word, what the subject is, for example 'dog'. Or "
-            "train without class images."
+            "train without class images and without a teacher."
         )

@@ -4,6 +4,7 @@
     run.json           settings, dataset, base, where to export; by the host, before each start of the worker
     base.safetensors   the base model; only while the run is unfinished
     embedding.safetensors   the vectors that the token starts from, if an embedding was given
+    lora.safetensors   the LoRA that the run goes on from, if one was given
     metrics.jsonl      the losses of the steps and of the measurements; see metrics_file.py
     evaluations.jsonl  what EvaluateSubject measured of its steps' pictures; by the host
     checkpoint.safetensors   newest complete state; only while the run is unfinished or ended early, unless keep_state is set
@@ -60,6 +61,8 @@ class Run:
     """sha256 of the vectors, (V, 768) fp32, that the token starts from; empty without a given embedding."""
     embedding_path: str = ""
     """DreamBooth of a token with vectors of its own: where the worker writes them, absolute; `export_path` is the model's."""
+    lora: str = ""
+    """sha256 of the LoRA file that a LoRA goes on from; empty without one."""
     base_fingerprint: str
     """Of the base model's weights, as hex."""
     export_path: str
@@ -79,8 +82,7 @@ class Run:
         class_images = self.class_dataset.deciding() if self.class_dataset else None
         settings = self.settings.deciding(unused_settings(self), has_class=bool(self.class_dataset))
         deciding = [FORMAT, settings, self.dataset.deciding(), class_images, self.base_fingerprint]
-        if self.embedding:
-            deciding.append(self.embedding)
+        deciding += filter(None, (self.embedding, self.lora))
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -142,6 +144,7 @@ class RunDir:
     run_json = property(lambda self: self.path / "run.json")
     base = property(lambda self: self.path / "base.safetensors")
     embedding = property(lambda self: self.path / "embedding.safetensors")
+    lora = property(lambda self: self.path / "lora.safetensors")
     checkpoint = property(lambda self: self.path / "checkpoint.safetensors")
     best = property(lambda self: self.path / "best.safetensors")
     finish = property(lambda self: self.path / "finish")
@@ -167,7 +170,7 @@ class RunDir:
 
     def in_the_way(self) -> Path | None:
         """Return what stands where the run writes and is no file, such as a folder, or a link that would be written through."""
-        replaced = (self.run_json, self.base, self.embedding, self.checkpoint, self.best, self.result_json)
+        replaced = (self.run_json, self.base, self.embedding, self.lora, self.checkpoint, self.best, self.result_json)
         written_to = (self.finish, self.metrics, self.log, self.lock, self.graph_lock, self.failure_lock)
         for path in (self.path, self.samples, *replaced, *written_to):
             with suppress(FileNotFoundError):

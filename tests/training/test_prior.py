@@ -2,15 +2,19 @@
 
 import copy
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from trainer.data.concepts import Batch
 from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer
 from trainer.parts.adapters import adapters_off
 from trainer.parts.lora import add_lora
+from trainer.training.loss import DiffusionLoss
 
 from .published import published_loss
 from .runs import DREAMBOOTH, TOKENIZER, work_here
@@ -90,3 +94,14 @@ def test_what_is_trained_stays_nearer_to_the_base_under_the_class_prompt(make_ru
         assert last["trained"] < first["trained"]
     print(f"\ndistance to the base under the class prompt: {far[0]:.4f} without, {far[1]:.4f} with the teacher")
     assert far[1] < 0.6 * far[0]
+
+
+def test_a_mask_of_the_subject_does_not_weigh_what_the_teacher_says():
+    latents = torch.ones(1, 4, 8, 8)
+    batch = Batch(noisy=latents, timesteps=torch.tensor([5]), noise=latents, captions=[0], weights=latents / 2)
+    captions = SimpleNamespace(texts=("", CLASS_PROMPT), frozen_states=lambda captions: torch.zeros(1, 77, 768))
+    loss: Any = SimpleNamespace(teacher=lambda *_: 3 * latents, captions=captions, context=SimpleNamespace(settings=TAUGHT))
+    taught = DiffusionLoss.taught(loss, batch)
+    assert taught.weights is None
+    assert taught.captions == [1]
+    assert torch.equal(taught.noise, 3 * latents)

@@ -69,7 +69,7 @@ class DiffusionLoss(nn.Module):
         class_prompt = self.captions.texts.index(self.context.settings.dreambooth.class_prompt)
         captions = [class_prompt] * len(batch.captions)
         predicted = self.teacher(batch.noisy, batch.timesteps, self.captions.frozen_states(captions))
-        return replace(batch, captions=captions, noise=predicted.float())
+        return replace(batch, captions=captions, noise=predicted.float(), weights=None)  # masks are about the subject
 
     def predict_noise(self, noisy: Tensor, timesteps: Tensor, captions: Sequence[int]) -> Tensor:
         """Return the U-Net's prediction (B, 4, h, w) for noisy latents (B, 4, h, w) at timesteps (B,) under these captions."""

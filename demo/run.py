@@ -70,7 +70,13 @@ METHODS = {
         "DreamBoothTrain",
         *BEFORE_AND_AFTER,
         settings={"train": "unet_and_token"},
-        taught_settings={"preset": "own settings", "steps": 240, "batch_size": 4, "learning_rate": 5e-5},
+        taught_settings={
+            "preset": "own settings",
+            "steps": 240,
+            "batch_size": 4,
+            "learning_rate": 5e-5,
+            "class_images": 8,
+        },
     ),
     "lora": Method(
         "Train a subject (DreamBooth or LoRA)",

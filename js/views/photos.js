@@ -2,9 +2,10 @@
 // DatasetLoader shows its photos as training sees them, what is suspicious about each, and their captions to edit in place.
 // Photos can be dropped on it.
 import { app } from "../../../scripts/app.js"
-import { element, keepEvents } from "../common/dom.js"
+import { element } from "../common/dom.js"
 import { after } from "../common/hooks.js"
 import { t } from "../common/i18n.js"
+import { beforeQueueing, forget } from "../common/jobs.js"
 import { DATASET } from "../common/node_types.js"
 import { panel } from "../common/panel.js"
 import { fetchPhotos, photoUrl, RequestError, saveCaption } from "../common/server.js"
@@ -17,6 +18,15 @@ import { hasFiles, UploadBar } from "./upload.js"
 const PANEL = "photo_view"
 const WATCHED = ["folder", "resolution", "crop"]
 const DELAY_MS = 300
+
+/** @type {Set<PhotoView>} */
+const views = new Set()
+
+/**
+ * Ctrl+Enter queues the graph from ComfyUI's own boxes; other keys are the box's alone.
+ * @param {KeyboardEvent} event
+ */
+const isQueueing = (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey)
 
 /** The caption of one photo: a box to edit it, and below it what became of the edit. */
 class CaptionEditor {
@@ -37,14 +47,22 @@ class CaptionEditor {
       this.status.append(t("from_graph"), save)
     }
     this.box.addEventListener("change", () => this.save())
-    keepEvents(this.box, "keydown")
+    this.box.addEventListener("keydown", (event) => isQueueing(event) || event.stopPropagation())
+    /** What is written, an edit after the other. */
+    this.written = Promise.resolve()
   }
 
   isInUse() {
     return this.box === document.activeElement || ![this.saved, this.wired].includes(this.box.value)
   }
 
-  async save() {
+  /** Write the caption as it is then, once earlier edits are written: each names the text that it replaces. */
+  save() {
+    this.written = this.written.then(() => this.write())
+    return this.written
+  }
+
+  async write() {
     const text = this.box.value
     if (text === this.saved) return
     try {
@@ -111,6 +129,12 @@ class PhotoView {
       event.preventDefault() // ComfyUI would open the picture as a workflow.
       event.stopPropagation()
     })
+    views.add(this)
+  }
+
+  remove() {
+    views.delete(this)
+    clearTimeout(this.timer)
   }
 
   /**
@@ -189,6 +213,9 @@ function showPhotos(node) {
   else view.clear(t(isWired ? "wired" : "drop_hint"))
 }
 
+// What is trained is what the boxes say, also where one still has the keyboard's focus.
+beforeQueueing(() => Promise.all([...views].flatMap((view) => view.editors.map((editor) => editor.save()))))
+
 app.registerExtension({
   name: "subject_trainer.photo_view",
   nodeCreated(node) {
@@ -196,7 +223,11 @@ app.registerExtension({
     const refresh = () => showPhotos(node)
     for (const name of WATCHED) {
       const widget = findWidget(node, name)
-      if (widget) after(widget, "callback", refresh)
+      if (!widget) continue
+      after(widget, "callback", () => {
+        forget(node) // Its report is of what was chosen before.
+        refresh()
+      })
     }
     after(node, "onExecuted", (output) => {
       if (output?.panel) photoView(node).executed = output.panel[0]

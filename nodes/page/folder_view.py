@@ -67,15 +67,19 @@ def _notes(check: PhotoCheck, copies: list[str], caption: Caption, small: bool) 
     return [note for note in notes if note]
 
 
-def thumbnail(path: Path, resolution: int, crop: str, masks: Path | None = None) -> bytes:
+def mask_of(path: Path, masks: Path | None = None) -> Path:
+    """Return where the mask of a photo would be; `masks` is the folder of wired masks, if any."""
+    return mask_path(path, mask_files(path.parent, folder_files(path.parent)).get(path.name), masks)
+
+
+def thumbnail(path: Path, resolution: int, crop: str, mask_file: Path) -> bytes:
     """Return a JPEG of the photo as training sees it, scaled down, and dark where its mask is black.
 
-    `masks` is the folder of wired masks, if any. Raises UserError when it cannot be read.
+    Raises UserError when it cannot be read.
     """
     photo = decode_photo(path.read_bytes())
     image = prepare(photo, resolution, crop)
-    source = mask_path(path, mask_files(path.parent, folder_files(path.parent)).get(path.name), masks)
-    mask = decode_mask(source.read_bytes(), photo.size, source == path) if source.is_file() else None
+    mask = decode_mask(mask_file.read_bytes(), photo.size, mask_file == path) if mask_file.is_file() else None
     if mask:
         image = Image.composite(image, ImageEnhance.Brightness(image).enhance(0.25), prepare(mask, resolution, crop))
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))

@@ -276,6 +276,18 @@ def test_settings_that_do_not_go_together(server, quick_graph):
         server.run(use(quick_graph, "DreamBoothTrain", lr_warmup_steps=5))
 
 
+def test_holding_all_photos_out_is_refused_before_anything_runs(server, quick_graph):
+    use(quick_graph, "DreamBoothTrain", hold_out=4)
+    with pytest.raises(Refused, match="hold_out is 4, but there are only 4 photos"):
+        server.run(quick_graph)
+    loader = quick_graph[node(quick_graph, "DatasetLoader")]["inputs"]
+    quick_graph["picture"] = {"class_type": "EmptyImage", "inputs": {"width": 96, "height": 96, "batch_size": 2, "color": 200}}
+    with pytest.raises(
+        Failed, match="hold_out is 4, but there are only 2 photos"
+    ):  # how many come by a link, nobody knows before
+        server.run(use(quick_graph, "DatasetLoader", **loader, images=["picture", 0]))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a file system")
 @pytest.mark.parametrize("folder", ["finetune", "checkpoints"])
 def test_an_output_folder_that_cannot_be_written(server, quick_graph, base_directory, folder):

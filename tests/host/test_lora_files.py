@@ -12,18 +12,19 @@ from torch import Tensor
 
 from demo.setup import comfyui_path
 from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer
-from trainer.parts.adapters import TARGETS, TEXT, TEXT_TARGETS, UNET, adapter_tensors, add_adapters
+from trainer.parts.adapters import KINDS, TARGETS, TEXT, TEXT_TARGETS, UNET, adapter_tensors, add_adapters
 from trainer.run.settings import Settings
 
 from .lora_outputs import PROMPT
 
 SCRIPT = Path(__file__).with_name("lora_outputs.py")
-CASES = [("lora", layers) for layers in TARGETS]
+CASES = [(kind, layers) for kind in KINDS for layers in TARGETS]
 """Kinds and layers."""
 
 
 def settings_of(kind: str, layers: str) -> Settings:
-    return Settings.of(method="dreambooth", token="mysks", train="lora", lora_rank=4, lora_alpha=2.0, lora_layers=layers)
+    sizes = {"lora_rank": 16, "lora_alpha": 8.0}  # at which a LoKr has whole factors in some layers, narrow ones in others
+    return Settings.of(method="dreambooth", token="mysks", train="lora", lora_kind=kind, lora_layers=layers, **sizes)
 
 
 def psnr(one: Tensor, two: Tensor) -> float:
@@ -63,7 +64,7 @@ def computed(standin_base, tmp_path_factory) -> tuple[dict[str, Tensor], dict[st
         for model, prefix, targets in ((unet, UNET, TARGETS), (text_encoder, TEXT, TEXT_TARGETS)):
             params = add_adapters(model, targets[layers], settings, torch.float32)
             learned(params, number)
-            tensors |= adapter_tensors(params, prefix, settings.dreambooth.lora_alpha)
+            tensors |= adapter_tensors(params, prefix, settings)
         compute("1")
         files.append(folder / f"{name}.safetensors")
         save_file(tensors, files[-1])

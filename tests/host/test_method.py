@@ -139,6 +139,18 @@ def test_a_token_that_is_learned_beside_a_lora_is_an_embedding(server, quick_gra
     trigger = server.run(graph).outputs["trigger"]["text"][0]
     assert trigger.startswith(f"embedding:{file.removesuffix('.safetensors')}")
 
+    # ComfyUI lists the file among its LoRAs; another run goes on from it.
+    train |= {"name": "gone-on", "start_lora": file, "steps": 1}
+    result = server.run(up_to_training(quick_graph))
+    later = result.outputs[node(quick_graph, "DreamBoothTrain")]["text"][0].splitlines()[-1]
+    before, after = (load_file(base_directory / "output" / "loras" / name) for name in (file, later))
+    assert before.keys() == after.keys()
+    assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-3) for name in before)  # one step at 1e-4
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    train["train"] = "unet"
+    with pytest.raises(Failed, match=r"start_lora is .*, but no LoRA is trained: train is unet"):
+        server.run(up_to_training(quick_graph))
+
 
 def test_without_a_lora_its_output_says_so(server, quick_graph, train):
     graph = up_to_training(quick_graph)

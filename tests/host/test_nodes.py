@@ -67,11 +67,11 @@ def test_sockets_are_comfyuis_own(info):
 def test_rarely_used_widgets_are_advanced(info):
     both = {"lr_scheduler", "lr_warmup_steps", "precision", "gradient_checkpointing", "checkpoint_every"}
     both |= {"gradient_accumulation_steps", "optimizer", "max_grad_norm", "min_snr_gamma", "noise_offset", "ema_decay"}
-    both |= {"sample_every", "validate_every", "devices", "keep_state", "export_on_cancel"}
+    both |= {"sample_every", "validate_every", "devices", "keep_state", "export_on_cancel", "save_every"}
     both |= {"batch_size", "seed", "learning_rate", "early_stopping"}
-    dreambooth = {"prior_loss_weight", "text_learning_rate", "weight_decay", "caption_dropout"}
-    dreambooth |= {"lora_rank", "lora_alpha", "lora_layers", "embedding"}
-    for name, own in (("DreamBoothTrain", dreambooth), ("TextualInversionTrain", {"save_every", "norm_limit"})):
+    dreambooth = {"prior", "prior_loss_weight", "start_lora", "text_learning_rate", "weight_decay", "caption_dropout"}
+    dreambooth |= {"lora_kind", "lora_rank", "lora_alpha", "lora_layers", "embedding"}
+    for name, own in (("DreamBoothTrain", dreambooth), ("TextualInversionTrain", {"norm_limit"})):
         inputs = {**info[name]["input"]["required"], **info[name]["input"]["optional"]}
         advanced = {widget for widget, (_, options) in inputs.items() if options.get("advanced")}
         assert advanced == both | own

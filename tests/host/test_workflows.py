@@ -74,7 +74,7 @@ def test_a_shipped_workflow_is_laid_out_to_be_read(path):
     }
     assert outside <= {"MarkdownNote"}
     for n in graph["nodes"]:
-        assert "subject_trainer_run" not in n["properties"]
+        assert "subject_trainer_run" not in n["properties"]  # its author's last run, which older versions saved
         assert n["type"] != "KSampler" or n["widgets_values"][1] == "fixed"
 
 

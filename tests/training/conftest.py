@@ -64,7 +64,8 @@ def make_run(dataset, standin_base, tmp_path):
         dataset=dataset,
         base=standin_base,
         embedding: torch.Tensor | None = None,
+        lora: dict[str, torch.Tensor] | None = None,
     ) -> RunDir:
-        return write_run(tmp_path / name, base, settings, dataset, class_dataset, embedding)
+        return write_run(tmp_path / name, base, settings, dataset, class_dataset, embedding, lora)
 
     return make

@@ -51,6 +51,7 @@ def write_run(
     dataset: Dataset,
     class_dataset: Dataset | None = None,
     embedding: torch.Tensor | None = None,
+    lora: dict[str, torch.Tensor] | None = None,
 ) -> RunDir:
     """Write a run directory, as the nodes do, for a result beside it of the same name."""
     run_dir = RunDir(path)
@@ -63,6 +64,7 @@ def write_run(
         class_dataset=class_dataset,
         base_fingerprint=base.stem,
         embedding="" if embedding is None else "given",
+        lora="" if lora is None else "given",
         embedding_path=str(path.parent / f"{path.name}-word.safetensors"),
         export_path=str(path.parent / f"{path.name}.safetensors"),
         tokenizer_path=str(TOKENIZER),
@@ -70,6 +72,8 @@ def write_run(
     write_json(run_dir.run_json, run.to_json())
     if embedding is not None:
         save_file({EMBEDDING_KEY: embedding}, run_dir.embedding)
+    if lora is not None:
+        save_file(lora, run_dir.lora)
     return run_dir
 
 

@@ -176,6 +176,7 @@ PROMISES = {
         "test_nothing_outside_the_roots_is_read_or_written",
         "test_a_wrong_request_is_refused",
         "test_a_run_can_be_finished_from_the_page",
+        "test_a_run_is_its_own_client_s",
         "test_curves_of_a_hundred_thousand_steps_stay_small",
         "test_of_a_large_folder_the_first_photos_are_listed",
     ],
@@ -215,6 +216,7 @@ SENTENCES = {
     "docs/photos.md": {
         "beside a photo of that name they are passed over": ["test_what_a_photo_was_made_of_is_passed_over_with_a_word"],
         "of several pictures in a file, the first": ["test_of_several_pictures_in_a_file_the_first_is_used_with_a_note"],
+        "whose codes alone say Display P3": ["test_display_p3_is_known_by_its_codes_alone"],
         "A photo of one colour, or all transparent": [
             "test_a_photo_with_nothing_to_learn_from_is_told_in_the_node_and_in_the_panel"
         ],
@@ -241,6 +243,7 @@ SENTENCES = {
             "test_a_file_of_another_program_does_not_cost_the_folder",
             "test_a_spreadsheet_without_our_columns_is_passed_over_with_a_word",
         ],
+        "Such a file may have 50 MB, one beside a photo 1 MB": ["test_a_file_that_is_too_large_for_captions_is_named"],
         "The node names entries that no photo has, and text files that belong to none": [
             "test_an_entry_without_a_photo_is_told_with_its_file_and_line",
             "test_a_caption_file_without_a_photo_is_told",

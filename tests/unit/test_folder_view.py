@@ -64,7 +64,7 @@ def test_what_has_little_contrast_is_not_blurry_for_that(photo):
 @pytest.mark.parametrize(("crop", "size"), [("center", (224, 224)), ("bucket", (224, 134))])
 def test_the_thumbnail_has_the_shape_that_training_sees(tmp_path, photo, crop, size):
     photo.save(tmp_path / "a.png")
-    with Image.open(io.BytesIO(folder_view.thumbnail(tmp_path / "a.png", 512, crop))) as image:
+    with Image.open(io.BytesIO(folder_view.thumbnail(tmp_path / "a.png", 512, crop, tmp_path / "a.png"))) as image:
         assert image.format == "JPEG"
         assert image.size == pytest.approx(size)
 

@@ -58,7 +58,16 @@ MASKS = [
     *("a_mask.png", "a-mask.jpg", "a.mask.png", "A_Mask.PNG", "a_depth.png", "a mask.webp", "a.jpg_mask.png", "a_mask_0.png"),
     *("a_mask1.png", "mask_a.png", "a mask (1).png", "a_masklabel.png", "a_segmentation.png", "a_openpose.png", "a_lineart.png"),
     *("a.jpg-masklabel.png", "mask-a.jpg.png", "a_mask-2.png", "Mask_A.png", "a_normal_map.png"),
+    *("a__mask.png", "a - mask.png", "a_mask .png", "mask__a.png", "a_msk.png", "a_segm.png", "a_controlnet.png", "a_edges.png"),
 ]
+
+
+@pytest.mark.parametrize("mask", ["mask__DSC1.png", "_DSC1_mask.png", "_DSC1__mask_2.png"])
+def test_a_mask_is_known_beside_a_photo_whose_name_begins_with_a_mark(tmp_path, mask):
+    """As cameras name photos in Adobe RGB."""
+    save(tmp_path / "_DSC1.jpg")
+    save(tmp_path / mask)
+    assert list(notes(tmp_path)) == ["_DSC1.jpg"]
 
 
 @pytest.mark.parametrize("mask", MASKS)
@@ -512,8 +521,9 @@ def test_wired_pictures_are_written_as_what_they_show(tmp_path, shape, mode):
     assert np.abs(shown - wanted).max() <= 1.5
 
 
-@pytest.mark.parametrize("shape", [(8,), (8, 6, 2), (8, 6, 5), (0, 6, 3), (1, 8, 6, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(8,), (8, 1), (8, 3), (8, 4), (8, 6, 2), (8, 6, 5), (0, 6, 3), (1, 8, 6, 3)], ids=str)
 def test_what_is_no_picture_is_refused_by_its_number(shape):
+    """(8, 3) is a row of a picture that comes without a batch."""
     with pytest.raises(UserError, match="Picture 7 of those wired to images has the shape"):
         wired_pixels(np.zeros(shape, dtype=np.float32), 7)
 
@@ -538,6 +548,22 @@ def test_a_folder_that_may_not_be_read_does_not_cost_the_others(roots, monkeypat
     monkeypatch.setattr(os, "scandir", refused)
     assert "plush" in chosen_folders(roots)
     assert "img/10_dog" not in chosen_folders(roots)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders have other rights there")
+def test_a_folder_that_may_be_listed_alone_is_told_and_does_not_cost_the_others(roots, monkeypatch):
+    """As a share may have it: asking for any of its files is refused."""
+    closed, stat = str(roots[0][1] / "plush"), os.stat
+
+    def refused(path, *args, **options):
+        if str(path).startswith(closed + os.sep):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", refused)
+    with pytest.raises(UserError, match=r"The folder 'plush' cannot be read \(Permission denied\)"):
+        read_folder(Path(closed), 64)
+    assert "datasets/dog" in chosen_folders(roots)
 
 
 def test_a_caption_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):

@@ -145,6 +145,16 @@ class Dataset:
         return cls(**{**data, "photos": photos, "warnings": notes})
 
 
+def check_hold_out(hold_out: int, count: int) -> None:
+    """Raise UserError when holding so many of `count` photos out leaves none to train on."""
+    if hold_out and hold_out >= count:
+        raise UserError(
+            "hold_out is {hold_out}, but there are only {count} photos. At least one must be left to train on.",
+            hold_out=hold_out,
+            count=count,
+        )
+
+
 def check_resolution(resolution: int) -> None:
     """Raise UserError unless photos can be prepared, and encoded by the VAE, at so many pixels a side."""
     if resolution % RESOLUTION_STEP:

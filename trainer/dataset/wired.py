@@ -32,7 +32,8 @@ def wired_pixels(picture: np.ndarray, number: int, name: str = "images") -> np.n
     Raises UserError when it is no picture.
     """
     values = np.asarray(picture, dtype=np.float32)
-    values = values[..., None] if values.ndim == 2 else values
+    if values.ndim == 2 and values.shape[1] not in CHANNELS:  # such a one is a row of a picture that is no batch
+        values = values[..., None]
     if values.ndim != 3 or values.shape[2] not in CHANNELS or not values.size:
         raise UserError(
             "Picture {number} of those wired to {name} has the shape {shape}, not height x width x 1, 3 or 4. Wire an IMAGE.",

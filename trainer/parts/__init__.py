@@ -9,10 +9,12 @@ side (`TextEncoder`, `TextLoRA`, `TokenRows`, `TokenVectors`) is made from the t
     export(files)            puts what was trained into the files of the result
     own_settings(settings)   the names of settings that have no effect unless such a part is trained
 
+    learning_rate            a usual one; 0 on the text side for that of the U-Net
+
 one of the U-Net also
 
     result_kind              what the exported file is: "checkpoint", "lora" or "embedding"
-    learning_rate            a usual one
+    teach(noisy, t, states)  what it predicted before it was trained; not FrozenUNet's
 
 and one of the text side also
 

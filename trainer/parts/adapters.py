@@ -1,8 +1,13 @@
-"""LoRA (Hu et al. 2021): low-rank adapters beside frozen layers, by peft; exported under the names that all programs read."""
+"""LoRA (Hu et al. 2021) and LoKr (Yeh et al. 2023): adapters beside frozen layers, by peft, exported under the usual names.
+
+Of the kinds that peft has, ComfyUI's loader reads these as they were trained. Not DoRA: it divides by the norms of the base's
+rows, peft by those of the changed ones. Not OFT: its blocks turn a layer's outputs, peft's turn its inputs.
+"""
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from ..optional_libraries import show_library
 
@@ -33,15 +38,20 @@ TEXT_TARGETS = {
 """Those of the text encoder's, which has no convolutions."""
 
 
+KINDS = ("lora", "lokr")
+FACTORS = {"lora_A": "lora_down", "lora_B": "lora_up"}
+"""kohya's names of what peft calls otherwise."""
+
+
 def add_adapters(model: "nn.Module", pattern: str, settings: "Settings", dtype: "torch.dtype") -> "dict[str, nn.Parameter]":
     """Put adapters into the layers of a pattern and return their parameters, fp32; the rest is frozen and kept as `dtype`.
 
-    The up matrices start as zero, so the model is the base's; the down matrices are drawn from the run's seed.
+    A factor of each starts as zero, so the model is the base's; the others are drawn from the run's seed.
     """
     import torch
 
     show_library("peft")
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoKrConfig, LoraConfig, inject_adapter_in_model
 
     from ..models.sd15 import freeze_as
 
@@ -49,11 +59,12 @@ def add_adapters(model: "nn.Module", pattern: str, settings: "Settings", dtype: 
     freeze_as(model, dtype)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.training.seed)
-        config = LoraConfig(
-            r=dreambooth.lora_rank,
-            lora_alpha=dreambooth.lora_alpha,  # pyright: ignore[reportArgumentType] - peft says int, and only divides it
-            target_modules=pattern,
-        )
+        # peft says that alpha is an int, and only divides it.
+        alpha: Any = dreambooth.lora_alpha
+        if dreambooth.lora_kind == "lokr":
+            config = LoKrConfig(r=dreambooth.lora_rank, alpha=alpha, target_modules=pattern)
+        else:
+            config = LoraConfig(r=dreambooth.lora_rank, lora_alpha=alpha, target_modules=pattern)
         inject_adapter_in_model(config, model)
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for p in params.values():
@@ -61,19 +72,38 @@ def add_adapters(model: "nn.Module", pattern: str, settings: "Settings", dtype: 
     return params
 
 
-def adapter_tensors(params: "Mapping[str, Tensor]", prefix: str, alpha: float) -> "dict[str, Tensor]":
-    """Return the adapters, fp16, under kohya's names: `<prefix><layer>.lora_down.weight`, `.lora_up.weight`, `.alpha`.
+@contextmanager
+def adapters_off(model: "nn.Module") -> Iterator[None]:
+    """For the block, the model computes what it does without its adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    Programs scale the adapter by alpha / rank; without the alpha they would take 1.
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def adapter_tensors(params: "Mapping[str, Tensor]", prefix: str, settings: "Settings") -> "dict[str, Tensor]":
+    """Return the adapters, fp16, under kohya's names: `<prefix><layer>.lora_down.weight`, `.lokr_w1`, `.alpha` and so on.
+
+    Programs scale an adapter by alpha / rank; without the alpha they would take 1. They do not scale a LoKr whose factors are
+    both whole, peft does: then the scale is in its first one.
     """
     import torch
 
+    alpha = settings.dreambooth.lora_alpha
     tensors = {}
     for name, p in params.items():
-        parsed = re.fullmatch(r"(?:text_model\.)?(.+)\.lora_([AB])\.default\.weight", name)
+        parsed = re.fullmatch(r"(?:text_model\.)?(.+)\.(lo\w+)\.default(\.weight)?", name)
         assert parsed, name
-        layer, matrix = parsed.groups()
+        layer, factor, weight = parsed.groups()
         key = prefix + layer.replace(".", "_")
-        tensors[f"{key}.lora_{'down' if matrix == 'A' else 'up'}.weight"] = p.detach().to("cpu", torch.float16)
+        if factor == "lokr_w1" and name.replace(factor, "lokr_w2") in params:
+            p = p * (alpha / settings.dreambooth.lora_rank)
+        tensors[f"{key}.{FACTORS.get(factor, factor)}{weight or ''}"] = p.detach().to("cpu", torch.float16)
         tensors[f"{key}.alpha"] = torch.tensor(float(alpha))
     return tensors

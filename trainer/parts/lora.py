@@ -1,14 +1,15 @@
 """LoRA beside the U-Net's layers; which layers these are is said in adapters.py."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
-from .adapters import TARGETS, UNET, adapter_tensors, add_adapters
+from .adapters import TARGETS, UNET, adapter_tensors, adapters_off, add_adapters
 from .memory import FROZEN_FLOP, SD15_UNET, BaseSize, PartMemory, frozen_bytes
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
-    from torch import nn
+    from torch import Tensor, nn
 
     from ..context import Context
     from ..models.sd15 import BaseModel
@@ -20,8 +21,8 @@ WEIGHTS_PER_RANK = {"attention": 199_296, "attention_and_feed_forward": 423_936,
 """Of SD v1.5's U-Net."""
 ACTIVATIONS = {"attention": 1.15e9, "attention_and_feed_forward": 1.32e9, "all": 1.45e9}
 """Bytes a sample: an adapter keeps the input of its layer."""
-LOW_LEARNING_RATE = 1e-5
-"""Below it a LoRA learns next to nothing."""
+ADAPTED_WEIGHTS = {"attention": 93_511_680, "attention_and_feed_forward": 266_977_280, "all": 831_201_280}
+"""Those of the layers with an adapter: a LoKr computes its changes of them all, and keeps these for the backward pass."""
 
 
 class LoRA:
@@ -34,42 +35,50 @@ class LoRA:
     @staticmethod
     def title(settings: "Settings") -> Message:
         """Return what is trained."""
-        return message("LoRA rank {rank}", rank=settings.dreambooth.lora_rank)
+        rank = settings.dreambooth.lora_rank
+        return message("LoKr rank {rank}", rank=rank) if _is_lokr(settings) else message("LoRA rank {rank}", rank=rank)
 
     @staticmethod
     def own_settings(settings: "Settings") -> tuple[str, ...]:
         """Return the settings that nothing but this part uses."""
-        return ("lora_rank", "lora_alpha", "lora_layers")
+        return ("lora_kind", "lora_rank", "lora_alpha", "lora_layers")
 
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
-        """Return what the part keeps on the device."""
-        share = base.unet_weights / SD15_UNET
-        adapters = share * settings.dreambooth.lora_rank * WEIGHTS_PER_RANK[settings.dreambooth.lora_layers]
-        frozen = frozen_bytes(base.unet_weights, settings.training.precision)
+        """Return what the part keeps on the device; a LoKr has fewer weights than a LoRA, which are taken for as many."""
+        share, layers, precision = base.unet_weights / SD15_UNET, settings.dreambooth.lora_layers, settings.training.precision
+        adapters = share * settings.dreambooth.lora_rank * WEIGHTS_PER_RANK[layers]
+        frozen = {"unet": frozen_bytes(base.unet_weights, precision)}
+        if _is_lokr(settings) and not settings.training.gradient_checkpointing:  # with it, they are those of one block
+            frozen["lokr"] = frozen_bytes(share * ADAPTED_WEIGHTS[layers], precision)
         return PartMemory(
             trained={"lora": adapters},
-            frozen={"unet": frozen},
+            frozen=frozen,
             exported=2 * adapters,
-            activations=ACTIVATIONS[settings.dreambooth.lora_layers],
+            activations=ACTIVATIONS[layers],
             flop=FROZEN_FLOP,
         )
 
     def __init__(self, context: "Context", base: "BaseModel"):
+        from ..models.lora_file import go_on_from, is_text, unet_stems
         from ..models.sd15 import move
 
         self.settings = context.settings
         self.model = base.unet()
         self.params = add_lora(self.model, self.settings)
+        if context.run.lora:
+            text_too = self.settings.dreambooth.train == "lora_and_text_encoder"  # else the file must have none of it
+            stems_of = partial(unet_stems, table=base.unet_table)
+            go_on_from(context.run_dir.lora, self.params, stems_of, self.settings, lambda name: not (text_too and is_text(name)))
         self.model.train()
         if self.settings.training.gradient_checkpointing:
             self.model.enable_gradient_checkpointing()
         move(self.model, context.device)  # in place: the parameters stay the same objects
-        if self.settings.optimizer.learning_rate < LOW_LEARNING_RATE:
-            context.reporter.warning(
-                "A learning rate of {rate:g} is low for a LoRA: it usually needs about 1e-4.",
-                rate=self.settings.optimizer.learning_rate,
-            )
+
+    def teach(self, noisy: "Tensor", timesteps: "Tensor", states: "Tensor") -> "Tensor":
+        """Return what the model predicts without its adapters, (B, 4, h, w)."""
+        with adapters_off(self.model):
+            return self.model(noisy, timesteps, states).sample
 
     def param_groups(self) -> "list[ParamGroup]":
         """Return the adapters' parameters with their learning rate and decay."""
@@ -80,7 +89,11 @@ class LoRA:
 
     def export(self, files: "ResultFiles") -> None:
         """Give the result's LoRA file its tensors."""
-        files.lora |= adapter_tensors(self.params, UNET, self.settings.dreambooth.lora_alpha)
+        files.lora |= adapter_tensors(self.params, UNET, self.settings)
+
+
+def _is_lokr(settings: "Settings") -> bool:
+    return settings.dreambooth.lora_kind == "lokr"
 
 
 def add_lora(unet: "UNet2DConditionModel", settings: "Settings") -> "dict[str, nn.Parameter]":

@@ -24,6 +24,8 @@ class TextLoRA:
     """Adapters beside the layers of CLIP's text encoder, which is frozen, all in fp32; with a CLIP skip, up to that layer."""
 
     new_ids = ()
+    learning_rate = 5e-5
+    """That of cloneofsimo's README (https://github.com/cloneofsimo/lora), beside 1e-4 for the U-Net's."""
 
     @staticmethod
     def title(settings: "Settings") -> Message:
@@ -44,11 +46,14 @@ class TextLoRA:
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         import torch
 
+        from ..models.lora_file import go_on_from, is_text, text_stems
         from ..models.sd15 import move
 
         self.settings = context.settings
         pattern = TEXT_TARGETS[self.settings.dreambooth.lora_layers]
         params = add_adapters(text_encoder, pattern, self.settings, torch.float32)
+        if context.run.lora:
+            go_on_from(context.run_dir.lora, params, text_stems, self.settings, is_text)
         move(text_encoder, context.device)
         if self.settings.training.gradient_checkpointing:
             # Not the reentrant kind, which has no gradients where no input needs them.
@@ -69,4 +74,4 @@ class TextLoRA:
     def export(self, files: "ResultFiles") -> None:
         """Give the result's LoRA file its tensors."""
         params = {name.removeprefix(PREFIX): p for name, p in self.params.items()}
-        files.lora |= adapter_tensors(params, TEXT, self.settings.dreambooth.lora_alpha)
+        files.lora |= adapter_tensors(params, TEXT, self.settings)

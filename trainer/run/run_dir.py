@@ -4,6 +4,7 @@
     run.json           settings, dataset, base, where to export; by the host, before each start of the worker
     base.safetensors   the base model; only while the run is unfinished
     embedding.safetensors   the vectors that the token starts from, if an embedding was given
+    lora.safetensors   the LoRA that the run goes on from, if one was given
     metrics.jsonl      the losses of the steps and of the measurements; see metrics_file.py
     evaluations.jsonl  what EvaluateSubject measured of its steps' pictures; by the host
     checkpoint.safetensors   newest complete state; only while the run is unfinished or ended early, unless keep_state is set
@@ -29,6 +30,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from ..dataset.photos import Dataset
 from ..parts import TokenVectors, part_types, unused_settings
@@ -58,6 +61,8 @@ class Run:
     """sha256 of the vectors, (V, 768) fp32, that the token starts from; empty without a given embedding."""
     embedding_path: str = ""
     """DreamBooth of a token with vectors of its own: where the worker writes them, absolute; `export_path` is the model's."""
+    lora: str = ""
+    """sha256 of the LoRA file that a LoRA goes on from; empty without one."""
     base_fingerprint: str
     """Of the base model's weights, as hex."""
     export_path: str
@@ -77,8 +82,7 @@ class Run:
         class_images = self.class_dataset.deciding() if self.class_dataset else None
         settings = self.settings.deciding(unused_settings(self), has_class=bool(self.class_dataset))
         deciding = [FORMAT, settings, self.dataset.deciding(), class_images, self.base_fingerprint]
-        if self.embedding:
-            deciding.append(self.embedding)
+        deciding += filter(None, (self.embedding, self.lora))
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -140,6 +144,7 @@ class RunDir:
     run_json = property(lambda self: self.path / "run.json")
     base = property(lambda self: self.path / "base.safetensors")
     embedding = property(lambda self: self.path / "embedding.safetensors")
+    lora = property(lambda self: self.path / "lora.safetensors")
     checkpoint = property(lambda self: self.path / "checkpoint.safetensors")
     best = property(lambda self: self.path / "best.safetensors")
     finish = property(lambda self: self.path / "finish")
@@ -165,7 +170,7 @@ class RunDir:
 
     def in_the_way(self) -> Path | None:
         """Return what stands where the run writes and is no file, such as a folder, or a link that would be written through."""
-        replaced = (self.run_json, self.base, self.embedding, self.checkpoint, self.best, self.result_json)
+        replaced = (self.run_json, self.base, self.embedding, self.lora, self.checkpoint, self.best, self.result_json)
         written_to = (self.finish, self.metrics, self.log, self.lock, self.graph_lock, self.failure_lock)
         for path in (self.path, self.samples, *replaced, *written_to):
             with suppress(FileNotFoundError):
@@ -196,6 +201,12 @@ class RunDir:
             ended_early = (read_json(self.result_json).get("exported") or {}).get("finished_early", False)
             return bool(ended_early) and self.checkpoint.is_file()
         return False
+
+    def saved_step(self) -> int | None:
+        """Return the step of the newest saved state, by the header of its file; None where there is none."""
+        with suppress(OSError, SafetensorError, ValueError, TypeError, KeyError), safe_open(self.checkpoint, "np") as file:
+            return int(file.metadata()["step"])
+        return None
 
     def remove_partial_files(self) -> None:
         """Remove what a process that was killed left half written: our files, and the temporary ones of safetensors."""

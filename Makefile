@@ -32,7 +32,7 @@ test-host: setup
 	@$(VENV_PYTHON) -m pytest -m "alone and not nightly"
 
 test-nightly: setup
-	@$(VENV_PYTHON) -m pytest -m nightly
+	@$(VENV_PYTHON) -m pytest -m nightly --timeout 7200
 
 check: setup node_modules
 	@$(VENV_PYTHON) -m ruff check . && $(VENV_PYTHON) -m ruff format --check .

@@ -59,7 +59,7 @@ def own_model(run_dir: RunDir, standin_base, folder, target) -> None:
     for layer in [m for m in unet.modules() if isinstance(m, LoraLayer)]:
         layer.merge()
     merged = {k.replace(".base_layer.", "."): v for k, v in unet.state_dict().items() if ".lora_" not in k}
-    files = ResultFiles(base)
+    files = ResultFiles(base, {})
     for name, ldm_name in base.unet_table.items():
         files.replace_base_tensor(ldm_name, merged[name])
     save_tensors(target, files.all_checkpoint_tensors(), {}, files.dtypes)

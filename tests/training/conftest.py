@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 
 from demo import photos, standin
@@ -17,13 +16,6 @@ from trainer.run.run_dir import EMBEDDING_KEY, Run, RunDir
 from trainer.run.settings import Settings
 
 from .runs import TOKENIZER
-
-
-@pytest.fixture(autouse=True)
-def no_precision_left():
-    """Let each test have a precision of its own: accelerate keeps one for the whole process."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ LOW_LEARNING_RATE = 1e-5
 
 
 class LoRA:
-    """Adapters beside the frozen U-Net's layers, in fp32."""
+    """Adapters beside the frozen U-Net's layers."""
 
     result_kind = "lora"
     learning_rate = 1e-4
@@ -86,7 +86,7 @@ class LoRA:
 
     def export(self, files: "ResultFiles") -> None:
         """Give the result's LoRA file its tensors."""
-        files.lora = lora_tensors(self.params, self.settings.dreambooth.lora_alpha)
+        files.lora = lora_tensors(files.trained, self.settings.dreambooth.lora_alpha)
 
 
 def add_lora(unet: "UNet2DConditionModel", settings: "Settings") -> "dict[str, nn.Parameter]":

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
 from ..run.names import TEXTUAL_INVERSION
-from .memory import EMBEDDING_WIDTH, TEXT_ENCODER, BaseSize, PartMemory
+from .memory import EMBEDDING_WIDTH, TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TokenVectors:
-    """Vectors (V, 768), fp32, that stand for the token; DreamBooth that trains the U-Net alone leaves them as they were given."""
+    """Vectors (V, 768) that stand for the token; DreamBooth that trains the U-Net alone leaves them as they were given."""
 
     @staticmethod
     def are_trained(settings: "Settings") -> bool:
@@ -40,7 +40,8 @@ class TokenVectors:
         if not TokenVectors.are_trained(settings):
             return PartMemory()
         weights = EMBEDDING_WIDTH * settings.inversion.vectors
-        return PartMemory(trained={"token vectors": weights}, frozen={"text encoder": 4 * TEXT_ENCODER}, exported=4 * weights)
+        frozen = {"text encoder": frozen_bytes(TEXT_ENCODER, settings.training.precision)}
+        return PartMemory(trained={"token vectors": weights}, frozen=frozen, exported=4 * weights)
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         from ..models.token_embedding import embedding_table, initial_vectors, load_vectors, new_ids, train_rows
@@ -75,4 +76,4 @@ class TokenVectors:
 
     def export(self, files: "ResultFiles") -> None:
         """Give the result's embedding file its vectors."""
-        files.embedding = self.vectors.detach()
+        files.embedding = files.trained.get("token_vectors", self.vectors.detach())

@@ -1,4 +1,4 @@
-"""The whole U-Net is trained, in fp32."""
+"""The whole U-Net is trained."""
 
 from typing import TYPE_CHECKING
 
@@ -37,9 +37,7 @@ class UNet:
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
         weights = base.unet_weights
-        return PartMemory(
-            trained={"unet": weights}, cast=weights, exported=base.file_bytes, activations=ACTIVATIONS, flop=FULL_FLOP
-        )
+        return PartMemory(trained={"unet": weights}, exported=base.file_bytes, activations=ACTIVATIONS, flop=FULL_FLOP)
 
     def __init__(self, context: "Context", base: "BaseModel"):
         from ..models.sd15 import move
@@ -60,6 +58,5 @@ class UNet:
 
     def export(self, files: "ResultFiles") -> None:
         """Put the U-Net's weights in place of the base's."""
-        weights = self.model.state_dict()
         for name, ldm_name in self.base.unet_table.items():
-            files.replace_base_tensor(ldm_name, weights[name])
+            files.replace_base_tensor(ldm_name, files.trained[name])

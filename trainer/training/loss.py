@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..context import Context
 from ..data.caption_cache import Captions
 from ..data.concepts import Batch, Concept
-from ..models.sd15 import noise_schedule
+from ..models.sd15 import DTYPES, noise_schedule
 
 PredictNoise = Callable[[Tensor, Tensor, Sequence[int]], Tensor]
 """(noisy latents (B, 4, h, w), timesteps (B,), captions) -> predicted noise (B, 4, h, w)."""
@@ -34,6 +34,7 @@ class DiffusionLoss(nn.Module):
         """Take what the loss is computed from. `concept_weights`: what counts how much; concepts not named are only measured."""
         super().__init__()
         self.context, self.unet, self.captions = context, unet, captions
+        self.dtype = DTYPES[context.settings.training.precision]
         self.text_encoder = captions.text_encoder
         self.trained = {name: concepts[name] for name in concept_weights if name in concepts}
         self.concept_weights = [concept_weights[name] for name in self.trained]
@@ -51,8 +52,8 @@ class DiffusionLoss(nn.Module):
         return concepts_loss(batches, self.concept_weights, self.timestep_weights, self.predict_noise)
 
     def predict_noise(self, noisy: Tensor, timesteps: Tensor, captions: Sequence[int]) -> Tensor:
-        """Return the U-Net's prediction (B, 4, h, w) for noisy latents (B, 4, h, w) at timesteps (B,) under these captions."""
-        return self.unet(noisy, timesteps, self.captions.states(captions)).sample
+        """Return the U-Net's prediction (B, 4, h, w), in its own type, for noisy latents (B, 4, h, w) at timesteps (B,)."""
+        return self.unet(noisy.to(self.dtype), timesteps, self.captions.states(captions).to(self.dtype)).sample
 
 
 def timestep_weights(schedule: DDPMScheduler, min_snr_gamma: float, device: torch.device) -> Tensor:

@@ -36,7 +36,7 @@ class Validation:
 
     def measure(self) -> dict[str, float] | None:
         """Return the mean loss of each concept; None, and a warning, when it cannot be measured."""
-        with self.context.only_warned(NOT_MEASURED), self.context.accelerator.autocast():
+        with self.context.only_warned(NOT_MEASURED):
             losses = mean_losses(self.batches, self.predict_noise)
             if all(map(math.isfinite, losses.values())):
                 return losses

@@ -29,12 +29,16 @@ def open_browser() -> webdriver.Chrome:
 def open_workflow(driver: webdriver.Chrome, port: int, workflow: dict) -> None:
     """Open the page anew with the workflow in it; it is of the page's own format, not of the API's."""
     driver.get(f"http://{HOST}:{port}/")
-    # The page first opens a workflow by itself, the last one or its default; before it has, that would replace ours.
-    WebDriverWait(driver, 60).until(
-        lambda d: d.execute_script("return !!window.app?.extensionManager?.workflow?.activeWorkflow && !!window.app.graph")
-    )
+    wait_for_page(driver)
     driver.execute_async_script(
         "const [workflow, done] = arguments; window.app.loadGraphData(workflow).then(() => done())", workflow
+    )
+
+
+def wait_for_page(driver: webdriver.Chrome) -> None:
+    """Wait until the page has opened a workflow by itself, the last one or its default: before, that would replace ours."""
+    WebDriverWait(driver, 60).until(
+        lambda d: d.execute_script("return !!window.app?.extensionManager?.workflow?.activeWorkflow && !!window.app.graph")
     )
 
 

@@ -1,4 +1,6 @@
-"""Draw the demo's small photo set: one plush toy in front of four backgrounds, with a caption beside each picture.
+"""Draw a photo set for tests and benchmarks: one plush toy in front of four backgrounds, with a caption beside each picture.
+
+The demo has photos of its own, of a subject in the stand-in's drawn world (demo/world/subject.py).
 
 python demo/photos.py FOLDER
 """

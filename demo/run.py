@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image
 
@@ -71,7 +70,13 @@ METHODS = {
         "DreamBoothTrain",
         *BEFORE_AND_AFTER,
         settings={"train": "unet_and_token"},
-        taught_settings={"preset": "own settings", "steps": 120, "batch_size": 4, "learning_rate": 1e-4},
+        taught_settings={
+            "preset": "own settings",
+            "steps": 240,
+            "batch_size": 4,
+            "learning_rate": 5e-5,
+            "class_images": 8,
+        },
     ),
     "lora": Method(
         "Train a subject (DreamBooth or LoRA)",
@@ -138,13 +143,13 @@ def node(graph: dict, class_type: str, title: str = "") -> str:
     return found
 
 
-def adapt(graph: dict, checkpoint: str, folder: str, class_word: str, standin: bool) -> None:
+def adapt(graph: dict, checkpoint: str, folder: str, class_word: str, random_standin: bool) -> None:
     """Fill a shipped workflow in: which base, which photos, and the settings of the random stand-in."""
     graph[node(graph, "CheckpointLoaderSimple")]["inputs"]["ckpt_name"] = checkpoint
     graph[node(graph, "DatasetLoader")]["inputs"]["folder"] = folder
     if class_word:
         graph[node(graph, "CaptionWithToken")]["inputs"]["class_word"] = class_word
-    if standin:
+    if random_standin:
         graph[node(graph, "DreamBoothTrain")]["inputs"] |= STANDIN_TRAINING
         shrink(graph, STANDIN_CFG)
 
@@ -156,20 +161,6 @@ def shrink(graph: dict, cfg: float) -> None:
     for part in graph.values():
         if part["class_type"] == "KSampler":
             part["inputs"]["cfg"] = cfg
-
-
-def plot_loss(losses: list[float], path: Path) -> None:
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    window = max(1, len(losses) // 20)
-    smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    axes.plot(range(1, len(losses) + 1), losses, linewidth=0.6, alpha=0.4, label="each step")
-    axes.plot(range(window, len(losses) + 1), smooth, label=f"mean of {window} steps")
-    axes.set(xlabel="step", ylabel="loss", title="Training loss", ylim=(0, None))
-    axes.legend()
-    figure.savefig(path, dpi=120)
 
 
 def fail(sentence: str) -> None:
@@ -216,7 +207,7 @@ def prepare(options: Options, report: Report) -> tuple[dict, Path, dict[str, Pat
     method = options.method
     workflow = ROOT / "workflows" / "api" / f"{method.workflow}.json"
     graph = json.loads(workflow.read_text(encoding="utf-8"))
-    adapt(graph, checkpoint.name, folder_name, options.class_word, standin=False)
+    adapt(graph, checkpoint.name, folder_name, options.class_word, random_standin=False)
     graph[node(graph, method.trainer)]["inputs"] |= method.settings
     if not options.checkpoint:
         graph[node(graph, method.trainer)]["inputs"] |= method.taught_settings
@@ -319,7 +310,7 @@ def main() -> None:
         else:
             compare_prompts(comparison)
     run_dir = RunDir(WORK / "output" / "finetune" / report.values["run"])
-    plot_loss(run_dir.losses(), OUTPUT / "loss.png")
+    shutil.copy(run_dir.loss_chart, OUTPUT / "loss.png")
     result = json.loads(run_dir.result_json.read_text(encoding="utf-8"))
     report.seconds.update({f"worker: {phase}": round(spent, 1) for phase, spent in result["seconds"].items()})
     report.seconds["all"] = round(time.monotonic() - began, 1)

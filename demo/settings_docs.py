@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.run.names import DREAMBOOTH, TEXTUAL_INVERSION
-from trainer.run.setting_groups import MAX_SAMPLE_PROMPTS, Setting
+from trainer.run.setting import Setting
+from trainer.run.setting_groups import MAX_SAMPLE_PROMPTS
 from trainer.run.settings import method_settings, widget_default, widget_options
 
 ROOT = Path(__file__).resolve().parent.parent

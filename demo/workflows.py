@@ -19,8 +19,6 @@ FIT = """
 for (const node of window.app.graph.nodes.filter((n) => ["DreamBoothTrain", "TextualInversionTrain"].includes(n.type)))
   node.setSize([node.size[0], node.computeSize()[1]])
 """
-SHOWN_RUN = "subject_trainer_run"
-"""The property in which our page keeps the run that a node showed last."""
 
 
 def main() -> None:
@@ -31,8 +29,7 @@ def main() -> None:
                 open_workflow(browser, server.port, json.loads(path.read_text(encoding="utf-8")))
                 browser.execute_script(FIT)
                 graph, twin = browser.execute_script("return window.app.graph.serialize()"), queued_prompt(browser)
-                for node in graph["nodes"]:
-                    node["properties"].pop(SHOWN_RUN, None)
+                del graph["id"]  # the page gives each copy that is opened one of its own
                 path.write_text(json.dumps(graph, indent=1, sort_keys=True) + "\n", encoding="utf-8")
                 (WORKFLOWS / "api" / path.name).write_text(json.dumps(twin, indent=2) + "\n", encoding="utf-8")
                 print(path.relative_to(ROOT))

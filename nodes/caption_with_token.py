@@ -11,7 +11,7 @@ from ..trainer.run.messages import Message, message
 from ..trainer.run.names import check_token
 from .comfy.clip_tokens import clip_pieces, known_token_note, long_captions_note
 from .inputs import checked_inputs
-from .page.language import ENGLISH, in_all_languages, joined, translated_errors
+from .page.language import in_all_languages, joined, translated_errors
 from .widgets import CATEGORY, SEARCHED, Dataset, validation
 
 MAX_CAPTIONS = 200
@@ -75,7 +75,7 @@ class CaptionWithToken(io.ComfyNode):
         captions = by_name(dataset, texts)
         notes = token_notes(token, captions)
         panel = {
-            "notes": {ENGLISH: joined(notes), **in_all_languages(notes)},
+            "notes": in_all_languages(notes),
             "captions": [{"name": n, "text": t, "pieces": clip_pieces(t)} for n, t in list(captions.items())[:MAX_CAPTIONS]],
             "total": len(captions),
             "token": token,

@@ -10,10 +10,12 @@ from comfy_api.latest import io
 
 from ..trainer.dataset.crop import CROPS
 from ..trainer.dataset.folder import MAX_JITTER, MAX_PREVIEWS, MAX_VARIANTS, fingerprint, read_folder
+from ..trainer.dataset.folder_files import photo_names
 from ..trainer.dataset.photos import MAX_RESOLUTION, MIN_RESOLUTION, RESOLUTION_STEP
 from ..trainer.dataset.photos import Dataset as PhotoDataset
+from ..trainer.dataset.wired import Wired
 from ..trainer.run.messages import Message, UserError, message
-from .comfy.folders import photo_folder, photo_folders, write_pictures
+from .comfy.folders import captions_of_pictures, photo_folder, photo_folders, pictures_name, write_masks, write_pictures
 from .comfy.progress import NodeProgress
 from .inputs import checked_inputs
 from .page.language import in_all_languages, joined, translated_errors
@@ -60,9 +62,9 @@ class DatasetLoader(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: Sequence[Any], images: object = None, **_) -> str | float:
-        """Return what changes with the files of the folder, where no pictures are wired."""
+        """Return what changes with the files of the folder, or with the captions of wired pictures."""
         if images is not None:
-            return ""
+            return captions_of_pictures()
         if not isinstance(folder[0], str):  # it comes by a link, and ComfyUI does not tell what it will be
             return float("nan")
         return fingerprint(chosen_folder(folder[0]))
@@ -70,15 +72,24 @@ class DatasetLoader(io.ComfyNode):
     @classmethod
     @translated_errors
     @checked_inputs
-    def execute(cls, folder: list, images: list | None = None, **widgets: list) -> io.NodeOutput:
+    def execute(
+        cls, folder: list, images: list | None = None, captions: list | None = None, masks: list | None = None, **widgets: list
+    ) -> io.NodeOutput:
         """Read and prepare the photos; each input comes as a list."""
         source = chosen_folder(folder[0]) if images is None else wired_pictures(images)
+        wired = Wired(captions, write_masks(flat_masks(masks), photo_names(source)) if masks else None)
         progress = NodeProgress(cls.hidden.unique_id)
         values = {name: value for name, (value, *_) in widgets.items()}
-        dataset, previews = read_folder(source, on_photo=progress.bar, **values)
+        dataset, previews = read_folder(source, on_photo=progress.bar, wired=wired, **values)
         prepared = [torch.from_numpy(np.asarray(view, dtype=np.float32) / 255.0)[None] for view in previews]  # (1, H, W, 3)
-        lines = [verdict(dataset), *dataset.warnings]
-        return io.NodeOutput(dataset, prepared, ui={"text": (joined(lines),), "told": (in_all_languages(lines),)})
+        lines = [verdict(dataset), *mask_notes(dataset), *dataset.warnings]
+        panel = {
+            "folder": pictures_name(source) if images else folder[0],
+            "captions": {Path(photo.path).name: photo.caption for photo in dataset.photos} if captions else {},
+            "masks": wired.masks.name if wired.masks else "",
+        }
+        told = {"text": (joined(lines),), "told": (in_all_languages(lines),), "panel": (panel,)}
+        return io.NodeOutput(dataset, prepared, ui=told)
 
 
 def chosen_folder(name: str) -> Path:
@@ -94,6 +105,11 @@ def wired_pictures(images: list) -> Path:
     if not pictures:
         raise UserError("No picture comes through images. Look at the node that is wired to it, or unwire it to use the folder.")
     return write_pictures(pictures)
+
+
+def flat_masks(batches: list) -> list:
+    """Return the masks of all batches, each (B, H, W), or (H, W) as some nodes give it."""
+    return [mask for batch in batches for mask in (batch[None] if batch.ndim == 2 else batch)]
 
 
 def photo_inputs() -> list[io.Input]:
@@ -128,12 +144,37 @@ def photo_inputs() -> list[io.Input]:
             optional=True,
             tooltip="Pictures made in the graph, used instead of the folder; class images, for example.",
         ),
+        io.Mask.Input(
+            "masks",
+            optional=True,
+            tooltip="A mask for each photo, white where the subject is: from background removal, SAM or a painter. Without it, "
+            "<name>-masklabel.png beside a photo is its mask, or else its own alpha channel.",
+        ),
+        io.String.Input(
+            "captions",
+            optional=True,
+            force_input=True,
+            tooltip="A caption for each photo, in the order of their names or of the wired pictures, from a captioning node: a "
+            "list, or one text with a line for each. Used where a photo has none beside it: what you save in the panel stays.",
+        ),
     ]
 
 
 def augmentation_inputs() -> list[io.Input]:
     """Return the widgets that make more of few photos."""
     return [
+        io.Float.Input(
+            "mask_weight",
+            optional=True,
+            default=0.1,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            round=1e-6,
+            advanced=True,
+            tooltip="How much the loss counts outside of the masks. 0: training does not look there, and anything may appear; 1: "
+            "as without masks. Lower it where the background is learned with the subject. Without masks it changes nothing.",
+        ),
         io.Boolean.Input(
             "flip",
             optional=True,
@@ -164,6 +205,21 @@ def jitter_input(name: str, tooltip: str) -> io.Input:
     """Return the widget of the strength of an augmentation."""
     bounds: dict[str, Any] = {"default": 0.0, "min": 0.0, "max": MAX_JITTER, "step": 0.05, "round": 1e-6}
     return io.Float.Input(name, optional=True, advanced=True, tooltip=tooltip, **bounds)
+
+
+def mask_notes(dataset: PhotoDataset) -> list[Message]:
+    """Return how many photos have a mask, where any has one that changes the loss."""
+    if not dataset.masked:
+        return []
+    masked = sum(bool(photo.mask) for photo in dataset.photos)
+    return [
+        message(
+            "{masked} of {total} photos have a mask; outside of it the loss counts {weight:g} times.",
+            masked=masked,
+            total=len(dataset.photos),
+            weight=dataset.mask_weight,
+        )
+    ]
 
 
 def verdict(dataset: PhotoDataset) -> Message:

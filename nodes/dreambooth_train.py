@@ -13,11 +13,12 @@ from ..trainer.run.names import DREAMBOOTH, check_name
 from .comfy import results
 from .comfy.base_model import Base
 from .comfy.embeddings import embedding_fingerprint, read_embedding
+from .comfy.lora_files import NONE, find_lora, lora_fingerprint, lora_names
 from .comfy.patches import with_prompt_options, with_sampling_patches
 from .comfy.token_clip import clip_with_token, embedding_of
 from .inputs import checked_inputs
 from .page.language import text_for_running_page, translated_errors
-from .training import request_for, train
+from .training import TrainingRequest, request_for, train
 from .widgets import (
     BASE_INPUTS,
     CATEGORY,
@@ -71,6 +72,15 @@ class DreamBoothTrain(io.ComfyNode):
                     "the name of a file in models/embeddings. Your token then means it, and train says whether it learns on (all "
                     "but unet). Empty: that of the CLIP, where it comes from a node of this pack.",
                 ),
+                io.Combo.Input(
+                    "start_lora",
+                    options=lora_names(),
+                    default=NONE,
+                    optional=True,
+                    advanced=True,
+                    tooltip="A LoRA to train on from, whoever made it, where train is lora or begins with it. lora_kind, "
+                    "lora_layers and lora_rank must be those that it was made with.",
+                ),
                 *setting_inputs(DREAMBOOTH),
             ],
             outputs=[
@@ -83,9 +93,9 @@ class DreamBoothTrain(io.ComfyNode):
                 io.Vae.Output("trained_vae", display_name="VAE", tooltip="The VAE that goes with it."),
                 LossMap.Output("loss", display_name="LOSS_MAP", tooltip="The loss of every step, for Plot Loss Graph."),
                 io.String.Output("path", tooltip="The exported checkpoint or LoRA file."),
-                io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The LoRA, when train is lora."),
+                io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The LoRA, when train is lora or begins with it."),
             ],
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -95,9 +105,9 @@ class DreamBoothTrain(io.ComfyNode):
         return said if said is not True else answer(partial(check_queued, DREAMBOOTH, cls.hidden.unique_id))
 
     @classmethod
-    def fingerprint_inputs(cls, embedding: str | None = None, **_) -> str:
-        """Return what changes with the file that `embedding` names, and when a result is lost."""
-        return f"{embedding_fingerprint(embedding)} {results.lost_results()}"
+    def fingerprint_inputs(cls, embedding: str | None = None, start_lora: str | None = None, **_) -> str:
+        """Return what changes with the files that `embedding` and `start_lora` name, and when a result is lost."""
+        return f"{embedding_fingerprint(embedding)} {lora_fingerprint(start_lora)} {results.lost_results()}"
 
     @classmethod
     @translated_errors
@@ -114,6 +124,7 @@ class DreamBoothTrain(io.ComfyNode):
     ) -> io.NodeOutput:
         """Train, or find what was trained, and return it loaded."""
         class_dataset, embedding = widgets.pop("class_dataset", None), widgets.pop("embedding", "")
+        start_lora = find_lora(widgets.pop("start_lora", NONE))
         check_dataset(dataset, class_dataset)
         if class_dataset:
             class_dataset = caption_class_images(dataset, class_dataset)
@@ -131,11 +142,11 @@ class DreamBoothTrain(io.ComfyNode):
             unet_weights=base.unet_weights(),
             base_bytes=base.size(),
         )
-        finished = train(request_for(check_name(name), asked, base, cls.hidden, start))
+        finished = train(checked_lora(request_for(check_name(name), asked, base, cls.hidden, start, start_lora)))
         file, learned = finished.exported.file, finished.exported.embedding
         if finished.run.result_kind == "lora":
             lora = results.load_lora(file)
-            trained = results.apply_lora(model, lora), clip, vae
+            trained = (*results.apply_lora(model, clip, lora), vae)
         else:
             lora = ExecutionBlocker(text_for_running_page(message("There is no LoRA: set train to 'lora' in the training node.")))
             loaded_model, loaded_clip, _ = results.load_checkpoint(file)
@@ -144,6 +155,19 @@ class DreamBoothTrain(io.ComfyNode):
         if learned:
             trained_clip = clip_with_token(trained_clip, dataset.token, learned)
         return io.NodeOutput(trained_model, trained_clip, trained_vae, finished.loss, str(file), lora, ui=finished.ui)
+
+
+def checked_lora(request: TrainingRequest) -> TrainingRequest:
+    """Return the request. Raises UserError when it has a LoRA to go on from and trains none."""
+    if request.lora and request.run.result_kind != "lora":
+        raise UserError(
+            "{name} is {value}, but no LoRA is trained: train is {train}. Set train to lora, or {name} back to {auto}.",
+            name="start_lora",
+            value=request.lora.path.name,
+            train=request.run.settings.dreambooth.train,
+            auto=NONE,
+        )
+    return request
 
 
 def check_dataset(dataset: PhotoDataset, class_dataset: PhotoDataset | None) -> None:

@@ -1,4 +1,4 @@
-"""The pack as ComfyUI sees it: its five nodes, and its routes for the page."""
+"""The pack as ComfyUI sees it: its six nodes, and its routes for the page."""
 
 from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
@@ -6,6 +6,7 @@ from server import PromptServer
 from .caption_with_token import CaptionWithToken
 from .dataset_loader import DatasetLoader
 from .dreambooth_train import DreamBoothTrain
+from .evaluate_subject import EvaluateSubject
 from .load_finetuned import LoadFinetuned
 from .page.language import on_prompt
 from .page.routes import add_routes
@@ -21,5 +22,5 @@ class SubjectTrainer(ComfyExtension):
         PromptServer.instance.add_on_prompt_handler(on_prompt)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Return the five nodes."""
-        return [DatasetLoader, CaptionWithToken, DreamBoothTrain, TextualInversionTrain, LoadFinetuned]
+        """Return the six nodes."""
+        return [DatasetLoader, CaptionWithToken, DreamBoothTrain, TextualInversionTrain, LoadFinetuned, EvaluateSubject]

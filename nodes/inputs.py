@@ -98,10 +98,15 @@ def _with(*names: str) -> Callable[[Any], Any]:
     return check
 
 
-def _model(value: Any) -> Any:
-    if value is None:
-        raise TypeError
-    return _with("model", "object_patches")(value)
+def _needed(*names: str) -> Callable[[Any], Any]:
+    """Return the same check for a socket that nothing can be done without."""
+
+    def check(value: Any) -> Any:
+        if value is None:
+            raise TypeError
+        return _with(*names)(value)
+
+    return check
 
 
 SOCKETS: dict[str, tuple[Callable[[Any], Any], Message]] = {
@@ -111,10 +116,12 @@ SOCKETS: dict[str, tuple[Callable[[Any], Any], Message]] = {
     "FLOAT": (_number, message("a number")),
     "BOOLEAN": (_on_or_off, message("true or false")),
     "IMAGE": (_pictures, message("pictures, as an IMAGE is")),
+    "MASK": (_pictures, message("masks, as a MASK is")),
     "SUBJECT_DATASET": (_photos, message("photos from Load Photos of a Subject")),
-    "MODEL": (_model, message("a MODEL, as Load Checkpoint gives it")),
+    "MODEL": (_needed("model", "object_patches"), message("a MODEL, as Load Checkpoint gives it")),
     "CLIP": (_with("cond_stage_model", "patcher"), message("a CLIP, as Load Checkpoint gives it")),
     "VAE": (_with("first_stage_model"), message("a VAE, as Load Checkpoint gives it")),
+    "CLIP_VISION": (_needed("encode_image"), message("a CLIP_VISION, as Load CLIP Vision gives it")),
 }
 """By the type of a socket: what turns a value into it, or raises anything, and what the user is told of it."""
 

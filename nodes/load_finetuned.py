@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from .comfy.results import finished_run, finished_run_ids, load_result, result_fingerprint
+from .comfy.results import finished_run, load_result, loadable_runs, result_fingerprint
 from .comfy.token_clip import clip_with_token, prompt_text
 from .inputs import checked_inputs
 from .page.language import translated_errors
@@ -15,6 +15,7 @@ class LoadFinetuned(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Return the node's sockets and widgets."""
+        runs = loadable_runs()
         return io.Schema(
             node_id="LoadFinetuned",
             display_name="Load Trained Subject",
@@ -22,7 +23,12 @@ class LoadFinetuned(io.ComfyNode):
             description="Loads what a finished run has trained.",
             search_aliases=[*SEARCHED, "trained model", "load finetuned"],
             inputs=[
-                io.Combo.Input("run", options=finished_run_ids(), tooltip="Finished runs, the newest first."),
+                io.Combo.Input(
+                    "run",
+                    options=list(runs),
+                    extra_dict={"runs": runs},  # the page shows their dates and steps beside the names
+                    tooltip="Finished runs, the newest first.",
+                ),
             ],
             outputs=[
                 io.Model.Output(

@@ -63,7 +63,7 @@ class TextualInversionTrain(io.ComfyNode):
                 LossMap.Output("loss", display_name="LOSS_MAP", tooltip="The loss of every step, for Plot Loss Graph."),
                 io.String.Output("path", tooltip="The exported embedding file; embedding of Train with DreamBooth takes it."),
             ],
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod

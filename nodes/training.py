@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..trainer.dataset.photos import check_hold_out
 from ..trainer.run.choice import Asked, choose
 from ..trainer.run.eight_bit import REPAIR, why_no_8bit_there
 from ..trainer.run.files import partial_file, write_json
@@ -13,16 +14,19 @@ from ..trainer.run.locks import held
 from ..trainer.run.messages import Message, UserError, message
 from ..trainer.run.resources import describe_resources, estimate, refusal
 from ..trainer.run.run_dir import Run, RunDir, passed_over, shorter_run
+from ..trainer.run.slow import slow_parts
 from ..trainer.run.summary import summary
 from .comfy import device
 from .comfy.base_model import Base
 from .comfy.embeddings import Embedding
 from .comfy.folders import check_writable, free_disk, runs_root
+from .comfy.lora_files import LoraFile
 from .comfy.progress import check_interrupted
 from .comfy.results import Exported, exported, make_run, output_picture, remember_returned, with_its_places
 from .page.language import in_all_languages, joined
-from .page.live_runs import GraphNode, LiveRun, live_run
+from .page.live_runs import LiveRun, QueuedNode, live_run
 from .page.loss_chart import draw_loss_chart
+from .page.run_card import loss_share
 from .worker_process import WorkerError, run_worker
 
 log = logging.getLogger("subject_trainer")
@@ -37,10 +41,12 @@ class TrainingRequest:
 
     run: Run
     base: Base
-    node: GraphNode
+    node: QueuedNode
     """The node, whose progress the page shows."""
     embedding: Embedding | None = None
     """The vectors that the token starts from."""
+    lora: LoraFile | None = None
+    """The file that a LoRA goes on from."""
     notes: Sequence[Message] = ()
     """What the user should know before, while and after it trains."""
     without_8bit: Run | None = None
@@ -60,17 +66,20 @@ class Finished:
     """What the node shows: a text, and as the job's pictures the grid of the samples, where there is one, and the chart."""
 
 
-def request_for(name: str, asked: Asked, base: Base, hidden, embedding: Embedding | None) -> TrainingRequest:
+def request_for(
+    name: str, asked: Asked, base: Base, hidden, embedding: Embedding | None, lora: LoraFile | None = None
+) -> TrainingRequest:
     """Return the run that a node with these hidden inputs asks for, by its preset, its widgets and the device."""
     there = device.description(asked.widgets.get("devices", 1))
-    run = make_run(name, asked, choose(asked, there), base, embedding)
+    run = make_run(name, asked, choose(asked, there), base, embedding, lora)
+    check_hold_out(run.settings.validation.hold_out, len(run.dataset.photos))
     without_8bit = None
     if run.settings.optimizer.optimizer == "adamw_8bit":
         other = choose(asked, replace(there, eight_bit=False))
         settings = other.settings.replace(text_layer=base.text_layer)
         without_8bit = replace(run, settings=settings, choice=other.told)
-    node, notes = GraphNode.of(hidden), [*rename_note(name, run), *clip_skip_notes(run)]
-    return TrainingRequest(run=run, base=base, node=node, embedding=embedding, notes=notes, without_8bit=without_8bit)
+    node, notes = QueuedNode.running(hidden.unique_id), [*rename_note(name, run), *clip_skip_notes(run), *slow_parts(run)]
+    return TrainingRequest(run=run, base=base, node=node, embedding=embedding, lora=lora, notes=notes, without_8bit=without_8bit)
 
 
 def clip_skip_notes(run: Run) -> list[Message]:
@@ -107,7 +116,7 @@ def train(request: TrainingRequest) -> Finished:
     lines: list[Message | str] = [*request.notes, *as_trained]
     with passed_over(run_dir.path):  # what it says of itself is no more than told
         lines += summary(run_dir)
-        draw_loss_chart(run_dir)
+        draw_loss_chart(run_dir, loss_share(request.run))
     lines += [choice, result.file.name]
     log.info("%s: %s", request.run.id, ", ".join(map(str, lines)))
     # Always the same names: of a node that runs for each item of a list, ComfyUI joins what is shown by the names of the first.
@@ -201,8 +210,8 @@ def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
         check_writable(folder)
     resources = estimate(run, base.unet_weights(), base.size())
     written = sum(path.stat().st_size for path in (run_dir.base, run_dir.checkpoint) if path.is_file())
-    there, held = device.total_memory(training.devices), device.held_by_models()
-    reason = refusal(resources, run, there, free_disk() + written, held)
+    memory, held_bytes = device.total_memory(training.devices), device.held_by_models()
+    reason = refusal(resources, run, memory, free_disk() + written, held_bytes)
     if reason:
         raise UserError(reason.template, **reason.values)
     seconds = resources.flop / training.devices / (device.matmul_speed(training.precision) * TRAINING_SHARE)
@@ -212,7 +221,7 @@ def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
 
 
 def _prepare(request: TrainingRequest, run_dir: RunDir, progress: LiveRun, resources: Message) -> None:
-    """Write what the worker reads: run.json, the base, the vectors to start from, and the state of a shorter run."""
+    """Write what the worker reads: run.json, the base, what training starts from, and the state of a shorter run."""
     # In this order: a worker that outlived its ComfyUI may be finishing the run right now.
     if run_dir.finished and exported(run_dir) is None:
         run_dir.result_json.unlink()  # its exported file was deleted
@@ -221,6 +230,8 @@ def _prepare(request: TrainingRequest, run_dir: RunDir, progress: LiveRun, resou
     progress.show(resources)
     if request.embedding and not run_dir.embedding.is_file():
         request.embedding.save(run_dir.embedding)
+    if request.lora and not run_dir.lora.is_file():
+        request.lora.save(run_dir.lora)
     if not run_dir.checkpoint.is_file():
         progress.show(lengthen(request.run, run_dir))
     if not run_dir.base.is_file():

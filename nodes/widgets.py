@@ -11,11 +11,14 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..trainer.dataset.folder_files import photo_names
+from ..trainer.dataset.photos import check_hold_out
 from ..trainer.run.choice import check_widgets
 from ..trainer.run.messages import UserError
 from ..trainer.run.presets import for_page, presets
-from ..trainer.run.setting_groups import AUTO, Setting
+from ..trainer.run.setting import AUTO, Setting
 from ..trainer.run.settings import method_settings, widget_default, widget_options
+from .comfy.folders import photo_folder
 from .inputs import as_meant
 from .page.language import checked_node, text_for_checked_page
 
@@ -69,8 +72,25 @@ def check_queued(method: str, node_id: str) -> None:
     inputs = checked_node(node_id)
     try:
         check_widgets(method, inputs)
+        count = queued_photos(inputs)
+        if count and isinstance(inputs.get("hold_out"), int):
+            check_hold_out(inputs["hold_out"], count)
     except TypeError:  # a value of another type, which ComfyUI's own check has refused
         log.debug("The settings of node %s are not checked together", node_id, exc_info=True)
+
+
+def queued_photos(inputs: dict) -> int | None:
+    """Return how many photos the dataset of a node in the graph that is being checked has, where its folder alone says so."""
+    passed = set()
+    while isinstance(link := inputs.get("dataset"), list) and link[0] not in passed:
+        passed.add(link[0])
+        inputs = checked_node(link[0])
+    if "images" in inputs or not isinstance(inputs.get("folder"), str):
+        return None
+    try:
+        return len(photo_names(photo_folder(inputs["folder"])))
+    except (UserError, OSError):  # the loader says so
+        return None
 
 
 def preset_input(method: str, tooltip: str) -> io.Input:

@@ -17,6 +17,7 @@ from ..trainer.run.messages import Message, MessageError, message
 from ..trainer.run.ranks import end_tree
 from ..trainer.run.resources import duration
 from ..trainer.run.run_dir import Run, RunDir
+from ..trainer.run.summary import stopped
 from ..trainer.run.unexpected_end import unexpected_end
 from .comfy import device
 from .comfy.progress import check_interrupted
@@ -46,7 +47,7 @@ def run_worker(run: Run, run_dir: RunDir, live_run: LiveRun) -> None:
     """
     command = worker_command(run_dir.path, device.name(), run.settings.training.devices)
     with run_dir.log.open("ab") as log_file, _start(command, log_file) as process:
-        worker = Worker(process, run_dir, live_run)
+        worker = Worker(process, run_dir, run.settings.training.steps, live_run)
         try:
             worker.relay()
             worker.wait()
@@ -75,11 +76,11 @@ def _start(command: list[str], log_file: BinaryIO) -> subprocess.Popen[str]:
 class Worker:
     """A worker process that is running, and what it has reported."""
 
-    def __init__(self, process: subprocess.Popen[str], run_dir: RunDir, live_run: LiveRun):
+    def __init__(self, process: subprocess.Popen[str], run_dir: RunDir, steps: int, live_run: LiveRun):
         self.failure: Message | None = None
         """Why it failed, once it has said so."""
-        self._process, self._run_id, self._live_run = process, run_dir.path.name, live_run
-        self._samples = run_dir.samples
+        self._process, self._run_dir, self._live_run = process, run_dir, live_run
+        self._run_id, self._steps, self._samples = run_dir.path.name, steps, run_dir.samples
         assert process.stdin is not None  # it and stdout are pipes
         assert process.stdout is not None
         self._stdin, self._stdout = process.stdin, process.stdout
@@ -133,7 +134,8 @@ class Worker:
             self._process.wait(STOP_SECONDS if saves else POLL_SECONDS)
         except subprocess.TimeoutExpired:
             end_tree(self._process.pid)  # the processes of several devices have sessions of their own
-        self._live_run.show(message("Stopped. Queue the graph again to go on."), *self._last_exports())
+        told = stopped(self._run_dir, self._steps) or message("Stopped. Queue the graph again to go on.")
+        self._live_run.show(told, *self._last_exports())
 
     def ask(self, line: str) -> None:
         """Send the worker a line that asks for something. The page may call this while it trains."""

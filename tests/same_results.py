@@ -85,7 +85,7 @@ VARIATIONS = {
         {
             DREAMBOOTH: {
                 "train": "lora",
-                "lora_layers": "attention_and_convolution",
+                "lora_layers": "all",
                 "lora_rank": 4,
                 "lora_alpha": 2,
                 "learning_rate": 1e-3,

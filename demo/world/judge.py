@@ -6,8 +6,8 @@
 In a drawn world the truth can be drawn, so right and wrong are computed. A picture is first brought back to the 16 x 16 points
 that its latents held (`points`). There a scene is the place, covered by the thing where the thing is, and each style is one
 affine map of the colours. So a rendering of every thing in every colour, position and size, over every place in every style,
-need not be drawn: its distance from a picture is a sum of products of parts that are, and 13,000 of them take one multiplication
-of matrices. The subject is one of the things.
+need not be drawn: its distance from a picture is a sum of products of parts that are, and all of them take one multiplication of
+matrices. The subject is one of the things.
 """
 
 import functools

@@ -5,9 +5,9 @@
     python -m demo.world.teach OUT --seconds 60 --scenes 500 --batch 4   # a minute that shows a falling loss
 
 OUT receives weights.safetensors, and weights.json with its checksum, the settings, a checksum of the scenes and the loss: both
-belong into demo/world/. What they are worth says the judge, in tests/training/test_world.py. The text encoder and the VAE are the
-stand-in's own. Latents of 16 x 16 are what training at 128 pixels has; the first quarter of the time goes to 8 x 8, where words,
-colours, places and styles are learned as well, at a fifth of the cost.
+belong into demo/world/. The judge says what they are worth, in tests/training/test_quality.py. The text encoder and the VAE are
+the stand-in's own. Latents of 16 x 16 are what training at 128 pixels has; the first quarter of the time goes to 8 x 8, where
+words, colours, places and styles are learned as well, at a fifth of the cost.
 """
 
 import argparse

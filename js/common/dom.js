@@ -23,12 +23,3 @@ export function element(tag, { className = "", text, label, ...properties } = {}
 export function addStylesheet(url) {
   document.head.append(element("link", { rel: "stylesheet", href: url.href }))
 }
-
-/**
- * Keep events inside the element, away from the graph editor, which has its own keys, wheel and dragging.
- * @param {HTMLElement} inside
- * @param {...string} types
- */
-export function keepEvents(inside, ...types) {
-  for (const type of types) inside.addEventListener(type, (event) => event.stopPropagation())
-}

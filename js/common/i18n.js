@@ -14,6 +14,14 @@ export function language() {
   return chooseLanguage({ setting, page, browser: navigator.language })
 }
 
+/** @type {(() => void)[]} */
+const listeners = []
+
+/** @param {() => void} listener Called when another language was chosen. */
+export const onLanguage = (listener) => listeners.push(listener)
+
+export const languageChanged = () => listeners.forEach((listener) => listener())
+
 /**
  * The text of a key, with each {name} in it replaced by its value.
  * @param {string} key

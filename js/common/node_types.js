@@ -6,7 +6,5 @@ export const CAPTION = "CaptionWithToken"
 export const DREAMBOOTH = "DreamBoothTrain"
 export const LOADING = "LoadFinetuned"
 export const TRAINING = [DREAMBOOTH, "TextualInversionTrain"]
-export const ALL = [DATASET, CAPTION, ...TRAINING, LOADING]
-
-/** Of a training node: its last run, which is shown again after a reload, as it is saved with the node. */
-export const RUN_PROPERTY = "subject_trainer_run"
+export const EVALUATING = "EvaluateSubject"
+export const ALL = [DATASET, CAPTION, ...TRAINING, LOADING, EVALUATING]

@@ -2,13 +2,13 @@
 // The pack's own routes and events on the server, and ComfyUI's route for pictures.
 import { api } from "../../../scripts/api.js"
 import { language } from "./i18n.js"
-import { DATASET } from "./node_types.js"
+import { DATASET, LOADING } from "./node_types.js"
 
 /**
- * How a run goes that trains now: `node` and `workflow` tell where its node is, `memory` is in bytes, 0 while unknown.
+ * How a run goes that trains now: `node` and `prompt`, its job, tell where its node is, `memory` is in bytes, 0 while unknown.
  * `finishing`: the user has asked for the result of the steps done so far.
  * @typedef {{
- *   run: string, node: string, workflow: string, text: string, notes: string, memory: number, can_finish: boolean,
+ *   run: string, node: string, prompt: string, text: string, notes: string, memory: number, can_finish: boolean,
  *   finishing: boolean, ended?: boolean
  * }} Progress
  */
@@ -17,7 +17,7 @@ import { DATASET } from "./node_types.js"
  * @typedef {Record<string, (number | null)[]> & { step: number[] }} Curves
  */
 /**
- * A run as the server describes it: `decided` is what its presets' settings became, `samples` name their prompt by its place in `prompts`, `live` is null unless it trains.
+ * A run as the server describes it: `decided` is what its presets' settings became, `samples` name their prompt by its place in `prompts`, `live` is null unless a job that was asked for trains it, `stopped` says how far a run came that was cancelled.
  * @typedef {{
  *   run: string,
  *   steps: number,
@@ -29,6 +29,7 @@ import { DATASET } from "./node_types.js"
  *   samples: { step: number, prompt: number, file: string }[],
  *   grid: string,
  *   can_go_on: boolean,
+ *   stopped: string,
  *   loss: Curves,
  *   measured: Curves,
  *   live: Progress | null,
@@ -68,6 +69,9 @@ async function request(path, options = {}) {
 /** @param {Record<string, any>} values */
 const query = (values) => new URLSearchParams(values).toString()
 
+/** @param {string[]} jobs */
+const named = (jobs) => new URLSearchParams(jobs.map((job) => ["prompt", job])).toString()
+
 /**
  * @param {string} path
  * @param {object} body
@@ -75,24 +79,34 @@ const query = (values) => new URLSearchParams(values).toString()
 const post = (path, body) =>
   request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })
 
-/** @returns {Promise<Progress[]>} */
-export const fetchLiveRuns = () => request("/live").then((answer) => answer.runs)
+/**
+ * The runs that jobs of ComfyUI's queue are training now.
+ * @param {string[]} jobs
+ * @returns {Promise<Progress[]>}
+ */
+export const fetchLiveRuns = (jobs) => request(`/live?${named(jobs)}`).then((answer) => answer.runs)
 
-/** @param {string} run @returns {Promise<RunCard>} */
-export const fetchRunCard = (run) => request(`/runs/${encodeURIComponent(run)}`)
+/**
+ * A run, and how it goes if one of the jobs trains it.
+ * @param {string} run
+ * @param {string[]} jobs
+ * @returns {Promise<RunCard>}
+ */
+export const fetchRunCard = (run, jobs) => request(`/runs/${encodeURIComponent(run)}?${named(jobs)}`)
 
 /**
  * "finish": end the run with the steps that are done; "undo": train on after all; "sample": draw sample pictures now; "reopen":
- * let a run that was ended early train on with the next queueing.
+ * let a run that was ended early train on with the next queueing. All but the last are refused unless one of the jobs trains it.
  * @param {string} run
  * @param {"finish" | "undo" | "sample" | "reopen"} request
+ * @param {string[]} jobs
  */
-export const askRun = (run, request) => post(`/runs/${encodeURIComponent(run)}/${request}`, {})
+export const askRun = (run, request, jobs) => post(`/runs/${encodeURIComponent(run)}/${request}?${named(jobs)}`, {})
 
 /** @param {PhotoSettings} settings @returns {Promise<{ total: number, notes: string[], photos: Photo[] }>} */
 export const fetchPhotos = (settings) => request(`/photos?${query(settings)}`)
 
-/** @param {PhotoSettings & { name: string }} photo */
+/** `masks`: the folder of the masks that are wired, if any. @param {PhotoSettings & { name: string, masks: string }} photo */
 export const photoUrl = (photo) => api.apiURL(`${ROOT}/photo?${query(photo)}`)
 
 /**
@@ -124,13 +138,25 @@ export async function uploadFile(file, place) {
 }
 
 /**
- * The definition of the loader's `folder` as the server gives it now: its options, and how many photos each of them has.
+ * The definition of a node's combo box as the server gives it now.
+ * @param {string} nodeType
+ * @param {string} name
+ */
+async function fetchCombo(nodeType, name) {
+  const response = await api.fetchApi(`/object_info/${nodeType}`)
+  return (await response.json())[nodeType].input.required[name][1]
+}
+
+/**
+ * The folders of photos, and how many photos each of them has.
  * @returns {Promise<{ options: string[], counts: Record<string, number> }>}
  */
-export async function fetchFolders() {
-  const response = await api.fetchApi(`/object_info/${DATASET}`)
-  return (await response.json())[DATASET].input.required.folder[1]
-}
+export const fetchFolders = () => fetchCombo(DATASET, "folder")
+
+/** When a run was finished, and after which step. @typedef {Record<string, { date: string, step: number | null }>} FinishedRuns */
+
+/** @returns {Promise<{ options: string[], runs: FinishedRuns }>} */
+export const fetchFinishedRuns = () => fetchCombo(LOADING, "run")
 
 /**
  * @param {string} run
@@ -164,7 +190,7 @@ export function onConnected(callback) {
 }
 
 /**
- * `listener` gets the progress of all runs; `missed` is called when some of it may have been lost.
+ * `listener` gets the progress of the runs that this page has queued; `missed` is called when some of it may have been lost.
  * @param {(progress: Progress) => void} listener
  * @param {() => void} missed
  */

@@ -31,6 +31,21 @@ export function pointerInChart({ clientX, clientY }, box, width) {
 }
 
 /**
+ * What a chart shows, for who does not see it: each curve's first and last value, and its lowest.
+ * @param {Pick<RunCard, "loss" | "measured">} card
+ * @param {(key: string, values?: Record<string, unknown>) => string} translate
+ */
+export function describeCurves(card, translate) {
+  const { curves, data } = chartData(card)
+  const said = curves.map(({ name }, index) => {
+    const values = [...(data[index + 1] ?? [])].filter((value) => value != null)
+    const [first, last, lowest] = [values[0], values.at(-1), Math.min(...values)].map((value) => value?.toFixed(4))
+    return values.length ? translate("curve", { name: translate(name), first, last, lowest }) : ""
+  })
+  return [translate("curves_steps", { step: data[0].at(-1) }), ...said.filter(Boolean)].join(". ")
+}
+
+/**
  * The curves that a run has, over one axis of steps: `data` is the steps, then the values of each curve.
  * Losses and measurements are taken at different steps, so a curve lacks a value wherever only the others have one.
  * @param {Pick<RunCard, "loss" | "measured">} card

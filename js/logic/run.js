@@ -43,6 +43,17 @@ export function progressLine({ text, memory }, translate) {
   return [text, used].filter(Boolean).join(" · ")
 }
 
+/**
+ * What is said aloud of the progress: only that another phase has begun, not each of its steps.
+ * @param {string} text
+ * @param {string} said What was said last.
+ */
+export function announced(text, said) {
+  /** @param {string} line */
+  const phase = (line) => line.split(/\d/, 1)[0]
+  return phase(text) === phase(said) ? said : text
+}
+
 /** @typedef {"sample" | "finish" | "undo" | "reopen"} RunButton What a button of the panel asks of a run. */
 
 /**
@@ -54,6 +65,13 @@ export function runButtons({ can_finish: isTraining, finishing: isFinishing }) {
   if (!isTraining) return []
   return isFinishing ? ["undo"] : ["sample", "finish"]
 }
+
+/**
+ * The nodes of a graph and of the subgraphs in it.
+ * @param {Comfy.Graph | undefined} graph
+ * @returns {Comfy.Node[]}
+ */
+export const allNodes = (graph) => (graph?.nodes ?? []).flatMap((node) => [node, ...allNodes(node.subgraph)])
 
 /**
  * The node with this id; "12:5" is node 5 in the subgraph of node 12.

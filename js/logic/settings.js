@@ -28,17 +28,20 @@ function known({ values, initial, wired, presets }, name) {
 }
 
 /** @param {State} state */
-const mayBeLora = (state) => ["lora", undefined].includes(known(state, "train"))
+const mayBeLora = (state) => (known(state, "train") ?? "lora").startsWith("lora")
 
 /** @param {State} state */
 const hasRates = (state) => known(state, "optimizer") !== "prodigy"
 
 /** When each setting means something; those that are not here always do. @type {Record<string, (state: State) => boolean>} */
 const MEANT = {
+  start_lora: mayBeLora,
+  lora_kind: mayBeLora,
   lora_rank: mayBeLora,
   lora_alpha: mayBeLora,
   lora_layers: mayBeLora,
-  prior_loss_weight: (state) => state.wired.has("class_dataset") || known(state, "class_images") !== 0,
+  class_images: (state) => known(state, "prior") !== "teacher",
+  prior_loss_weight: (state) => known(state, "prior") === "teacher" || state.wired.has("class_dataset") || known(state, "class_images") !== 0,
   learning_rate: hasRates,
   text_learning_rate: (state) => hasRates(state) && known(state, "train") !== "unet",
   early_stopping: (state) => known(state, "hold_out") !== 0,

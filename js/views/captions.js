@@ -1,9 +1,8 @@
 // @ts-check
 // CaptionWithToken shows every caption with the token and the class marked, and how CLIP cuts it into pieces.
-import { app } from "../../../scripts/app.js"
 import { element } from "../common/dom.js"
-import { after } from "../common/hooks.js"
 import { language, t } from "../common/i18n.js"
+import { onShown } from "../common/jobs.js"
 import { CAPTION } from "../common/node_types.js"
 import { panel } from "../common/panel.js"
 import { splitCaption } from "../logic/text.js"
@@ -48,12 +47,7 @@ function captionItem({ name, text, pieces }, token, classWord) {
   return element("li", { title }, element("span", { className: "st-name", text: `${name} ` }), ...parts)
 }
 
-app.registerExtension({
-  name: "subject_trainer.caption_view",
-  beforeRegisterNodeDef(nodeType, nodeData) {
-    if (nodeData.name !== CAPTION) return
-    after(nodeType.prototype, "onExecuted", function (output) {
-      if (output?.captions) panel(this, "caption_view", 160, (root) => new CaptionView(root)).show(output.captions[0])
-    })
-  },
+onShown((node, { output }) => {
+  if (node.comfyClass !== CAPTION || !output?.captions) return
+  panel(node, "caption_view", 160, (root) => new CaptionView(root)).show(output.captions[0])
 })

@@ -1,7 +1,7 @@
 // @ts-check
 // The setting for the pack's language. The page sends its language to the server, which then reports and fails in it.
 import { app } from "../../../scripts/app.js"
-import { LANGUAGE_SETTING } from "../common/i18n.js"
+import { LANGUAGE_SETTING, languageChanged, onLanguage } from "../common/i18n.js"
 import { onConnected, sendLanguage } from "../common/server.js"
 import { FOLLOW_PAGE } from "../logic/text.js"
 
@@ -20,10 +20,11 @@ app.registerExtension({
         { text: "Українська", value: "uk" },
       ],
       defaultValue: FOLLOW_PAGE,
-      onChange: () => setTimeout(sendLanguage), // ComfyUI calls this before the setting has its new value.
+      onChange: () => setTimeout(languageChanged), // ComfyUI calls this before the setting has its new value.
     },
   ],
   setup() {
     onConnected(sendLanguage)
+    onLanguage(sendLanguage)
   },
 })

@@ -2,9 +2,10 @@
 // DatasetLoader shows its photos as training sees them, what is suspicious about each, and their captions to edit in place.
 // Photos can be dropped on it.
 import { app } from "../../../scripts/app.js"
-import { element, keepEvents } from "../common/dom.js"
+import { element } from "../common/dom.js"
 import { after } from "../common/hooks.js"
 import { t } from "../common/i18n.js"
+import { beforeQueueing, forget } from "../common/jobs.js"
 import { DATASET } from "../common/node_types.js"
 import { panel } from "../common/panel.js"
 import { fetchPhotos, photoUrl, RequestError, saveCaption } from "../common/server.js"
@@ -18,32 +19,56 @@ const PANEL = "photo_view"
 const WATCHED = ["folder", "resolution", "crop"]
 const DELAY_MS = 300
 
+/** @type {Set<PhotoView>} */
+const views = new Set()
+
+/**
+ * Ctrl+Enter queues the graph from ComfyUI's own boxes; other keys are the box's alone.
+ * @param {KeyboardEvent} event
+ */
+const isQueueing = (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey)
+
 /** The caption of one photo: a box to edit it, and below it what became of the edit. */
 class CaptionEditor {
   /**
    * @param {string} folder
    * @param {Photo} photo
+   * @param {string} [wired] What the graph calls a photo that has no caption of its own.
    */
-  constructor(folder, { name, caption }) {
+  constructor(folder, { name, caption }, wired = "") {
     this.folder = folder
     this.name = name
     this.saved = caption // What the file holds, as far as the page knows.
-    this.box = element("textarea", { value: caption, label: t("caption_of", { name }), spellcheck: true })
+    this.wired = caption ? "" : wired
+    this.box = element("textarea", { value: caption || wired, label: t("caption_of", { name }), spellcheck: true })
     this.status = element("div", { className: "st-state", role: "status" })
+    if (this.wired) {
+      const save = element("button", { type: "button", text: t("save"), onclick: () => this.save() })
+      this.status.append(t("from_graph"), save)
+    }
     this.box.addEventListener("change", () => this.save())
-    keepEvents(this.box, "keydown")
+    this.box.addEventListener("keydown", (event) => isQueueing(event) || event.stopPropagation())
+    /** What is written, an edit after the other. */
+    this.written = Promise.resolve()
   }
 
   isInUse() {
-    return this.box === document.activeElement || this.box.value !== this.saved
+    return this.box === document.activeElement || ![this.saved, this.wired].includes(this.box.value)
   }
 
-  async save() {
+  /** Write the caption as it is then, once earlier edits are written: each names the text that it replaces. */
+  save() {
+    this.written = this.written.then(() => this.write())
+    return this.written
+  }
+
+  async write() {
     const text = this.box.value
     if (text === this.saved) return
     try {
       await saveCaption({ folder: this.folder, name: this.name, text, was: this.saved })
       this.saved = text
+      this.wired = ""
       this.status.textContent = t("saved")
     } catch (error) {
       if (error instanceof RequestError && error.status === 409) this.offerChoice(error.answer.caption ?? "")
@@ -71,11 +96,21 @@ class CaptionEditor {
   }
 }
 
+/**
+ * What the node has read: the folder, also of pictures that are wired, and the captions if they come from the graph.
+ * @typedef {{ folder: string, captions: Record<string, string>, masks: string }} Executed
+ */
+
+/** @type {Executed} */
+const NOTHING = { folder: "", captions: {}, masks: "" }
+
 class PhotoView {
   /** What the grid shows, and the settings that it was asked for with. @type {{ settings?: string, answer?: string }} */
   current = {}
   /** @type {CaptionEditor[]} */
   editors = []
+  /** @type {Executed} */
+  executed = NOTHING
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   timer
 
@@ -94,6 +129,12 @@ class PhotoView {
       event.preventDefault() // ComfyUI would open the picture as a workflow.
       event.stopPropagation()
     })
+    views.add(this)
+  }
+
+  remove() {
+    views.delete(this)
+    clearTimeout(this.timer)
   }
 
   /**
@@ -119,7 +160,8 @@ class PhotoView {
 
   /** @param {PhotoSettings} settings */
   async load(settings) {
-    const asked = JSON.stringify(settings)
+    const { captions, masks } = this.executed.folder === settings.folder ? this.executed : NOTHING
+    const asked = JSON.stringify([settings, captions, masks])
     const sameSettings = this.current.settings === asked
     this.current.settings = asked
     /** @type {{ total: number, notes: string[], photos: Photo[] }} */
@@ -131,14 +173,20 @@ class PhotoView {
     const more = found.total - found.photos.length
     const lines = [...found.notes, ...(more > 0 ? [t("more", { count: more })] : [])]
     this.status.replaceChildren(...lines.map((text) => element("div", { text })))
-    this.editors = found.photos.map((photo) => new CaptionEditor(settings.folder, photo))
-    this.grid.replaceChildren(...found.photos.map((photo, index) => photoCard(photo, settings, this.editors[index])))
+    this.editors = found.photos.map((photo) => new CaptionEditor(settings.folder, photo, captions[photo.name]))
+    if (this.editors.some((editor) => editor.wired)) this.status.append(this.saveAllButton())
+    this.grid.replaceChildren(...found.photos.map((photo, index) => photoCard(photo, { ...settings, masks }, this.editors[index])))
+  }
+
+  saveAllButton() {
+    const save = () => this.editors.filter((editor) => editor.wired).forEach((editor) => editor.save())
+    return element("button", { type: "button", text: t("save_all"), title: t("save_all_hint"), onclick: save })
   }
 }
 
 /**
  * @param {Photo} photo
- * @param {PhotoSettings} settings
+ * @param {PhotoSettings & { masks: string }} settings
  * @param {CaptionEditor} editor
  */
 function photoCard({ name, notes }, settings, editor) {
@@ -149,17 +197,24 @@ function photoCard({ name, notes }, settings, editor) {
 }
 
 /** @param {Comfy.Node} node */
+const photoView = (node) => panel(node, PANEL, 260, (root) => new PhotoView(root, node))
+
+/** @param {Comfy.Node} node */
 function showPhotos(node) {
   const [folder, resolution, crop] = WATCHED.map((name) => findWidget(node, name)?.value)
-  const view = panel(node, PANEL, 260, (root) => new PhotoView(root, node))
+  const view = photoView(node)
   const isWired = isLinked(node, "images")
   const isShown = isChosen(folder) && !isWired && !isLinked(node, "folder")
   hideFolder(node, isWired)
   view.uploads.root.hidden = isWired
   view.uploads.offer(isShown ? folder : undefined)
-  if (isShown) view.show({ folder, resolution, crop })
+  const shown = isShown ? folder : isWired && view.executed.folder
+  if (shown) view.show({ folder: shown, resolution, crop })
   else view.clear(t(isWired ? "wired" : "drop_hint"))
 }
+
+// What is trained is what the boxes say, also where one still has the keyboard's focus.
+beforeQueueing(() => Promise.all([...views].flatMap((view) => view.editors.map((editor) => editor.save()))))
 
 app.registerExtension({
   name: "subject_trainer.photo_view",
@@ -168,14 +223,21 @@ app.registerExtension({
     const refresh = () => showPhotos(node)
     for (const name of WATCHED) {
       const widget = findWidget(node, name)
-      if (widget) after(widget, "callback", refresh)
+      if (!widget) continue
+      after(widget, "callback", () => {
+        forget(node) // Its report is of what was chosen before.
+        refresh()
+      })
     }
-    after(node, "onExecuted", refresh)
+    after(node, "onExecuted", (output) => {
+      if (output?.panel) photoView(node).executed = output.panel[0]
+      refresh()
+    })
     after(node, "onConfigure", refresh)
     after(node, "onConnectionsChange", refresh)
     labelFolders(node)
     node.onDragOver = hasFiles
-    node.onDragDrop = (event) => panel(node, PANEL, 260, (root) => new PhotoView(root, node)).uploads.drop(event)
+    node.onDragDrop = (event) => photoView(node).uploads.drop(event)
     requestAnimationFrame(refresh)
   },
 })

@@ -1,14 +1,14 @@
 // @ts-check
-// A node shows the text that it reports in itself. ComfyUI sends the text again for a cached node, in all languages, so that
-// it is also there after the page was reloaded.
-import { app } from "../../../scripts/app.js"
+// A node shows the text that it reports in itself, or why it failed. ComfyUI sends the text again for a cached node, in all
+// languages, so that it is also there after the page was reloaded.
 import { element } from "../common/dom.js"
-import { after } from "../common/hooks.js"
 import { language, t } from "../common/i18n.js"
-import { DATASET, TRAINING } from "../common/node_types.js"
+import { onShown } from "../common/jobs.js"
+import { ALL, DATASET, EVALUATING, TRAINING } from "../common/node_types.js"
 import { fitContent, fitPanels, panel, panelView } from "../common/panel.js"
 
-const NODES = [DATASET, ...TRAINING]
+/** The nodes that tell something; the others only why they fail. */
+const TELLING = [DATASET, ...TRAINING, EVALUATING]
 const PANEL = "report"
 
 /** @param {HTMLElement} root */
@@ -18,23 +18,13 @@ function createReport(root) {
   return report
 }
 
-/**
- * Show a report as high as it is, or none, because it says nothing about a run that begins now.
- * @param {Comfy.Node} node
- * @param {string} text
- */
-export function showReport(node, text) {
+onShown((node, { output, error }) => {
+  if (!ALL.includes(node.comfyClass)) return
+  const told = TELLING.includes(node.comfyClass) ? output : undefined
+  const text = error ?? told?.told?.[0][language()] ?? told?.text?.[0] ?? ""
   if (!text && !panelView(node, PANEL)) return
-  panel(node, PANEL, fitContent, createReport).textContent = text
+  const report = panel(node, PANEL, fitContent, createReport)
+  report.textContent = text // None, while it would be of another job.
+  report.classList.toggle("st-error", Boolean(error))
   fitPanels(node)
-}
-
-app.registerExtension({
-  name: "subject_trainer.show_text",
-  beforeRegisterNodeDef(nodeType, nodeData) {
-    if (!NODES.includes(nodeData.name)) return
-    after(nodeType.prototype, "onExecuted", function (output) {
-      if (output?.text) showReport(this, output.told?.[0][language()] ?? output.text[0])
-    })
-  },
 })

@@ -5,13 +5,14 @@ import { Chart } from "../common/chart.js"
 import { element } from "../common/dom.js"
 import { after } from "../common/hooks.js"
 import { t } from "../common/i18n.js"
+import { nodeThatTrains, onOpened, onShown, ownJobs } from "../common/jobs.js"
 import { openLightbox } from "../common/lightbox.js"
-import { LOADING, RUN_PROPERTY, TRAINING } from "../common/node_types.js"
+import { LOADING, TRAINING } from "../common/node_types.js"
 import { panel } from "../common/panel.js"
 import { askRun, fetchLiveRuns, fetchRunCard, onProgress, sampleUrl } from "../common/server.js"
-import { findNode, progressLine, runButtons, runFacts, samplePictures } from "../logic/run.js"
+import { describeCurves } from "../logic/curves.js"
+import { announced, progressLine, runButtons, runFacts, samplePictures } from "../logic/run.js"
 import { findWidget, isChosen } from "../logic/widgets.js"
-import { showReport } from "./report.js"
 
 /** @import { Progress, RunCard } from "../common/server.js" */
 /** @import { RunButton } from "../logic/run.js" */
@@ -41,7 +42,6 @@ class RunView {
   offered
   loadedAt = 0
   isOutdated = false
-  isTraining = false
 
   /**
    * @param {HTMLElement} root
@@ -52,9 +52,10 @@ class RunView {
     this.facts = element("dl", { className: "st-facts" })
     this.curves = element("div", { label: t("curves"), role: "img" })
     this.strip = element("div", { className: "st-strip", role: "group", label: t("samples") })
-    this.status = element("div", { className: "st-progress", role: "status" })
+    this.status = element("div", { className: "st-progress" })
+    this.said = element("div", { className: "st-said", role: "status" })
     this.buttons = element("div", { className: "st-buttons" })
-    root.append(this.status, this.buttons, this.facts, this.curves, this.strip)
+    root.append(this.status, this.said, this.buttons, this.facts, this.curves, this.strip)
     root.setAttribute("role", "group")
     root.setAttribute("aria-label", t("run"))
     this.chart = new Chart(this.curves)
@@ -99,8 +100,9 @@ class RunView {
     this.loadedAt = Date.now()
     this.isOutdated = false
     try {
-      const card = await fetchRunCard(run)
+      const card = await fetchRunCard(run, ownJobs())
       if (run === this.run) this.draw(card)
+      if (card.live) this.isOutdated = true // News come to the page that queued it alone, and only while it is connected.
     } catch (error) {
       if (run === this.run) this.status.textContent = t("gone", { reason: error.message })
     } finally {
@@ -111,10 +113,13 @@ class RunView {
 
   /** @param {RunCard} card */
   draw(card) {
-    if (card.loss.step.length) this.chart.show(card)
+    if (card.loss.step.length) {
+      this.chart.show(card)
+      this.curves.setAttribute("aria-label", describeCurves(card, t))
+    }
     this.drawSamples(card)
     if (card.live) this.showProgress(card.live)
-    else this.showIdle(card.can_go_on)
+    else this.showIdle(card.can_go_on, card.stopped)
     if (this.withFacts) this.drawFacts(card)
   }
 
@@ -143,22 +148,22 @@ class RunView {
   /** @param {Progress} progress */
   showProgress(progress) {
     if (progress.ended) return this.showIdle()
-    this.isTraining = true
     const stopping = progress.finishing ? t(progress.can_finish ? "stopping" : "stopped") : ""
     this.say(progressLine(progress, t), stopping, progress.notes, this.refusal)
     this.offer(runButtons(progress))
   }
 
-  showIdle(canGoOn = false) {
-    this.isTraining = false
+  showIdle(canGoOn = false, stopped = "") {
     this.refusal = ""
-    this.say()
+    this.say(stopped)
     this.offer(canGoOn && !this.withFacts ? ["reopen"] : [])
   }
 
   /** @param {...string} lines */
   say(...lines) {
-    this.status.textContent = lines.filter(Boolean).join("\n")
+    const text = lines.filter(Boolean).join("\n")
+    this.status.textContent = text
+    this.said.textContent = announced(text, this.said.textContent ?? "")
   }
 
   /**
@@ -180,7 +185,7 @@ class RunView {
   async ask(request) {
     try {
       this.refusal = ""
-      await askRun(this.run ?? "", request)
+      await askRun(this.run ?? "", request, ownJobs())
       if (request === "reopen") app.queuePrompt(0, 1)
     } catch (error) {
       this.refusal = error.message
@@ -199,12 +204,10 @@ function viewOf(node) {
  * Pass progress on to the node that trains, if it is in the workflow that is open.
  * @param {Progress} progress
  */
-function follow(progress) {
-  const node = progress.workflow === app.graph?.id ? findNode(app.graph, progress.node) : undefined
+async function follow(progress) {
+  const node = await nodeThatTrains(progress)
   if (!node || !TRAINING.includes(node.comfyClass)) return
   const view = viewOf(node)
-  if (view.run !== progress.run) view.show(progress.run)
-  if (!view.isTraining && !progress.ended) showReport(node, "") // It was of another run, or of what this one was before it goes on.
   view.showProgress(progress)
   view.refresh()
 }
@@ -222,7 +225,8 @@ function hideOutputImages(node) {
 /** Make up for progress that was missed. */
 function catchUp() {
   views.forEach((view) => view.refresh())
-  fetchLiveRuns().then((runs) => runs.forEach(follow), () => {}) // Without the server there is nothing to catch up with.
+  const jobs = ownJobs()
+  if (jobs.length) fetchLiveRuns(jobs).then((runs) => runs.forEach(follow), () => {}) // Without the server there is nothing to catch up with.
 }
 
 app.registerExtension({
@@ -230,13 +234,6 @@ app.registerExtension({
   setup() {
     onProgress(follow, catchUp)
     document.addEventListener("visibilitychange", () => document.hidden || catchUp())
-  },
-  afterConfigureGraph() {
-    for (const node of app.graph?.nodes ?? []) {
-      const run = node.properties?.[RUN_PROPERTY]
-      if (run && TRAINING.includes(node.comfyClass)) viewOf(node).show(run)
-    }
-    catchUp()
   },
   nodeCreated(node) {
     if (TRAINING.includes(node.comfyClass)) hideOutputImages(node)
@@ -247,12 +244,8 @@ app.registerExtension({
     after(node, "onConfigure", show)
     requestAnimationFrame(show)
   },
-  beforeRegisterNodeDef(nodeType, nodeData) {
-    if (!TRAINING.includes(nodeData.name)) return
-    after(nodeType.prototype, "onExecuted", function (output) {
-      if (!output?.run) return
-      this.properties[RUN_PROPERTY] = output.run[0]
-      viewOf(this).show(output.run[0])
-    })
-  },
+})
+onOpened(catchUp)
+onShown((node, { run }) => {
+  if (run && TRAINING.includes(node.comfyClass)) viewOf(node).show(run)
 })

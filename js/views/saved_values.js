@@ -6,6 +6,8 @@ import { ALL } from "../common/node_types.js"
 import { savedByName, valuesByName } from "../logic/widgets.js"
 
 const PROPERTY = "subject_trainer_values"
+/** What older versions saved with a node: its author's last run. */
+const OLD = "subject_trainer_run"
 
 /** What the widgets of a node are made with. @type {WeakMap<Comfy.Node, Record<string, any>>} */
 const made = new WeakMap()
@@ -24,6 +26,7 @@ app.registerExtension({
     after(nodeType.prototype, "onConfigure", function (saved) {
       const values = savedByName(made.get(this) ?? {}, saved.properties?.[PROPERTY])
       for (const widget of this.widgets ?? []) if (widget.name in values) widget.value = values[widget.name]
+      delete this.properties[OLD]
       delete this.properties[PROPERTY] // It would only grow old: the widgets have the values.
     })
   },

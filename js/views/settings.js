@@ -4,10 +4,12 @@
 import { app } from "../../../scripts/app.js"
 import { element } from "../common/dom.js"
 import { after } from "../common/hooks.js"
-import { t } from "../common/i18n.js"
-import { CAPTION, DATASET, RUN_PROPERTY, TRAINING } from "../common/node_types.js"
+import { onLanguage, t } from "../common/i18n.js"
+import { shownRun } from "../common/jobs.js"
+import { CAPTION, DATASET, TRAINING } from "../common/node_types.js"
 import { fitContent, panel } from "../common/panel.js"
 import { fetchRunCard } from "../common/server.js"
+import { allNodes } from "../logic/run.js"
 import { besidePreset, OWN, ownValues, sight } from "../logic/settings.js"
 import { findWidget } from "../logic/widgets.js"
 
@@ -98,8 +100,8 @@ function toggle(node) {
 async function fillIn(node, chosen) {
   const of = managed.get(node)
   if (!of) return
-  const run = node.properties[RUN_PROPERTY]
-  const card = run ? await fetchRunCard(run).catch(() => undefined) : undefined // It may be gone: then the defaults are left.
+  const run = shownRun(node)
+  const card = run ? await fetchRunCard(run, []).catch(() => undefined) : undefined // It may be gone: then the defaults are left.
   if ((findWidget(node, "preset")?.value === OWN) !== chosen) return // The user went on meanwhile.
   node.graph?.beforeChange()
   for (const [name, value] of Object.entries(ownValues(stateOf(node, of), card?.decided))) {
@@ -124,6 +126,8 @@ function followPreset(node) {
     if (was !== last && [was, last].includes(OWN)) fillIn(node, last === OWN)
   })
 }
+
+onLanguage(() => allNodes(app.graph).forEach(update)) // A button is drawn with the text that it was given.
 
 app.registerExtension({
   name: "subject_trainer.settings",

@@ -109,9 +109,8 @@ def _loaded_from(patcher) -> tuple[Path, bool]:
         return Path(), False
     given = loader[1][0]
     paths = given if isinstance(given, list | tuple) else [given]  # Load CLIP has a list
-    return Path(str(paths[0])) if len(paths) == 1 else Path(), not getattr(loader[0], "__name__", "").startswith(
-        "load_checkpoint"
-    )
+    of_one_part = not getattr(loader[0], "__name__", "").startswith("load_checkpoint")
+    return (Path(str(paths[0])) if len(paths) == 1 else Path()), of_one_part
 
 
 def text_layer(clip) -> int:

@@ -28,7 +28,7 @@ def half_precision() -> str:
     """Return bf16 where the device computes in it, else fp16 on NVIDIA cards where ComfyUI trusts it, "" on all others."""
     device = comfy.model_management.get_torch_device()
     if device.type == "cpu":
-        return "bf16" if getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() else ""
+        return "bf16" if getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)() else ""
     if device.type != "cuda":
         return ""
     if torch.cuda.is_bf16_supported(including_emulation=False):

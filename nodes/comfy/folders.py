@@ -9,11 +9,16 @@ import folder_paths
 import torch
 from blake3 import blake3
 
+from ...trainer.dataset.masks import wired_mask
 from ...trainer.dataset.photo_roots import chosen_folders, find_folder, leads_into
 from ...trainer.dataset.upload import make_folder
 from ...trainer.dataset.wired import as_image, wired_pixels
 from ...trainer.run.files import partial_file
 from ...trainer.run.messages import UserError
+
+MASKS = "masks"
+PICTURES = "pictures/"
+"""Begins the names of folders of wired pictures, which are not listed."""
 
 
 def runs_root() -> Path:
@@ -72,6 +77,51 @@ def write_pictures(pictures: list[torch.Tensor]) -> Path:
     return folder
 
 
+def write_masks(masks: list[torch.Tensor], names: list[str]) -> Path:
+    """Write the masks of a MASK socket, each (H, W) in [0, 1], as <name>.png for the photos of these names; return their folder.
+
+    It is named after what is in it. Raises UserError when there are more or fewer than photos, and for what is no mask.
+    """
+    if len(masks) != len(names):
+        raise UserError(
+            "{masks} masks come through masks, and there are {photos} photos. Wire one for each, in the order of the photos: "
+            "that of their names, or of the pictures wired to images.",
+            masks=len(masks),
+            photos=len(names),
+        )
+    pictures = [wired_mask(mask.float().cpu().numpy(), number) for number, mask in enumerate(masks, 1)]
+    hasher = blake3()
+    for picture, name in zip(pictures, names, strict=True):
+        hasher.update(f"{name}\n{picture.size}".encode() + picture.tobytes())
+    folder = runs_root() / MASKS / hasher.hexdigest()[:16]
+    for picture, name in zip(pictures, names, strict=True):
+        path = folder / f"{name}.png"
+        if not path.is_file():
+            with partial_file(path) as partial:
+                picture.save(partial, "PNG")
+    return folder
+
+
+def masks_folder(name: str) -> Path | None:
+    """Return a folder of wired masks by its name; None for "". Raises UserError when there is none."""
+    root = runs_root() / MASKS
+    folder = root / name
+    if name and not (is_child(root, folder) and folder.is_dir()):
+        raise UserError("There are no masks {name!r}.", name=name)
+    return folder if name else None
+
+
+def pictures_name(folder: Path) -> str:
+    """Return the name under which `photo_folder` finds a folder of wired pictures."""
+    return f"{PICTURES}{folder.name}"
+
+
+def captions_of_pictures() -> str:
+    """Return what changes when a caption of wired pictures is written."""
+    files = sorted((runs_root() / "pictures").glob("*/*.txt"))
+    return repr([(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files])
+
+
 def photo_folders() -> dict[str, int]:
     """Return the folders that the loader lists, by their names there, with their counts of photos; see `chosen_folders`."""
     return {name: count for name, (_, count) in chosen_folders(_photo_roots()).items()}
@@ -98,11 +148,11 @@ def uploads_into(name: str) -> str:
 
 
 def photo_folder(name: str) -> Path:
-    """Return the folder of a name that the loader lists, or of one that leads deeper below input or a datasets folder.
+    """Return the folder of a name that the loader lists, of one that leads deeper below them, or of pictures that were wired.
 
     Raises UserError when it leads out of them or does not exist.
     """
-    return find_folder(_photo_roots(), name)
+    return find_folder([*_photo_roots(), (PICTURES, runs_root() / "pictures")], name)
 
 
 def is_child(root: Path, path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Runs and their results: where they are exported to, whether they are there, and how they are loaded."""
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,17 @@ from ...trainer.run.run_dir import Run, RunDir, finished_runs, is_same_run, key_
 from .base_model import Base
 from .embeddings import Embedding
 from .folders import embeddings_folder, is_child, runs_root, tokenizer_path
+from .lora_files import LoraFile
 from .patches import with_text_layer
 
 FOLDERS = {"checkpoint": "checkpoints", "lora": "loras", "embedding": "embeddings"}
 """ComfyUI's kind of folder for each kind of result."""
 
 
-def make_run(name: str, asked: Asked, choice: Choice, base: Base, embedding: Embedding | None = None) -> Run:
-    """Return the run of what was chosen, of these weights, and of the vectors that the token starts from.
+def make_run(
+    name: str, asked: Asked, choice: Choice, base: Base, embedding: Embedding | None = None, lora: LoraFile | None = None
+) -> Run:
+    """Return the run of what was chosen, of these weights, and of the vectors and the LoRA that it starts from.
 
     The layer of the text encoder that is trained through is that of the base's CLIP.
     """
@@ -37,6 +41,7 @@ def make_run(name: str, asked: Asked, choice: Choice, base: Base, embedding: Emb
         base_fingerprint=base.fingerprint(),
         base_checkpoint=base.checkpoint_name(),
         embedding=embedding.fingerprint() if embedding else "",
+        lora=lora.fingerprint() if lora else "",
         export_path="",
         tokenizer_path=tokenizer_path(),
     )
@@ -51,7 +56,7 @@ def with_its_places(run: Run) -> Run:
         return replace(run, export_path=str(embeddings_folder() / f"{stem}.safetensors"))
     path = Path(folder_paths.get_output_directory()) / FOLDERS[run.result_kind] / f"{run.id}.safetensors"
     # Without blanks, at which the name of an embedding ends in ComfyUI's prompts.
-    embedding_path = embeddings_folder() / f"{'-'.join(run.id.split())}.safetensors" if run.embedding else ""
+    embedding_path = embeddings_folder() / f"{'-'.join(run.id.split())}.safetensors" if run.has_token_vectors else ""
     return replace(run, export_path=str(path), embedding_path=str(embedding_path))
 
 
@@ -148,6 +153,23 @@ def lost_results() -> int:
     return len(_lost)
 
 
+def run_of_file(path: str) -> tuple[RunDir, int]:
+    """Return the run that has exported a file, and the step that its weights are of.
+
+    Looked up by its name below ComfyUI's folders: `path` may come from anybody. Raises UserError when there is no such run.
+    """
+    for folder in FOLDERS.values():
+        file = folder_paths.get_full_path(folder, Path(path).name)
+        found = result_file(Path(file)) if file else None
+        if found and found.step.isdecimal():
+            for run_dir in runs_with_key(runs_root(), key_of(found.run)):
+                return run_dir, int(found.step)
+    raise UserError(
+        "No run has exported {name!r}. Wire path of a training node, or write the name of a file that one has exported.",
+        name=Path(path).name,
+    )
+
+
 def result_fingerprint(run_id: str) -> str:
     """Return what changes with the files of a finished run, and with that of the base that it needs; "" without a result."""
     try:
@@ -174,9 +196,16 @@ def output_picture(path: Path) -> dict[str, str]:
     return {"filename": path.name, "subfolder": folder.as_posix(), "type": "output"}
 
 
-def finished_run_ids() -> list[str]:
-    """Return the ids of the runs whose result can be loaded, newest first."""
-    return [run_dir.path.name for run_dir in finished_runs(runs_root()) if exported(run_dir)]
+def loadable_runs() -> dict[str, dict[str, str | int | None]]:
+    """Return when the runs whose result can be loaded were finished, and after which step, by their ids, newest first."""
+    found = {}
+    for run_dir in finished_runs(runs_root()):
+        if exported(run_dir):
+            with passed_over(run_dir.path):
+                status, result = run_dir.result_json.stat(), read_json(run_dir.result_json)
+                date = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.st_mtime))
+                found[run_dir.path.name] = {"date": date, "step": (result.get("exported") or {}).get("step")}
+    return found
 
 
 def finished_run(run_id: str) -> tuple[Run, Exported]:
@@ -208,7 +237,7 @@ def load_result(run: Run, files: Exported) -> tuple:
     """
     model, clip, vae = load_checkpoint(files.file) if run.result_kind == "checkpoint" else load_base(run)
     if run.result_kind == "lora":
-        model = apply_lora(model, load_lora(files.file))
+        model, clip = apply_lora(model, clip, load_lora(files.file))
     return model, with_text_layer(clip, run.settings.training.text_layer), vae
 
 
@@ -223,9 +252,9 @@ def load_lora(path: Path) -> dict:
     return tensors
 
 
-def apply_lora(model, lora: dict):
-    """Return a clone of the model with the LoRA at strength 1, as ComfyUI's own loader applies it."""
-    return comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)[0]
+def apply_lora(model, clip, lora: dict) -> tuple:
+    """Return clones of MODEL and CLIP with the LoRA at strength 1, as ComfyUI's own loader applies it."""
+    return comfy.sd.load_lora_for_models(model, clip, lora, 1.0, 1.0)
 
 
 def load_base(run: Run) -> tuple:

@@ -3,11 +3,14 @@
 import io
 from pathlib import Path
 
+from PIL import Image, ImageEnhance
+
 from ...trainer.dataset.caption_files import read_captions
 from ...trainer.dataset.crop import is_small, prepare
 from ...trainer.dataset.decode import decode_photo
 from ...trainer.dataset.folder import check_folder, file_notes
 from ...trainer.dataset.folder_files import folder_files, shown_name
+from ...trainer.dataset.masks import decode_mask, mask_files, mask_path
 from ...trainer.dataset.metadata_files import Caption
 from ...trainer.dataset.photo_checks import BLURRY, PhotoCheck, check_photo
 from ...trainer.run.messages import Catalog, Message, message
@@ -64,9 +67,21 @@ def _notes(check: PhotoCheck, copies: list[str], caption: Caption, small: bool) 
     return [note for note in notes if note]
 
 
-def thumbnail(path: Path, resolution: int, crop: str) -> bytes:
-    """Return a JPEG of the photo as training sees it, scaled down. Raises UserError when it cannot be read."""
-    image = prepare(decode_photo(path.read_bytes()), resolution, crop)
+def mask_of(path: Path, masks: Path | None = None) -> Path:
+    """Return where the mask of a photo would be; `masks` is the folder of wired masks, if any."""
+    return mask_path(path, mask_files(path.parent, folder_files(path.parent)).get(path.name), masks)
+
+
+def thumbnail(path: Path, resolution: int, crop: str, mask_file: Path) -> bytes:
+    """Return a JPEG of the photo as training sees it, scaled down, and dark where its mask is black.
+
+    Raises UserError when it cannot be read.
+    """
+    photo = decode_photo(path.read_bytes())
+    image = prepare(photo, resolution, crop)
+    mask = decode_mask(mask_file.read_bytes(), photo.size, mask_file == path) if mask_file.is_file() else None
+    if mask:
+        image = Image.composite(image, ImageEnhance.Brightness(image).enhance(0.25), prepare(mask, resolution, crop))
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=85)

@@ -43,8 +43,8 @@ def joined(lines: Sequence[Message | str], language: str = ENGLISH) -> str:
 
 
 def in_all_languages(lines: Sequence[Message | str]) -> dict[str, str]:
-    """Return the lines joined in every language but English, by its code."""
-    return {language: joined(lines, language) for language in languages() - {ENGLISH}}
+    """Return the lines joined in every language, by its code."""
+    return {language: joined(lines, language) for language in languages()}
 
 
 def language_of(request: web.Request) -> str:

@@ -1,11 +1,12 @@
-"""The runs that are training now, and how every open page learns of their progress."""
+"""The runs that are training now, and how the page that queued one learns of its progress."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 from ...trainer.run.events import FINISH, GO_ON, SAMPLE
@@ -16,33 +17,34 @@ from .language import joined, page_languages, text_for_running_page
 
 EVENT = "subject_trainer.live"
 SEND_SECONDS = 0.5
-"""How often the progress of a run is sent to the pages at most."""
+"""How often the progress of a run is sent to the page at most."""
 
 _live: dict[str, "LiveRun"] = {}
 """The runs that are training, by their ids."""
 
 
 @dataclass(frozen=True)
-class GraphNode:
-    """Which node of which workflow runs."""
+class QueuedNode:
+    """A node that ComfyUI runs, of which job of the queue, and who queued that."""
 
     id: str
     """Its id in the graph, "12:5" for one in a subgraph."""
-    workflow: str
-    """Id of the page's workflow; "" when the graph did not come from a page."""
+    prompt: str
+    """The job's prompt_id: who names it may see the run's progress and ask something of it."""
+    client: str | None
+    """The client_id that the job was queued with; None for an API client that gave none."""
 
     @classmethod
-    def of(cls, hidden) -> "GraphNode":
-        """Return the node that has these hidden inputs."""
-        info = hidden.extra_pnginfo if isinstance(hidden.extra_pnginfo, dict) else {}  # whatever a client has sent
-        workflow = info["workflow"] if isinstance(info.get("workflow"), dict) else {}
-        return cls(hidden.unique_id, str(workflow.get("id") or ""))
+    def running(cls, node_id: str) -> "QueuedNode":
+        """Return the node of this id, which is running now."""
+        context = get_executing_context()
+        return cls(node_id, context.prompt_id if context else "", PromptServer.instance.client_id)
 
 
 class LiveRun:
-    """A run that a node is training. It shows its progress in the node and sends it to every open page."""
+    """A run that a node is training. It shows its progress in the node and sends it to the page that queued it."""
 
-    def __init__(self, run: Run, node: GraphNode, notes: Sequence[Message] = ()):
+    def __init__(self, run: Run, node: QueuedNode, notes: Sequence[Message] = ()):
         self.run_id = run.id
         self.memory = 0
         """Bytes that the worker holds; 0 before it trains."""
@@ -56,12 +58,12 @@ class LiveRun:
         self._progress = NodeProgress(node.id)
 
     def show(self, *lines: Message) -> None:
-        """Show the phase, step and time left, and the notes: on the pages at most twice a second, elsewhere at once.
+        """Show the phase, step and time left, and the notes: on our page at most twice a second, elsewhere at once.
 
         A page has them in the node's panel, so that ComfyUI's own text below the node is for API clients and others.
         """
         self._lines = lines
-        if PromptServer.instance.client_id not in page_languages():
+        if self._node.client not in page_languages():
             self._progress.text(text_for_running_page(*self._notes, *lines))
         if time.monotonic() - self._sent_at >= SEND_SECONDS:
             self._send()
@@ -74,6 +76,10 @@ class LiveRun:
         """Show a sample picture that was drawn just now. Raises ComfyUI's exception on cancel."""
         self._progress.picture(path)
         self._send()
+
+    def is_of(self, prompts: Collection[str]) -> bool:
+        """Return whether one of these jobs trains the run."""
+        return self._node.prompt in prompts
 
     def request(self, line: str) -> Message | None:
         """Ask the worker for something, by a line of its stdin; return why that cannot be."""
@@ -98,7 +104,7 @@ class LiveRun:
         return {
             "run": self.run_id,
             "node": self._node.id,
-            "workflow": self._node.workflow,
+            "prompt": self._node.prompt,
             "text": joined(self._lines, language),
             "notes": joined(self._notes, language),
             "memory": self.memory,
@@ -107,18 +113,19 @@ class LiveRun:
         }
 
     def end(self) -> None:
-        """Let the pages know that the run is no longer training."""
+        """Let the page know that the run is no longer training."""
         _live.pop(self.run_id, None)
         self._send(ended=True)
 
     def _send(self, **more) -> None:
         self._sent_at = time.monotonic()
-        for client, language in page_languages().items():
-            PromptServer.instance.send_sync(EVENT, {**self.state(language), **more}, client)
+        language = page_languages().get(str(self._node.client))  # None: no page of ours has queued it, or it is closed
+        if language:
+            PromptServer.instance.send_sync(EVENT, {**self.state(language), **more}, self._node.client)
 
 
 @contextmanager
-def live_run(run: Run, node: GraphNode, notes: Sequence[Message] = ()) -> Iterator[LiveRun]:
+def live_run(run: Run, node: QueuedNode, notes: Sequence[Message] = ()) -> Iterator[LiveRun]:
     """List the run among those that are training for as long as the block lasts."""
     live = _live[run.id] = LiveRun(run, node, notes)
     try:
@@ -127,18 +134,19 @@ def live_run(run: Run, node: GraphNode, notes: Sequence[Message] = ()) -> Iterat
         live.end()
 
 
-def all_states(language: str) -> list[dict]:
-    """Return the progress of all runs that are training."""
-    return [run.state(language) for run in list(_live.values())]
+def is_live(run_id: str) -> bool:
+    """Return whether a run is training."""
+    return run_id in _live
 
 
-def state_of(run_id: str, language: str) -> dict | None:
-    """Return the progress of a run; None while it is not training."""
+def states(prompts: Collection[str], language: str) -> list[dict]:
+    """Return the progress of the runs that these jobs are training."""
+    return [run.state(language) for run in list(_live.values()) if run.is_of(prompts)]
+
+
+def request(run_id: str, prompts: Collection[str], line: str) -> Message | None:
+    """Ask the worker of a run that one of these jobs trains for something, by a line of its stdin; return why that cannot be."""
     run = _live.get(run_id)
-    return run.state(language) if run else None
-
-
-def request(run_id: str, line: str) -> Message | None:
-    """Ask the worker of a run for something, by a line of its stdin; return why that cannot be."""
-    run = _live.get(run_id)
-    return run.request(line) if run else message("This run does not train now.")
+    if run is None:
+        return message("This run does not train now.")
+    return run.request(line) if run.is_of(prompts) else message("Another job trains this run: only who queued it can ask that.")

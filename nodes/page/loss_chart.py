@@ -20,21 +20,21 @@ TICKS = 5
 Points = list[tuple[float, float]]
 
 
-def draw_loss_chart(run_dir: RunDir) -> None:
-    """Draw the curves of a run that has any, unless the picture is there and as new as they are."""
+def draw_loss_chart(run_dir: RunDir, share: float = 1.0) -> None:
+    """Draw the curves of a run that has any, losses times `share`, unless the picture is there and as new as they are."""
     chart, metrics = run_dir.loss_chart, run_dir.metrics
     with suppress(OSError):  # a full disk: the result is worth more than its picture
         if chart.is_file() and chart.stat().st_mtime >= metrics.stat().st_mtime:
             return
-        curves = _curves(run_dir)
+        curves = _curves(run_dir, share)
         if curves:
             with partial_file(chart) as partial:
                 picture(curves).save(partial, "PNG")
 
 
-def _curves(run_dir: RunDir) -> list[tuple[str, str, int, Points]]:
+def _curves(run_dir: RunDir, share: float) -> list[tuple[str, str, int, Points]]:
     """Return label, colour, width and points (step, loss) of each curve."""
-    tables, found = curves_of(run_dir.metrics).points(), []
+    tables, found = curves_of(run_dir.metrics).points(share), []
     for table, known in ((tables["loss"], CURVES), (tables["measured"], MEASURED)):
         for name, style in known.items():
             pairs = zip(table.get("step", ()), table.get(name, ()), strict=False)
@@ -57,18 +57,18 @@ def picture(curves: Sequence[tuple[str, str, int, Points]]) -> Image.Image:
     for tick in range(TICKS):
         step, value = x0 + (x1 - x0) * tick / (TICKS - 1), y0 + (y1 - y0) * tick / (TICKS - 1)
         write.line([place(x0, value), place(x1, value)], "#dddddd")
-        _label(write, (LEFT - 8, place(x0, value)[1]), f"{value:.3g}", "rm")
-        _label(write, (place(step, y0)[0], TOP + height + 8), f"{step:.0f}", "mt")
+        write_label(write, (LEFT - 8, place(x0, value)[1]), f"{value:.3g}", "rm")
+        write_label(write, (place(step, y0)[0], TOP + height + 8), f"{step:.0f}", "mt")
     label_at: float = LEFT
     for label, colour, line, points in curves:
         spots = [place(*point) for point in points]
         write.line(spots if len(spots) > 1 else [spots[0], (spots[0][0] + 3, spots[0][1])], colour, line)
-        label_at = 18 + _label(write, (label_at, 10), label, "lt", colour)
-    _label(write, (LEFT + width, TOP + height + 22), "step", "rt")
+        label_at = 18 + write_label(write, (label_at, 10), label, "lt", colour)
+    write_label(write, (LEFT + width, TOP + height + 22), "step", "rt")
     return image
 
 
-def _label(write: ImageDraw.ImageDraw, place: tuple[float, float], text: str, anchor: str, colour: str = "#444444") -> float:
+def write_label(write: ImageDraw.ImageDraw, place: tuple[float, float], text: str, anchor: str, colour: str = "#444444") -> float:
     """Write a few words at a place, and return where they end."""
     font = ImageFont.load_default(13)
     write.text(place, text, colour, font, anchor)

@@ -19,7 +19,8 @@ from ...trainer.dataset.upload import choose_files
 from ...trainer.run.events import FINISH, GO_ON, SAMPLE
 from ...trainer.run.messages import Message, MessageError, UserError, message
 from ...trainer.run.run_dir import RunDir
-from ..comfy.folders import is_child, make_upload_folder, photo_folder, runs_root, uploads_into
+from ...trainer.run.summary import stopped
+from ..comfy.folders import is_child, make_upload_folder, masks_folder, photo_folder, runs_root, uploads_into
 from . import folder_view, live_runs, run_card
 from .language import catalog, language_of, remember_language
 
@@ -27,6 +28,8 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 ROOT = "/subject_trainer"
 POOL = ThreadPoolExecutor(2, "subject-trainer-page")
 """Where files are read and photos decoded, two at a time: in the server's own loop and threads it would hold up ComfyUI."""
+WRITERS = ThreadPoolExecutor(1, "subject-trainer-writer")
+"""Where captions are written: they must not wait behind a folder of thumbnails."""
 BAD_REQUEST = (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError)
 """What wrong requests and damaged files raise."""
 
@@ -61,20 +64,31 @@ def from_own_pages(handler: Handler) -> Handler:
 
 
 async def get_live_runs(request: web.Request) -> web.Response:
-    """Answer with the progress of all runs that are training."""
-    return web.json_response({"runs": live_runs.all_states(language_of(request))})
+    """Answer with the progress of the runs that the jobs of the query, ?prompt=<prompt_id> once or more often, are training."""
+    return web.json_response({"runs": live_runs.states(_prompts(request), language_of(request))})
 
 
 async def get_run(request: web.Request) -> web.Response:
-    """Answer with the card of a run, and its progress while it trains."""
+    """Answer with the card of a run, and its progress while one of the query's jobs trains it."""
     run, language = request.match_info["run"], language_of(request)
-    return await _answer(request, lambda: {**run_card.card(_run_dir(run)), "live": live_runs.state_of(run, language)})
+    live = [state for state in live_runs.states(_prompts(request), language) if state["run"] == run]
+
+    def work() -> dict:
+        run_dir = _run_dir(run)
+        card = run_card.card(run_dir)
+        told = None if live_runs.is_live(run) else stopped(run_dir, card["steps"])
+        return {**card, "live": live[0] if live else None, "stopped": told.text(catalog(language)) if told else ""}
+
+    return await _answer(request, work)
 
 
 async def ask_run(request: web.Request) -> web.Response:
-    """Ask the worker of a run for the result of the steps done so far, to train on after all, or for sample pictures now."""
+    """Ask the worker of a run for the result of the steps done so far, to train on after all, or for sample pictures now.
+
+    The query names the job that trains it, as in `get_live_runs`: a run is nobody else's to end.
+    """
     line = {"finish": FINISH, "undo": GO_ON, "sample": SAMPLE}[request.match_info["request"]]
-    reason = live_runs.request(request.match_info["run"], line)
+    reason = live_runs.request(request.match_info["run"], _prompts(request), line)
     return _refuse(request, 409, reason) if reason else web.json_response({})
 
 
@@ -106,12 +120,19 @@ async def get_photos(request: web.Request) -> web.Response:
 async def get_thumbnail(request: web.Request) -> web.Response:
     """Answer with a small picture of a photo as training sees it."""
 
-    def work() -> bytes:
+    known = request.if_none_match or ()
+
+    def work() -> tuple[str, bytes | None]:
         path = _photo(request.query.get("folder", ""), request.query.get("name", ""))
-        return folder_view.thumbnail(path, *_framing(request.query))
+        mask = folder_view.mask_of(path, masks_folder(request.query.get("masks", "")))
+        framing, files = _framing(request.query), [file.stat() for file in sorted({path, mask}) if file.is_file()]
+        tag = "-".join([*(f"{status.st_mtime_ns:x}-{status.st_size:x}" for status in files), *map(str, framing), mask.name])
+        return tag, None if tag in [one.value for one in known] else folder_view.thumbnail(path, *framing, mask)
 
     try:
-        return web.Response(body=await _in_pool(work), content_type="image/jpeg")
+        tag, picture = await _in_pool(work)
+        headers = {"ETag": f'"{tag}"', "Cache-Control": "no-cache"}  # the browser keeps it, and asks whether it changed
+        return web.Response(status=200 if picture else 304, body=picture, content_type="image/jpeg", headers=headers)
     except BAD_REQUEST as error:
         return _refuse(request, 400, _reason(error))
 
@@ -129,7 +150,7 @@ async def save_caption(request: web.Request) -> web.Response:
         write_caption(path.parent, name, text, was)
         return {}
 
-    return await _answer(request, work)
+    return await _answer(request, work, WRITERS)
 
 
 async def plan_upload(request: web.Request) -> web.Response:
@@ -165,6 +186,10 @@ async def save_language(request: web.Request) -> web.Response:
     return web.json_response({})
 
 
+def _prompts(request: web.Request) -> list[str]:
+    return request.query.getall("prompt", [])
+
+
 def _run_dir(run_id: str) -> RunDir:
     """Return the directory of a run. Raises UserError when there is none."""
     run_dir = RunDir(runs_root() / run_id)
@@ -188,14 +213,14 @@ def _framing(query) -> tuple[int, str]:
     return resolution, crop
 
 
-def _in_pool(work: Callable[[], Any]) -> asyncio.Future:
-    return asyncio.get_running_loop().run_in_executor(POOL, work)
+def _in_pool(work: Callable[[], Any], pool: ThreadPoolExecutor = POOL) -> asyncio.Future:
+    return asyncio.get_running_loop().run_in_executor(pool, work)
 
 
-async def _answer(request: web.Request, work: Callable[[], dict]) -> web.Response:
+async def _answer(request: web.Request, work: Callable[[], dict], pool: ThreadPoolExecutor = POOL) -> web.Response:
     """Answer with the result of the work as JSON, or with why it failed."""
     try:
-        return web.json_response(await _in_pool(work))
+        return web.json_response(await _in_pool(work, pool))
     except ConflictError as conflict:
         return _refuse(request, 409, conflict.message, caption=conflict.caption)
     except BAD_REQUEST as error:

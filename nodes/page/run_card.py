@@ -34,8 +34,17 @@ def card(run_dir: RunDir) -> dict:
         "samples": samples(run_dir),
         "grid": run_dir.grid.name if run_dir.grid.is_file() else "",
         "can_go_on": run_dir.can_go_on(),
-        **curves_of(run_dir.metrics).points(),
+        **curves_of(run_dir.metrics).points(loss_share(run)),
     }
+
+
+def loss_share(run: Run) -> float:
+    """Return by what a step's loss is to be multiplied to be that of a photo, as the measurements beside it in a chart are.
+
+    With class images it is their loss, too, times prior_loss_weight.
+    """
+    has_class = run.class_dataset is not None or run.settings.dreambooth.class_images > 0
+    return 1 / (1 + run.settings.dreambooth.prior_loss_weight) if has_class else 1.0
 
 
 def facts(run: Run, run_dir: RunDir, result: dict) -> dict:
@@ -71,18 +80,21 @@ class Curves:
         self._path, self._lock = path, threading.Lock()
         self._forget(None)
 
-    def points(self) -> dict:
-        """Return {"loss": {"step", "mean", "smooth"}, "measured": {"step", "held_out", ...}}: at most MAX_POINTS numbers each."""
+    def points(self, share: float = 1.0) -> dict:
+        """Return {"loss": {"step", "mean", "smooth"}, "measured": {"step", "held_out", ...}}: at most MAX_POINTS numbers each.
+
+        `share`: what the losses of steps are multiplied by.
+        """
         with self._lock:
             self._read_new_lines()
-            return {"loss": self._loss(), "measured": self._measured()}
+            return {"loss": self._loss(share), "measured": self._measured()}
 
-    def _loss(self) -> dict[str, list[int | float]]:
+    def _loss(self, share: float) -> dict[str, list[int | float]]:
         """Return the mean loss of about equal parts of the run, the last step of each part, and the smoothed means."""
         count = len(self._losses)
         edges = [count * i // MAX_POINTS for i in range(MAX_POINTS + 1)] if count > MAX_POINTS else list(range(count + 1))
         parts = list(itertools.pairwise(edges))
-        means = [sum(self._losses[a:b]) / (b - a) for a, b in parts]
+        means = [share * sum(self._losses[a:b]) / (b - a) for a, b in parts]
         smooth: list[float] = []
         for mean in means:
             smooth.append(mean if not smooth else smooth[-1] + SMOOTHING * (mean - smooth[-1]))

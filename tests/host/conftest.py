@@ -74,7 +74,7 @@ def server(start_server):
 def graph(shipped_workflow) -> dict:
     """The shipped workflow on the stand-in and the drawn photos, as in the demo."""
     filled = copy.deepcopy(shipped_workflow)
-    adapt(filled, "standin.safetensors", "plush", "", standin=True)
+    adapt(filled, "standin.safetensors", "plush", "", random_standin=True)
     return filled
 
 

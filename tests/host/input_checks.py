@@ -1,4 +1,4 @@
-"""Give each input of the five nodes each kind of value, by ComfyUI's own way of calling nodes: JSON [[call, answer]] on stdout.
+"""Give each input of the six nodes each kind of value, by ComfyUI's own way of calling nodes: JSON [[call, answer]] on stdout.
 
 python tests/host/input_checks.py COMFYUI
 
@@ -13,6 +13,8 @@ import logging
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+
+import torch
 
 ROOT = Path(__file__).parents[2]
 ANSWER = sys.stdout
@@ -53,6 +55,8 @@ def good_values(schema, dataset) -> dict:
         "MODEL": model,
         "CLIP": SimpleNamespace(cond_stage_model=None, patcher=None),
         "VAE": SimpleNamespace(first_stage_model=None, patcher=None),
+        "CLIP_VISION": SimpleNamespace(encode_image=None),
+        "IMAGE": torch.zeros(0, 8, 8, 3),
         "SUBJECT_DATASET": dataset,
     }
     named = {"folder": "gone", "token": "mysks", "name": "toy", "run": "gone", "class_word": "toy", "initializer": "toy"}
@@ -112,9 +116,15 @@ def main(comfyui: str) -> None:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     server.PromptServer(loop)
-    modules = ("dataset_loader", "caption_with_token", "dreambooth_train", "textual_inversion_train", "load_finetuned")
-    names = ("DatasetLoader", "CaptionWithToken", "DreamBoothTrain", "TextualInversionTrain", "LoadFinetuned")
-    nodes = [getattr(load(f"nodes.{module}"), name) for module, name in zip(modules, names, strict=True)]
+    modules = {
+        "dataset_loader": "DatasetLoader",
+        "caption_with_token": "CaptionWithToken",
+        "dreambooth_train": "DreamBoothTrain",
+        "textual_inversion_train": "TextualInversionTrain",
+        "load_finetuned": "LoadFinetuned",
+        "evaluate_subject": "EvaluateSubject",
+    }
+    nodes = [getattr(load(f"nodes.{module}"), name) for module, name in modules.items()]
     photos = load("trainer.dataset.photos")
     photo = photos.Photo(path="/a.png", sha256="ab", width=64, height=64, caption="a photo of mysks toy")
     dataset = photos.Dataset(photos=(photo,), resolution=64, token="mysks", class_word="toy", class_prompt="a photo of a toy")

@@ -62,3 +62,21 @@ def covered(page) -> list[tuple[str, str]]:
         for (one, x, y, w, h), (two, x2, y2, w2, h2) in combinations(boxes, 2)
         if x < x2 + w2 and x2 < x + w and y < y2 + h2 and y2 < y + h
     ]
+
+
+def in_dialog(page, text: str) -> list:
+    """Elements of an open dialog that say just this."""
+    return page.execute_script(
+        """
+        const elements = [...document.querySelectorAll("[role=dialog] *")]
+        return elements.filter((e) => e.children.length === 0 && e.textContent.trim() === arguments[0])
+        """,
+        text,
+    )
+
+
+def open_template(page, name: str) -> None:
+    """Open a shipped workflow from ComfyUI's template browser."""
+    page.execute_script("window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.execute_script("arguments[0].click()", wait(page, lambda: in_dialog(page, WORKFLOWS.parent.name))[-1])
+    page.execute_script("arguments[0].click()", wait(page, lambda: in_dialog(page, name))[0])

@@ -50,7 +50,9 @@ def use(graph: dict, class_type: str, **inputs) -> dict:
 
 
 def test_missing_folder(server, quick_graph):
-    with pytest.raises(REFUSED, match=r"'gone' does not exist\. Put the photos into a subfolder of ComfyUI's input"):
+    with pytest.raises(
+        REFUSED, match=r"'gone' does not exist\. Drop your photos on the node, or put them into a subfolder of ComfyUI's input"
+    ):
         server.run(use(quick_graph, "DatasetLoader", folder="gone"))
 
 
@@ -272,6 +274,18 @@ def test_a_run_that_is_not_there(server):
 def test_settings_that_do_not_go_together(server, quick_graph):
     with pytest.raises(Refused, match="lr_warmup_steps is 5; it must be between 0 and 2"):
         server.run(use(quick_graph, "DreamBoothTrain", lr_warmup_steps=5))
+
+
+def test_holding_all_photos_out_is_refused_before_anything_runs(server, quick_graph):
+    use(quick_graph, "DreamBoothTrain", hold_out=4)
+    with pytest.raises(Refused, match="hold_out is 4, but there are only 4 photos"):
+        server.run(quick_graph)
+    loader = quick_graph[node(quick_graph, "DatasetLoader")]["inputs"]
+    quick_graph["picture"] = {"class_type": "EmptyImage", "inputs": {"width": 96, "height": 96, "batch_size": 2, "color": 200}}
+    with pytest.raises(
+        Failed, match="hold_out is 4, but there are only 2 photos"
+    ):  # how many come by a link, nobody knows before
+        server.run(use(quick_graph, "DatasetLoader", **loader, images=["picture", 0]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a file system")

@@ -27,6 +27,7 @@ def test_every_input_takes_a_value_or_says_what_it_wants(answers):
         "DreamBoothTrain",
         "TextualInversionTrain",
         "LoadFinetuned",
+        "EvaluateSubject",
     }
     assert [
         (call, answer)

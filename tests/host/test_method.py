@@ -16,10 +16,15 @@ from safetensors.torch import load_file
 from demo.run import node
 from demo.server import Failed
 from trainer.context import Context, make_accelerator
+from trainer.models.key_mapping import ldm_text_name
 from trainer.models.sd15 import BaseModel
+from trainer.parts.adapters import TEXT_TARGETS, add_adapters
 from trainer.parts.lora import add_lora
+from trainer.parts.text_encoder import PREFIX
 from trainer.recipes import dreambooth
 from trainer.run.events import Reporter
+from trainer.run.names import DREAMBOOTH
+from trainer.run.presets import NAMED, given
 from trainer.run.run_dir import RunDir
 from trainer.run.stop_request import StopRequest
 from trainer.training.checkpoint import save_tensors
@@ -42,6 +47,13 @@ def train(quick_graph) -> dict:
     return quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
 
 
+def use(graph: dict, loader: str) -> None:
+    """Have the graph's picture drawn with the MODEL and the CLIP of a node."""
+    graph["sample"]["inputs"]["model"] = [loader, 0]
+    for text in ("positive", "negative"):
+        graph[text]["inputs"]["clip"] = [loader, 1]
+
+
 def own_model(run_dir: RunDir, standin_base, folder, target) -> None:
     """Train the run once more in this process and write the trainer's own model, adapters merged by peft, as a checkpoint."""
     again = RunDir(folder)
@@ -52,26 +64,30 @@ def own_model(run_dir: RunDir, standin_base, folder, target) -> None:
     dreambooth.train(Context(run, again, accelerator, Reporter(io.StringIO()), StopRequest(os.fdopen(reading))))
     base = BaseModel(again.base)
     unet = base.unet()
-    params, state = add_lora(unet, run.settings), load_file(again.checkpoint)
-    with torch.no_grad():
-        for name, p in params.items():
-            p.copy_(state[f"param/{name}"])
-    for layer in [m for m in unet.modules() if isinstance(m, LoraLayer)]:
-        layer.merge()
-    merged = {k.replace(".base_layer.", "."): v for k, v in unet.state_dict().items() if ".lora_" not in k}
-    files = ResultFiles(base, {})
-    for name, ldm_name in base.unet_table.items():
-        files.replace_base_tensor(ldm_name, merged[name])
+    text_encoder, state, files = base.text_encoder(), load_file(again.checkpoint), ResultFiles(base, {})
+    pattern = TEXT_TARGETS[run.settings.dreambooth.lora_layers]
+    text_params = add_adapters(text_encoder, pattern, run.settings, torch.float32)
+    for model, params, prefix in ((unet, add_lora(unet, run.settings), ""), (text_encoder, text_params, PREFIX)):
+        with torch.no_grad():
+            for name, p in params.items():
+                p.copy_(state[f"param/{prefix}{name}"])
+        for layer in [m for m in model.modules() if isinstance(m, LoraLayer)]:
+            layer.merge()
+        for name, merged in model.state_dict().items():
+            if ".lora_" not in name:
+                name = name.replace(".base_layer.", ".")
+                files.replace_base_tensor(ldm_text_name(name) if prefix else base.unet_table[name], merged)
     save_tensors(target, files.all_checkpoint_tensors(), {}, files.dtypes)
 
 
 def test_a_lora_gives_the_trainers_own_picture_at_strength_1_and_the_bases_at_0(
     server, quick_graph, train, base_directory, standin_base, tmp_path
 ):
-    train |= {"name": "own-lora", "train": "lora", "steps": 6, "learning_rate": 1e-2, "precision": "fp32", "lora_rank": 8}
+    train |= {"name": "own-lora", "train": "lora_and_text_encoder", "steps": 6, "learning_rate": 1e-2}
+    train |= {"precision": "fp32", "lora_rank": 8}
     trainer = node(quick_graph, "DreamBoothTrain")
     graph = up_to_training(quick_graph) | picture_graph(BASE, PROMPT)
-    graph["sample"]["inputs"]["model"] = [trainer, 0]
+    use(graph, trainer)
     result = server.run(graph)
     file = result.outputs[trainer]["text"][0].splitlines()[-1]
     from_node = shown(server, result, "save")
@@ -80,12 +96,13 @@ def test_a_lora_gives_the_trainers_own_picture_at_strength_1_and_the_bases_at_0(
     def with_lora(loader: dict) -> Image.Image:
         sampled = picture_graph(BASE, PROMPT)
         sampled["lora"] = loader
-        sampled["sample"]["inputs"]["model"] = ["lora", 0]
+        use(sampled, "lora")
         return shown(server, server.run(sampled), "save")
 
     def built_in(strength: float) -> Image.Image:
-        inputs = {"model": ["loader", 0], "lora_name": file, "strength_model": strength}
-        return with_lora({"class_type": "LoraLoaderModelOnly", "inputs": inputs})
+        inputs = {"model": ["loader", 0], "clip": ["loader", 1], "lora_name": file}
+        inputs |= {"strength_model": strength, "strength_clip": strength}
+        return with_lora({"class_type": "LoraLoader", "inputs": inputs})
 
     of_base = shown(server, server.run(picture_graph(BASE, PROMPT)), "save")
     assert same(built_in(1.0), from_node)
@@ -109,6 +126,30 @@ def test_a_lora_gives_the_trainers_own_picture_at_strength_1_and_the_bases_at_0(
     }
     graph["sample"]["inputs"]["model"] = ["built_in", 0]
     assert same(shown(server, server.run(graph), "save"), from_node)
+
+
+def test_a_token_that_is_learned_beside_a_lora_is_an_embedding(server, quick_graph, train, base_directory):
+    train |= {"name": "with-token", "train": "lora_and_token"}
+    result = server.run(up_to_training(quick_graph))
+    file = result.outputs[node(quick_graph, "DreamBoothTrain")]["text"][0].splitlines()[-1]
+    assert (base_directory / "output" / "loras" / file).is_file()
+    assert (base_directory / "models" / "embeddings" / file).is_file()
+    graph = {"load": {"class_type": "LoadFinetuned", "inputs": {"run": file.removesuffix(".safetensors")}}}
+    graph["trigger"] = {"class_type": "PreviewAny", "inputs": {"source": ["load", 3]}}
+    trigger = server.run(graph).outputs["trigger"]["text"][0]
+    assert trigger.startswith(f"embedding:{file.removesuffix('.safetensors')}")
+
+    # ComfyUI lists the file among its LoRAs; another run goes on from it.
+    train |= {"name": "gone-on", "start_lora": file, "steps": 1}
+    result = server.run(up_to_training(quick_graph))
+    later = result.outputs[node(quick_graph, "DreamBoothTrain")]["text"][0].splitlines()[-1]
+    before, after = (load_file(base_directory / "output" / "loras" / name) for name in (file, later))
+    assert before.keys() == after.keys()
+    assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-3) for name in before)  # one step at 1e-4
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    train["train"] = "unet"
+    with pytest.raises(Failed, match=r"start_lora is .*, but no LoRA is trained: train is unet"):
+        server.run(up_to_training(quick_graph))
 
 
 def test_without_a_lora_its_output_says_so(server, quick_graph, train):
@@ -174,7 +215,8 @@ def test_the_studys_recipe_ships_as_a_graph_and_runs(server, base_directory):
     graph = json.loads(path.read_text(encoding="utf-8"))
     training = graph[node(graph, "DreamBoothTrain")]["inputs"]
     wanted = {"steps": 1600, "batch_size": 8, "learning_rate": 2e-6, "precision": "bf16", "optimizer": "adamw_8bit"}
-    assert training.items() >= (wanted | {"train": "unet_and_token"}).items()
+    assert NAMED[training["preset"]].items() >= (wanted | {"train": "unet_and_token"}).items()
+    assert given(DREAMBOOTH, training) == {}
     training |= {"steps": 1, "batch_size": 1, "precision": "fp32"}
     graph[node(graph, "CheckpointLoaderSimple")]["inputs"]["ckpt_name"] = "standin.safetensors"
     graph[node(graph, "DatasetLoader")]["inputs"] |= {"folder": "plush", "resolution": 64}

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-IDS = ("DatasetLoader", "CaptionWithToken", "DreamBoothTrain", "TextualInversionTrain", "LoadFinetuned")
+IDS = ("DatasetLoader", "CaptionWithToken", "DreamBoothTrain", "TextualInversionTrain", "LoadFinetuned", "EvaluateSubject")
 MANUAL = {
     "DatasetLoader": "docs/photos.md",
     "CaptionWithToken": "docs/photos.md",
     "DreamBoothTrain": "docs/settings.md",
     "TextualInversionTrain": "docs/settings.md",
     "LoadFinetuned": "README.md",
+    "EvaluateSubject": "docs/evaluate.md",
 }
 
 
@@ -60,16 +61,17 @@ def test_sockets_are_comfyuis_own(info):
     assert info["DreamBoothTrain"]["output"] == ["MODEL", "CLIP", "VAE", "LOSS_MAP", "STRING", "LORA_MODEL"]
     assert info["TextualInversionTrain"]["output"] == ["CLIP", "STRING", "LOSS_MAP", "STRING"]
     assert info["LoadFinetuned"]["output"] == ["MODEL", "CLIP", "VAE", "STRING"]
+    assert info["EvaluateSubject"]["output"] == [*["FLOAT"] * 6, "STRING", "IMAGE"]
 
 
 def test_rarely_used_widgets_are_advanced(info):
     both = {"lr_scheduler", "lr_warmup_steps", "precision", "gradient_checkpointing", "checkpoint_every"}
     both |= {"gradient_accumulation_steps", "optimizer", "max_grad_norm", "min_snr_gamma", "noise_offset", "ema_decay"}
-    both |= {"sample_every", "validate_every", "devices", "keep_state", "export_on_cancel"}
+    both |= {"sample_every", "validate_every", "devices", "keep_state", "export_on_cancel", "save_every"}
     both |= {"batch_size", "seed", "learning_rate", "early_stopping"}
-    dreambooth = {"prior_loss_weight", "text_learning_rate", "weight_decay", "caption_dropout"}
-    dreambooth |= {"lora_rank", "lora_alpha", "lora_layers", "embedding"}
-    for name, own in (("DreamBoothTrain", dreambooth), ("TextualInversionTrain", {"save_every", "norm_limit"})):
+    dreambooth = {"prior", "prior_loss_weight", "start_lora", "text_learning_rate", "weight_decay", "caption_dropout"}
+    dreambooth |= {"lora_kind", "lora_rank", "lora_alpha", "lora_layers", "embedding"}
+    for name, own in (("DreamBoothTrain", dreambooth), ("TextualInversionTrain", {"norm_limit"})):
         inputs = {**info[name]["input"]["required"], **info[name]["input"]["optional"]}
         advanced = {widget for widget, (_, options) in inputs.items() if options.get("advanced")}
         assert advanced == both | own
@@ -94,11 +96,12 @@ def test_the_preset_is_the_first_widget_and_decides_by_default(info):
 def test_every_widget_has_its_line_in_the_docs(info):
     """Or in the page of docs/ that the README refers to for its node."""
     root = Path(__file__).parents[2]
+    sockets = ("MODEL", "CLIP", "VAE", "CLIP_VISION", "SUBJECT_DATASET", "IMAGE")
     for name, node in info.items():
         readme = (root / MANUAL[name]).read_text(encoding="utf-8")
         for kind in ("required", "optional"):
             for widget, (of_type, _) in node["input"].get(kind, {}).items():
-                assert of_type in ("MODEL", "CLIP", "VAE", "SUBJECT_DATASET", "IMAGE") or f"`{widget}`" in readme, (name, widget)
+                assert of_type in sockets or f"`{widget}`" in readme, (name, widget)
 
 
 def test_new_folders_are_listed_when_the_page_refreshes(server, base_directory):

@@ -8,9 +8,10 @@ from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from demo.browser import choose, open_workflow, queue, queued_prompt, set_setting
+from demo.browser import choose, open_workflow, queue, queued_prompt, set_setting, wait_for_page
+from demo.server import HOST
 
-from .pages import NEEDS_BROWSER, WORKFLOWS, covered, fill_in, panel, read, wait, words
+from .pages import NEEDS_BROWSER, WORKFLOWS, covered, fill_in, open_template, panel, read, wait, words
 
 LANGUAGE = "SubjectTrainer.Language"
 SHIPPED = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
@@ -23,23 +24,10 @@ def test_a_shipped_workflow_queues_exactly_its_api_twin(browser, server, name):
     assert queued_prompt(browser) == read(f"api/{name}")
 
 
-def found(page, text: str) -> list:
-    """Elements of an open dialog that say just this."""
-    return page.execute_script(
-        """
-        const elements = [...document.querySelectorAll("[role=dialog] *")]
-        return elements.filter((e) => e.children.length === 0 && e.textContent.trim() === arguments[0])
-        """,
-        text,
-    )
-
-
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_workflow_opens_from_the_template_browser_with_all_its_nodes(page, name):
     page.execute_script("window.app.graph.clear()")
-    page.execute_script("window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    page.execute_script("arguments[0].click()", wait(page, lambda: found(page, WORKFLOWS.parent.name))[-1])
-    page.execute_script("arguments[0].click()", wait(page, lambda: found(page, name))[0])
+    open_template(page, name)
     wanted = sorted(node["type"] for node in read(name)["nodes"])
     wait(page, lambda: sorted(page.execute_script("return window.app.graph.nodes.map((n) => n.type)")) == wanted)
     known = "return window.app.graph.nodes.every((n) => n.type in window.LiteGraph.registered_node_types)"
@@ -49,6 +37,7 @@ def test_a_workflow_opens_from_the_template_browser_with_all_its_nodes(page, nam
 def test_captions_and_result_are_shown_in_the_nodes(page, server):
     """One queueing from the page, without training long: the texts appear, and the training seed stays what it was."""
     fill_in(page, steps=2, name="page")
+    page.execute_script("window.app.graph.add(window.LiteGraph.createNode('LoadFinetuned'))")
     queue(page)
     # ComfyUI tells of cached nodes when the whole graph is done.
     assert wait(page, lambda: words(page, "DreamBoothTrain", "report")).startswith("2 steps, mean loss of the last 2: ")
@@ -61,14 +50,28 @@ def test_captions_and_result_are_shown_in_the_nodes(page, server):
     queued = queued_prompt(page)
     assert queued["5"]["inputs"]["seed"] == 0
     assert not {"report", "run_view"} & queued["5"]["inputs"].keys()
+    assert " · 2 steps" in wait(page, lambda: labels_of_runs(page).get("page"), 30)  # without asking for the list anew
+    page.execute_script("const { graph } = window.app; graph.remove(graph.nodes.find((n) => n.type === 'LoadFinetuned'))")
     assert covered(page) == []  # all panels are there now
+    choose(page, "DatasetLoader", "crop", "top")
+    assert words(page, "DatasetLoader", "report") == ""  # it was of another crop
 
     fill_in(page, steps=2000, name="another")
     queue(page)
     wait(page, lambda: "Training: step" in words(page, "DreamBoothTrain", "run_view"))
     assert words(page, "DreamBoothTrain", "report") == ""  # that was another run's
     server.post("/interrupt", {})
-    wait(page, lambda: server.get("/queue")["queue_running"] == [])
+    said = "is saved. Queue the graph again to go on."
+    assert "Stopped: the state after step" in wait(page, lambda: said in (w := words(page, "DreamBoothTrain", "run_view")) and w)
+
+
+def labels_of_runs(page) -> dict[str, str]:
+    """What the node that loads a run offers, by the name of the run."""
+    script = """
+    const { options } = window.app.graph.nodes.find((n) => n.type === "LoadFinetuned").widgets.find((w) => w.name === "run")
+    return options.values.map((run) => [run, options.getOptionLabel(run)])
+    """
+    return {run.rpartition("-")[0]: label for run, label in page.execute_script(script)}
 
 
 def is_inside(page, view) -> bool:
@@ -80,8 +83,16 @@ def is_inside(page, view) -> bool:
 def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_directory):
     """Curves and samples move; after a reload, and in a second page, the run is there again; Stop gives the graph its picture."""
     page, name = either, f"watched-{request.node.callspec.id}"
-    fill_in(page, steps=2000, name=name, sample_prompts="a photo of mysks", sample_every=20, hold_out=1, validate_every=20)
-    workflow = page.execute_script("return window.app.graph.serialize()")
+    fill_in(
+        page,
+        steps=2000,
+        seed=len(name),
+        name=name,
+        sample_prompts="a photo of mysks",
+        sample_every=20,
+        hold_out=1,
+        validate_every=20,
+    )
     queue(page)
 
     def drawn() -> list[int]:
@@ -97,13 +108,15 @@ def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_di
     assert is_inside(page, panel(page, "DreamBoothTrain", "run_view"))
 
     def is_there_again() -> None:
-        open_workflow(page, server.port, workflow)
+        wait_for_page(page)
         wait(page, lambda: drawn()[0] and drawn()[1])
         wait(page, lambda: "Training: step" in words(page, "DreamBoothTrain", "run_view"))
 
+    page.refresh()
     is_there_again()
     first = page.current_window_handle
     page.switch_to.new_window("tab")
+    page.get(f"http://{HOST}:{server.port}/")  # with the workflow that was open last
     is_there_again()
     page.close()
     page.switch_to.window(first)
@@ -180,6 +193,10 @@ def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(either, request
         script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('change'))"
         page.execute_script(script, box, HOSTILE)
         wait(page, lambda: caption.read_text(encoding="utf-8") == HOSTILE + "\n")
+        twice = script + "; arguments[0].value = arguments[2]; arguments[0].dispatchEvent(new Event('change'))"
+        page.execute_script(twice, box, "one", HOSTILE + " two")  # the second names what the first has written
+        wait(page, lambda: caption.read_text(encoding="utf-8") == HOSTILE + " two\n")
+        assert "was changed elsewhere" not in words(page, "DatasetLoader", "photo_view")
 
         caption.write_text("changed elsewhere")
         page.execute_script(script, box, "mine")
@@ -189,9 +206,10 @@ def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(either, request
         page.execute_script("arguments[0].click()", mine)
         wait(page, lambda: caption.read_text(encoding="utf-8") == "mine\n")
 
-        caption.write_text(HOSTILE)
         fill_in(page, steps=1, name=f"hostile-{request.node.callspec.id}", sample_prompts=HOSTILE, sample_every=1)
-        queue(page)
+        box = panel(page, "DatasetLoader", "photo_view").find_element(By.TAG_NAME, "textarea")
+        page.execute_script("arguments[0].focus(); arguments[0].select()", box)
+        box.send_keys(HOSTILE, Keys.CONTROL, Keys.ENTER)  # queued from the box, while it still has the focus
         wait(page, lambda: words(page, "DreamBoothTrain", "report"))
         assert HOSTILE in wait(page, lambda: words(page, "CaptionWithToken", "caption_view"))
         view = panel(page, "DreamBoothTrain", "run_view")
@@ -205,8 +223,12 @@ def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(either, request
 def test_reports_and_errors_come_in_the_language_that_is_set(page, server):
     set_setting(page, LANGUAGE, "uk")
     try:
+        more = (
+            "return window.app.graph.nodes.find((n) => n.type === 'DreamBoothTrain').widgets.find((w) => w.name === 'advanced')"
+        )
+        wait(page, lambda: page.execute_script(more + ".label").startswith("Показати ще налаштування"), 10)  # at once
         open_workflow(page, server.port, read("Train a subject (DreamBooth or LoRA)"))
-        fill_in(page, steps=2, name="page-uk")
+        fill_in(page, steps=2, seed=1, name="page-uk")
         queue(page)
         assert wait(page, lambda: words(page, "DreamBoothTrain", "report")).startswith("Кроків: 2, середні втрати за останні 2: ")
         assert wait(page, lambda: words(page, "DatasetLoader", "report")) == "Фото: 4, підписів: 4, готово"
@@ -221,13 +243,11 @@ def test_reports_and_errors_come_in_the_language_that_is_set(page, server):
         (text,) = wait(page, for_others)
         assert text.startswith("2 steps, mean loss of the last 2: ")
 
-        fill_in(page, name="page", hold_out=4)
-        page.execute_script(
-            "comfyAPI.api.api.addEventListener('execution_error', (event) => (window.failed = event.detail.exception_message))"
-        )
+        fill_in(page, name="page", embedding="gone")
         queue(page)  # refused when it runs
-        wait(page, lambda: "Принаймні одне має залишитися для навчання." in page.execute_script("return window.failed ?? ''"))
-        fill_in(page, name="/", hold_out=0)
+        wait(page, lambda: "Немає ембедингу 'gone', який можна прочитати." in words(page, "DreamBoothTrain", "report"))
+        assert "Кроків" not in words(page, "DreamBoothTrain", "report")  # that was the job before
+        fill_in(page, name="/", embedding="")
         queue(page)  # refused when it is queued
         wait(page, lambda: "Назва '/' не може бути назвою файлу" in refusals(page))
     finally:
@@ -267,3 +287,84 @@ def test_our_scripts_say_nothing_on_the_console(page):
     scripts = [path.relative_to(folder).as_posix() for path in folder.rglob("*.js")]
     ours = [e for e in page.get_log("browser") if "/extensions/" in e["message"] and any(s in e["message"] for s in scripts)]
     assert ours == []
+
+
+LOWEST_CONTRAST = """
+const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true })
+const solid = (colour, below) => {  // what is seen of a colour over another
+  for (const fill of [`rgb(${below})`, colour]) { pen.fillStyle = fill; pen.fillRect(0, 0, 1, 1) }
+  return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3)
+}
+const behind = (element) => {
+  if (!element) return [255, 255, 255]
+  return solid(getComputedStyle(element).backgroundColor, behind(element.parentElement))
+}
+const light = (rgb) => rgb.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, v, index) => sum + v * [0.2126, 0.7152, 0.0722][index], 0)
+const found = []
+for (const element of document.querySelectorAll(".st-panel, .st-panel *")) {
+  const texts = [...element.childNodes].map((node) => (node.nodeType === 3 ? node.data : ""))
+  const own = element.tagName === "TEXTAREA" ? element.value : texts.join("")
+  if (!own.trim()) continue
+  for (let at = element; at; at = at.parentElement) if (getComputedStyle(at).opacity !== "1") found.push([0, "opacity", own])
+  const [a, b] = [light(solid(getComputedStyle(element).color, behind(element))), light(behind(element))]
+  found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), element.className || element.tagName, own])
+}
+return found.sort(([a], [b]) => a - b)
+"""
+
+
+def test_what_the_panels_say_can_be_read_in_both_themes(page, base_directory):
+    folder = base_directory / "input" / "bare"
+    folder.mkdir()
+    Image.new("RGB", (64, 64), "teal").save(folder / "a.png")
+    choose(page, "DatasetLoader", "folder", "bare")
+    wait(page, lambda: "no caption" in words(page, "DatasetLoader", "photo_view"))
+    page.execute_script(
+        'document.body.insertAdjacentHTML(\'beforeend\', \'<div class="st-panel"><div class="st-error">no</div>'
+        '<ul class="st-captions"><li><mark>mysks</mark> <mark class="st-class">toy</mark></li></ul></div>\')'
+    )
+    try:
+        for theme in ("light", "dark"):
+            set_setting(page, "Comfy.ColorPalette", theme)
+            found = page.execute_script(LOWEST_CONTRAST)
+            assert {"st-note", "MARK", "st-class", "st-name", "st-error"} <= {name for _, name, _ in found}
+            print(theme, found[0])
+            assert found[0][0] >= 4.5, (theme, found[0])
+    finally:
+        set_setting(page, "Comfy.ColorPalette", "dark")
+
+
+OVER_A_PANEL = """
+const [type, name] = arguments, { canvas } = window.app
+const node = window.app.graph.nodes.find((n) => n.type === type)
+canvas.ds.scale = 1
+canvas.ds.offset = [300 - node.pos[0], 100 - node.pos[1]]
+canvas.draw(true, true)
+const element = node.widgets.find((w) => w.name === name).element
+const box = element.getBoundingClientRect()
+const [clientX, clientY] = [box.left + 20, box.top + 8]
+const common = { bubbles: true, cancelable: true, clientX, clientY, pointerId: 1, isPrimary: true }
+element.dispatchEvent(new WheelEvent("wheel", { ...common, deltaY: 100 }))
+const scale = canvas.ds.scale
+canvas.ds.scale = 1
+const before = canvas.ds.offset[0]
+element.dispatchEvent(new PointerEvent("pointerdown", { ...common, button: 1, buttons: 4 }))
+for (const x of [10, 60]) element.dispatchEvent(new PointerEvent("pointermove", { ...common, clientX: clientX + x, buttons: 4 }))
+element.dispatchEvent(new PointerEvent("pointerup", { ...common, clientX: clientX + 60, button: 1, buttons: 0 }))
+return [scale, canvas.ds.offset[0] - before]
+"""
+
+
+def test_wheel_and_middle_drag_over_a_panel_move_the_canvas(page):
+    """But the wheel scrolls a panel that has more than it can show."""
+    choose(page, "DatasetLoader", "folder", "plush")
+    wait(page, lambda: "plush-4.jpg" in words(page, "DatasetLoader", "photo_view"))
+    choose(page, "DreamBoothTrain", "steps", 77)
+    wait(page, lambda: "77" in words(page, "DreamBoothTrain", "preset_view"))
+    scale, moved = page.execute_script(OVER_A_PANEL, "DatasetLoader", "photo_view")
+    assert scale == 1
+    assert moved > 20
+    scale, moved = page.execute_script(OVER_A_PANEL, "DreamBoothTrain", "preset_view")
+    assert scale < 1
+    assert moved > 20

@@ -36,8 +36,12 @@ def adapted(text: str, server) -> str:
     return text
 
 
-def run_client(server, folder) -> subprocess.CompletedProcess:
+def run_client(server, folder, *change: str) -> subprocess.CompletedProcess:
+    """Run the client, with what a pattern finds in it replaced by a text."""
     (client,) = re.findall(r"```python\n(.*?)```", HEADLESS, re.DOTALL)
+    if change:
+        client, count = re.subn(*change, client, flags=re.DOTALL)
+        assert count == 1
     return subprocess.run([sys.executable, "-c", adapted(client, server)], cwd=folder, capture_output=True, text=True)
 
 
@@ -52,7 +56,7 @@ def test_the_python_client_trains_and_names_the_pictures(server, folder):
 @pytest.mark.parametrize(
     ("node_type", "wrong", "told"),
     [
-        ("DreamBoothTrain", {"hold_out": 50}, "hold_out is 50, but there are only 4 photos."),
+        ("DreamBoothTrain", {"embedding": "gone"}, "There is no embedding 'gone' that can be read."),
         (
             "DreamBoothTrain",
             {"early_stopping": "export_best"},
@@ -78,7 +82,21 @@ def test_the_python_client_fails_with_the_reason(server, folder, node_type, wron
     else:
         graph[node(graph, node_type)]["inputs"] |= wrong
     path.write_text(json.dumps(graph), encoding="utf-8")
-    done = run_client(server, folder)
+    change = (r"YOURS = \{.*?\n\}", "YOURS = {}") if node_type == "LoadFinetuned" else ()  # it has other nodes
+    done = run_client(server, folder, *change)
+    assert done.returncode == 1
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("right", "typo", "told"),
+    [
+        ('"class_word"', '"clas_word"', "no node 'Give the subject its name' with the inputs ['clas_word']"),
+        ('"Train"', '"Trian"', "no node 'Trian' with the inputs ['name']"),
+    ],
+)
+def test_the_python_client_refuses_what_the_graph_has_not(server, folder, right, typo, told):
+    done = run_client(server, folder, right, typo)
     assert done.returncode == 1
     assert told in done.stderr
 

@@ -1,11 +1,13 @@
 """What the page asks the server for: right answers, and no way out of the roots."""
 
 import json
+import os
 import shutil
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import pytest
 import torch
@@ -13,13 +15,14 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from demo.run import node
-from demo.server import Refused
+from demo.server import HOST, Refused
 from demo.setup import ROOT
 from trainer.run.files import write_json
 from trainer.run.interpreter import python_command
 
 from .graphs import up_to_training
 
+OTHER = "Another job trains this run: only who queued it can ask that."
 OUTSIDE = ["..", "../models", "/etc", "plush/..", "..%2f..", "C:\\", "\0"]
 
 
@@ -32,6 +35,18 @@ def refusal(call, *args) -> tuple[int, str]:
 
 def path(route: str, **query) -> str:
     return f"/subject_trainer/{route}?{urllib.parse.urlencode(query)}"
+
+
+def live_runs(server) -> list[dict]:
+    """The runs of the job that ComfyUI executes now."""
+    ((_, prompt, *_),) = server.get("/queue")["queue_running"]
+    assert server.get("/subject_trainer/live") == server.get(path("live", prompt="another")) == {"runs": []}
+    return server.get(f"/subject_trainer/live?prompt=another&prompt={prompt}")["runs"]
+
+
+def ask(server, live: dict, request: str, prompt: str = "") -> dict:
+    """Ask something of a run that trains, as the job that it trains for or as another."""
+    return server.post(f"/subject_trainer/runs/{live['run']}/{request}?prompt={prompt or live['prompt']}", {})
 
 
 def test_a_run_shows_itself_while_it_trains_and_afterwards(server, quick_graph, workers, base_directory):
@@ -48,7 +63,10 @@ def test_a_run_shows_itself_while_it_trains_and_afterwards(server, quick_graph, 
 
     def look(node_id: str, text: str) -> None:
         if text.startswith("Training: step"):
-            seen.append((node_id, server.get("/subject_trainer/live")["runs"]))
+            seen.append((node_id, live_runs(server)))
+            card = f"/subject_trainer/runs/{seen[-1][1][0]['run']}"
+            assert server.get(card)["live"] is server.get(f"{card}?prompt=another")["live"] is None
+            assert server.get(f"{card}?prompt={seen[-1][1][0]['prompt']}")["live"]["text"].startswith("Training")
             commands.append([process.cmdline() for process in workers() if process.ppid() == server.pid])  # no shell between
 
     result = server.run(up_to_training(quick_graph), on_text=look)
@@ -81,8 +99,11 @@ def test_a_run_can_be_finished_from_the_page(server, workers, quick_graph, base_
 
     def finish(_: str, text: str) -> None:
         if "loss" in text and not asked:
-            (live,) = server.get("/subject_trainer/live")["runs"]
-            asked.append(server.post(f"/subject_trainer/runs/{live['run']}/finish", {}))
+            (live,) = live_runs(server)
+            for other in ("another", "&prompt="):
+                for request in ("finish", "undo", "sample"):
+                    assert refusal(ask, server, live, request, other) == (409, OTHER)
+            asked.append(ask(server, live, "finish"))
 
     result = server.run(quick_graph, on_text=finish)
     lines = result.outputs[train]["text"][0].splitlines()
@@ -101,7 +122,7 @@ def test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on(server, qui
     train = node(graph, "DreamBoothTrain")
     graph[train]["inputs"] |= {
         "name": "on",
-        "steps": 12,
+        "steps": 40,
         "batch_size": 1,
         "train": "lora",
         "sample_prompts": "",
@@ -111,21 +132,21 @@ def test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on(server, qui
 
     def finish(_: str, text: str) -> None:
         if "loss" in text and not asked:
-            (live,) = server.get("/subject_trainer/live")["runs"]
+            (live,) = live_runs(server)
             reason = "This run has no sample prompts. Cancel it, write some into sample_prompts, and queue the graph again."
-            assert refusal(server.post, f"/subject_trainer/runs/{live['run']}/sample", {}) == (409, reason)
-            asked.append(server.post(f"/subject_trainer/runs/{live['run']}/finish", {}))
+            assert refusal(ask, server, live, "sample") == (409, reason)
+            asked.append(ask(server, live, "finish"))
 
     shows = server.run(graph, on_text=finish).outputs[train]
     (run,) = shows["run"]
-    assert "of 12 steps" in shows["text"][0]
+    assert "of 40 steps" in shows["text"][0]
     (chart,) = shows["images"]
     assert (chart["filename"], chart["type"]) == ("loss.png", "output")
     assert server.image(chart).size == (640, 360)
     assert server.get(f"/subject_trainer/runs/{run}")["can_go_on"]
 
     assert server.post(f"/subject_trainer/runs/{run}/reopen", {}) == {}
-    assert server.run(graph).outputs[train]["text"][0].startswith("12 steps, ")  # nothing of it came from ComfyUI's cache
+    assert server.run(graph).outputs[train]["text"][0].startswith("40 steps, ")  # nothing of it came from ComfyUI's cache
     assert refusal(server.post, f"/subject_trainer/runs/{run}/reopen", {})[0] == 400
 
 
@@ -136,6 +157,40 @@ def caption(base_directory):
     was = file.read_text(encoding="utf-8")
     yield file
     file.write_text(was, encoding="utf-8")
+
+
+def test_a_thumbnail_is_sent_once_while_its_photo_stays(server, base_directory):
+    url = f"http://{HOST}:{server.port}{path('photo', folder='plush', name='plush-2.jpg', resolution=64, crop='center')}"
+    photo = base_directory / "input" / "plush" / "plush-2.jpg"
+
+    def status(tag: str) -> tuple[int, str]:
+        with (
+            pytest.raises(urllib.error.HTTPError) as error,
+            urllib.request.urlopen(  # 304 is an error there
+                urllib.request.Request(url, headers={"If-None-Match": tag}), timeout=60
+            ) as answer,
+        ):
+            raise urllib.error.HTTPError(url, answer.status, "", answer.headers, None)
+        return error.value.code, error.value.headers["ETag"]
+
+    code, tag = status('"another"')
+    assert code == 200
+    assert status(tag) == (304, tag)
+    os.utime(photo)
+    assert status(tag)[0] == 200
+
+
+def test_a_caption_is_written_while_thumbnails_wait(server, caption, base_directory):
+    folder = base_directory / "input" / "large"
+    folder.mkdir()
+    Image.effect_noise((1500, 1500), 80).convert("RGB").save(folder / "a.png")
+    sides = range(64, 64 + 8 * 8, 8)
+    with ThreadPoolExecutor(len(sides)) as pool:
+        pictures = [pool.submit(server.open, path("photo", folder="large", name="a.png", resolution=side)) for side in sides]
+        next(as_completed(pictures))
+        write_caption(server, caption, "written meanwhile")
+        assert not all(picture.done() for picture in pictures)
+    shutil.rmtree(folder)
 
 
 def write_caption(server, caption, text: str) -> dict:

@@ -10,12 +10,12 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from demo.browser import choose, open_workflow, queued_prompt
+from demo.browser import choose, open_workflow, queued_prompt, wait_for_page
 from trainer.run.presets import presets
 from trainer.run.run_dir import RunDir
 from trainer.run.settings import method_settings
 
-from .pages import NEEDS_BROWSER, read, wait, words
+from .pages import NEEDS_BROWSER, panel, read, wait, words
 from .test_presets import minimal, run_dir
 
 pytestmark = NEEDS_BROWSER
@@ -28,7 +28,7 @@ FIRST = {
         *("preset", "token", "initializer", "vectors", "template_set", "steps", "hold_out", "sample_prompts"),
     },
 }
-LORA = {"lora_rank", "lora_alpha", "lora_layers"}
+LORA = {"start_lora", "lora_kind", "lora_rank", "lora_alpha", "lora_layers"}
 TRAIN = "const node = window.app.graph.nodes.find((n) => n.type === arguments[0]); "
 
 
@@ -78,7 +78,7 @@ def test_few_settings_are_in_sight_whatever_the_preset_and_the_trained_part(eith
         for train in ("lora", "unet", "unet_and_token", "unet_and_text_encoder", "auto"):
             set_value(page, "train", train)
             shows(page, FIRST["DreamBoothTrain"])
-    every = {"embedding", *method_settings("dreambooth"), "preset", "name"}
+    every = {"embedding", "start_lora", *method_settings("dreambooth"), "preset", "name"}
     for train in ("lora", "unet", "unet_and_token"):
         set_value(page, "train", train)
         set_value(page, "preset", "own settings")
@@ -136,11 +136,22 @@ def test_all_settings_are_shown_and_hidden_again(either, server):
     assert queued_prompt(page) == queued
 
 
+KEPT = """
+    const key = `${window.app.extensionManager.workflow.activeWorkflow.path}\\n${window.app.graph.id}`
+    const bound = { jobs: ["job"], nodes: { [node.id]: { prompt: "job", run: arguments[1] } } }
+    localStorage.setItem("SubjectTrainer.Shown", JSON.stringify({ [key]: bound }))
+"""
+"""What the page keeps of a run that the node has shown."""
+
+
 def test_own_settings_are_those_of_the_last_run(page, server, base_directory):
     server.run(minimal("auto", "resolved", steps=3))
     run: RunDir = run_dir(base_directory, "resolved")
     run_id = run.path.name
-    page.execute_script(TRAIN + "node.properties.subject_trainer_run = arguments[1]", "DreamBoothTrain", run_id)
+    page.execute_script(TRAIN + KEPT, "DreamBoothTrain", run_id)
+    page.refresh()
+    wait_for_page(page)
+    wait(page, lambda: panel(page, "DreamBoothTrain", "run_view"), 60)
     before = queued_prompt(page)["5"]["inputs"]
     set_value(page, "preset", "own settings")
     wait(page, lambda: queued_prompt(page)["5"]["inputs"]["train"] != "auto", 20)

@@ -49,7 +49,7 @@ def other(base_directory, subject) -> Image.Image:
 def taught(server, shipped_workflow, subject, other) -> tuple[dict, dict[str, list[Image.Image]]]:
     """The shipped workflow with the other photo as its class, and its pictures before and after training, a seed each."""
     graph = copy.deepcopy(shipped_workflow)
-    adapt(graph, "standin.safetensors", "subject", "plush toy", standin=True)
+    adapt(graph, "standin.safetensors", "subject", "plush toy", random_standin=True)
     graph[node(graph, "DatasetLoader")]["inputs"]["resolution"] = 64  # a step costs a quarter of the demo's
     graph[node(graph, "EmptyLatentImage")]["inputs"] |= {"width": 64, "height": 64}
     graph[node(graph, "PrimitiveStringMultiline")]["inputs"]["value"] = SUBJECT_PROMPT

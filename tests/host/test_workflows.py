@@ -4,6 +4,7 @@
 """
 
 import json
+import shutil
 from itertools import combinations
 from pathlib import Path
 
@@ -29,7 +30,7 @@ SMALL = {
 }
 TITLE = 30
 """Height of a node's title, which is drawn above its position."""
-WITH_PANEL = {"DatasetLoader": 150 + 420, "CaptionWithToken": 146 + 420, "LoadFinetuned": 118 + 430}
+WITH_PANEL = {"DatasetLoader": 170 + 420, "CaptionWithToken": 146 + 420, "LoadFinetuned": 118 + 430}
 """Height of the nodes with all that our page adds below their widgets."""
 PANEL = {"DreamBoothTrain": 480, "TextualInversionTrain": 480}
 """The same below nodes that are saved as high as the widgets that they show, which depend on their values."""
@@ -73,7 +74,7 @@ def test_a_shipped_workflow_is_laid_out_to_be_read(path):
     }
     assert outside <= {"MarkdownNote"}
     for n in graph["nodes"]:
-        assert "subject_trainer_run" not in n["properties"]
+        assert "subject_trainer_run" not in n["properties"]  # its author's last run, which older versions saved
         assert n["type"] != "KSampler" or n["widgets_values"][1] == "fixed"
 
 
@@ -178,6 +179,26 @@ def test_a_finished_run_is_loaded_and_its_trigger_goes_into_the_prompt(server, p
     )
     picture = shown(server, server.run(graph), node(graph, "SaveImage"))
     assert same(picture, shown(server, first, node(trained, "SaveImage")))
+
+
+def test_texts_for_the_photos_become_captions(server, base_directory, photo_folder):
+    """With texts of our own in place of the vision model's, which no test can have."""
+    wordless = base_directory / "input" / "wordless"
+    wordless.mkdir()
+    for photo in photo_folder.glob("*.jpg"):
+        shutil.copy(photo, wordless)
+    graph = small("Caption photos with a vision model")
+    describe, first = node(graph, "TextGenerate"), node(graph, "DatasetLoader", "without captions")
+    assert graph[describe]["inputs"]["image"] == [first, 1]
+    del graph[node(graph, "CLIPLoader")]
+    lines = "\n".join(f"a plush toy in place {number}" for number in range(4))
+    graph[describe] = {"class_type": "PrimitiveStringMultiline", "inputs": {"value": lines}, "_meta": {"title": "Texts"}}
+    for n in graph.values():
+        if n["class_type"] == "DatasetLoader":
+            n["inputs"]["folder"] = "wordless"
+    shown = server.run(graph).outputs[node(graph, "DatasetLoader", "with captions")]
+    assert shown["text"][0].startswith("4 photos, 4 captions, ready")
+    assert [*shown["panel"][0]["captions"].values()] == lines.splitlines()
 
 
 def test_a_lora_is_drawn_at_two_strengths(server):

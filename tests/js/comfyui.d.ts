@@ -61,11 +61,24 @@ declare namespace Comfy {
     afterConfigureGraph?(): void
   }
 
+  /** Tracks the changes of an open workflow, and stays the same object while its tab is open. */
+  interface Tracker {
+    workflow: { path: string }
+    activeState: { id?: string; nodes: unknown }
+  }
+
+  interface Workflows {
+    activeWorkflow?: { changeTracker: Tracker | null } | null
+    openWorkflows: { changeTracker: Tracker | null }[]
+  }
+
   interface App {
-    /** The graph that is open; undefined until the page has one. */
+    /** What draws the graph; undefined until the page has one, like the graph that is open. */
+    canvas?: Record<"processMouseWheel" | "processMouseDown" | "processMouseMove" | "processMouseUp", (event: Event) => void>
     graph?: Graph
     /** Undefined until the page has set it up. */
-    extensionManager?: { setting?: { get(id: string): any } }
+    extensionManager?: { setting?: { get(id: string): any }; workflow?: Workflows }
+    loadGraphData(graph?: any, ...more: any[]): Promise<void>
     registerExtension(extension: Extension): void
     queuePrompt(number: number, batchCount: number): Promise<boolean>
   }
@@ -73,6 +86,7 @@ declare namespace Comfy {
   interface Api {
     /** Undefined until the page has its connection. */
     clientId?: string
+    queuePrompt(...given: any[]): Promise<{ prompt_id?: string }>
     fetchApi(route: string, options?: RequestInit): Promise<Response>
     apiURL(route: string): string
     addEventListener(type: string, listener: (event: CustomEvent) => void): void

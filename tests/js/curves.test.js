@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { chartData, pointerInChart } from "../../js/logic/curves.js"
+import { chartData, describeCurves, pointerInChart } from "../../js/logic/curves.js"
 
 const names = ({ curves }) => curves.map(({ name }) => name)
 
@@ -63,4 +63,16 @@ test("the pointer's place in a chart is the same at every zoom of the canvas", (
 
 test("a chart without a width, as in a collapsed node, still has a place for the pointer", () => {
   assert.deepEqual(pointerInChart({ clientX: 5, clientY: 6 }, { left: 1, top: 2, width: 0 }, 0), [4, 4])
+})
+
+test("the chart is said in words: each curve's first, last and lowest value", () => {
+  const card = {
+    loss: { step: [1, 2, 3], mean: [0.5, 0.1, 0.2], smooth: [0.5, 0.46, 0.434] },
+    measured: { step: [0, 3], held_out: [1.25, null] },
+  }
+  const translate = (key, values) => (values ? `${key} ${Object.values(values).join(" ")}` : key)
+  assert.equal(
+    describeCurves(card, translate),
+    "curves_steps 3. curve mean 0.5000 0.2000 0.1000. curve smooth 0.5000 0.4340 0.4340. curve held_out 1.2500 1.2500 1.2500"
+  )
 })

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { findNode, progressLine, runButtons, runFacts, samplePictures } from "../../js/logic/run.js"
+import { allNodes, announced, findNode, progressLine, runButtons, runFacts, samplePictures } from "../../js/logic/run.js"
 
 /** In place of a translation, its key and what is filled in. */
 const translate = (key, values) => (values ? `${key} ${JSON.stringify(values)}` : key)
@@ -100,4 +100,20 @@ test("a run can be ended, and that undone, until it exports", () => {
   assert.deepEqual(runButtons({ can_finish: true, finishing: true }), ["undo"])
   assert.deepEqual(runButtons({ can_finish: false, finishing: true }), [])
   assert.deepEqual(runButtons({ can_finish: false, finishing: false }), [])
+})
+
+test("of the progress only another phase is said aloud", () => {
+  let said = ""
+  const heard = []
+  for (const text of ["Starting", "Training: step 1 of 9", "Training: step 2 of 9", "Training: step 3 of 9\nStopping", "Exporting", ""]) {
+    if (announced(text, said) !== said) heard.push(text)
+    said = announced(text, said)
+  }
+  assert.deepEqual(heard, ["Starting", "Training: step 1 of 9", "Exporting", ""])
+})
+
+test("the nodes of a graph are those in its subgraphs too", () => {
+  const graph = { nodes: [{ id: 1 }, { id: 2, subgraph: { nodes: [{ id: 3, subgraph: { nodes: [{ id: 4 }] } }] } }] }
+  assert.deepEqual(allNodes(graph).map(({ id }) => id), [1, 2, 3, 4])
+  assert.deepEqual(allNodes(undefined), [])
 })

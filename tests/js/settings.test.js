@@ -19,6 +19,7 @@ const means = (name, values, wired) => !sight(state(values, wired), { name, adva
 
 test("a LoRA's settings mean something where one is or may be trained", () => {
   assert.equal(means("lora_rank", { train: "lora" }), true)
+  assert.equal(means("lora_rank", { train: "lora_and_token" }), true)
   assert.equal(means("lora_rank", { preset: "small" }), true)
   assert.equal(means("lora_rank", {}), true) // the server may choose one
   assert.equal(means("lora_rank", { preset: "12 GB card" }), false)
@@ -32,6 +33,9 @@ test("a setting means nothing without what it is about", () => {
   assert.equal(means("prior_loss_weight", { class_images: 0 }), false)
   assert.equal(means("prior_loss_weight", { preset: "12 GB card" }), true)
   assert.equal(means("prior_loss_weight", { class_images: 0 }, ["class_dataset"]), true)
+  assert.equal(means("prior_loss_weight", { class_images: 0, prior: "teacher" }), true)
+  assert.equal(means("class_images", { prior: "teacher" }), false)
+  assert.equal(means("class_images", {}), true)
   assert.equal(means("learning_rate", { optimizer: "prodigy" }), false)
   assert.equal(means("learning_rate", { optimizer: "adamw" }), true)
   assert.equal(means("early_stopping", {}), false)

@@ -1,21 +1,18 @@
 """Run directories on the stand-in base, as the nodes write them."""
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from demo import photos, standin
 from trainer.dataset.captions import caption_with_token
 from trainer.dataset.folder import read_folder
 from trainer.dataset.photos import Dataset
-from trainer.run.files import write_json
-from trainer.run.run_dir import EMBEDDING_KEY, Run, RunDir
+from trainer.run.run_dir import RunDir
 from trainer.run.settings import Settings
 
-from .runs import TOKENIZER
+from .runs import write_run
 
 
 @pytest.fixture(scope="session")
@@ -59,24 +56,8 @@ def make_run(dataset, standin_base, tmp_path):
         dataset=dataset,
         base=standin_base,
         embedding: torch.Tensor | None = None,
+        lora: dict[str, torch.Tensor] | None = None,
     ) -> RunDir:
-        run_dir = RunDir(tmp_path / name)
-        run_dir.path.mkdir()
-        os.link(base, run_dir.base)
-        run = Run(
-            name=name,
-            settings=settings,
-            dataset=dataset,
-            class_dataset=class_dataset,
-            base_fingerprint="standin",
-            embedding="" if embedding is None else "given",
-            embedding_path=str(tmp_path / f"{name}-word.safetensors"),
-            export_path=str(tmp_path / f"{name}.safetensors"),
-            tokenizer_path=str(TOKENIZER),
-        )
-        write_json(run_dir.run_json, run.to_json())
-        if embedding is not None:
-            save_file({EMBEDDING_KEY: embedding}, run_dir.embedding)
-        return run_dir
+        return write_run(tmp_path / name, base, settings, dataset, class_dataset, embedding, lora)
 
     return make

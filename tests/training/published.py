@@ -28,12 +28,14 @@ def published_loss(
     batch: int = 0,
     encode: Callable[[str], Tensor] | None = None,
     wordings: Sequence[str] = (),
+    teacher: Callable | None = None,
     **sampling,
 ) -> Tensor:
     """Mean of || noise - prediction ||^2 over one batch of the run with seed 0, differentiable in the U-Net's weights.
 
     With gamma each sample counts min(SNR, gamma) / SNR. The dataset may be flipped; an odd view is the mirror image. `encode`
     gives the text states (1, 77, 768) of a caption, else the base's text encoder does; `wordings` stand in place of captions.
+    With a `teacher`, what it predicts stands in place of the noise.
     """
     photos = (tuple(range(len(dataset.photos))),)
     drawn = BatchSource(concept=concept, buckets=photos, latent_shapes=((4, 8, 8),), views=2 if dataset.flip else 1, **sampling)
@@ -54,5 +56,6 @@ def published_loss(
         noisy = ALPHAS[t] ** 0.5 * clean + (1 - ALPHAS[t]) ** 0.5 * noise
         snr = float(ALPHAS[t] / (1 - ALPHAS[t]))
         weight = min(snr, gamma) / snr if gamma else 1.0
-        losses.append(weight * ((unet(noisy, t, states).sample - noise) ** 2).mean())
+        target = teacher(noisy, t, states).sample if teacher else noise
+        losses.append(weight * ((unet(noisy, t, states).sample - target) ** 2).mean())
     return torch.stack(losses).mean()

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TextIO
 
 import psutil
+import torch
+from safetensors.torch import save_file
 
+from demo.setup import comfyui_path
 from trainer import worker
 from trainer.dataset.photos import Dataset
 from trainer.run.events import Reporter
@@ -19,12 +22,12 @@ from trainer.run.files import write_json
 from trainer.run.interpreter import worker_command
 from trainer.run.messages import Message
 from trainer.run.ranks import is_alive
-from trainer.run.run_dir import Run, RunDir
+from trainer.run.run_dir import EMBEDDING_KEY, Run, RunDir
 from trainer.run.settings import Settings
 from trainer.run.stop_request import StoppedError, StopRequest
 
 ROOT = Path(__file__).parent.parent.parent
-TOKENIZER = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".host" / "ComfyUI") / "comfy" / "sd1_tokenizer"
+TOKENIZER = comfyui_path() / "comfy" / "sd1_tokenizer"
 DREAMBOOTH = Settings.of(
     method="dreambooth",
     token="mysks",
@@ -41,7 +44,15 @@ DREAMBOOTH = Settings.of(
 INVERSION = DREAMBOOTH.replace(method="textual_inversion", train="unet_and_token", initializer="toy", learning_rate=5e-3)
 
 
-def write_run(path: Path, base: Path, settings: Settings, dataset: Dataset, class_dataset: Dataset | None = None) -> RunDir:
+def write_run(
+    path: Path,
+    base: Path,
+    settings: Settings,
+    dataset: Dataset,
+    class_dataset: Dataset | None = None,
+    embedding: torch.Tensor | None = None,
+    lora: dict[str, torch.Tensor] | None = None,
+) -> RunDir:
     """Write a run directory, as the nodes do, for a result beside it of the same name."""
     run_dir = RunDir(path)
     path.mkdir()
@@ -52,12 +63,17 @@ def write_run(path: Path, base: Path, settings: Settings, dataset: Dataset, clas
         dataset=dataset,
         class_dataset=class_dataset,
         base_fingerprint=base.stem,
-        embedding="",
+        embedding="" if embedding is None else "given",
+        lora="" if lora is None else "given",
         embedding_path=str(path.parent / f"{path.name}-word.safetensors"),
         export_path=str(path.parent / f"{path.name}.safetensors"),
         tokenizer_path=str(TOKENIZER),
     )
     write_json(run_dir.run_json, run.to_json())
+    if embedding is not None:
+        save_file({EMBEDDING_KEY: embedding}, run_dir.embedding)
+    if lora is not None:
+        save_file(lora, run_dir.lora)
     return run_dir
 
 

@@ -34,7 +34,7 @@ def test_training_changes_the_unet_alone_and_keeps_names_and_types(make_run, sta
     with safe_open(run_dir.load_run().export_path, "pt") as file:
         metadata = file.metadata()
     assert metadata["modelspec.trigger_phrase"] == "mysks plush toy"
-    assert metadata["subject_trainer.base"] == "standin"
+    assert metadata["subject_trainer.base"] == standin_base.stem
     assert len(run_dir.losses()) == 4
     assert sorted(p.name for p in run_dir.path.iterdir()) == ["lock", "metrics.jsonl", "result.json", "run.json"]
 
@@ -58,6 +58,18 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(make_run, capfd):
     assert "resuming after step 3" in capfd.readouterr().err
     assert broken.losses() == whole.losses()
     assert same(exported(broken), exported(whole))
+
+
+def test_every_so_many_steps_a_file_is_kept_that_a_run_of_so_many_would_give(make_run):
+    settings = DREAMBOOTH.replace(train="lora", batch_size=1, lr_scheduler="constant", lr_warmup_steps=0)
+    long, short = make_run(settings.replace(steps=5, save_every=2), "long"), make_run(settings.replace(steps=2), "short")
+    events = work_here(long)
+    work_here(short)
+    kept = sorted(long.path.parent.glob("long-step-*"))
+    assert [path.name for path in kept] == ["long-step-000002.safetensors", "long-step-000004.safetensors"]
+    assert [event["file"] for event in events if event["event"] == "saved"] == [path.name for path in kept]
+    assert same(load_file(kept[0]), exported(short))
+    assert not same(load_file(kept[1]), exported(long))
 
 
 def test_gradient_checkpointing_gives_the_same_result(make_run):

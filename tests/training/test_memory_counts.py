@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from trainer.models import image_sampler, key_mapping
 from trainer.models.sd15 import DTYPES
-from trainer.parts import frozen_unet, lora, unet
+from trainer.parts import adapters, frozen_unet, lora, unet
 from trainer.parts.memory import SD15_UNET
 from trainer.run import resources
 from trainer.run.resources import GB
@@ -35,10 +35,10 @@ def make_unet(part: str, precision: str) -> UNet2DConditionModel:
         model = UNet2DConditionModel(**SD15).train()
         assert sum(p.numel() for p in model.parameters()) == SD15_UNET
         model.requires_grad_(part == "unet")
-        if part in lora.TARGETS:
+        if part in adapters.TARGETS:
             from peft import LoraConfig, inject_adapter_in_model
 
-            inject_adapter_in_model(LoraConfig(r=16, lora_alpha=16, target_modules=lora.TARGETS[part]), model)
+            inject_adapter_in_model(LoraConfig(r=16, lora_alpha=16, target_modules=adapters.TARGETS[part]), model)
     for p in model.parameters():
         p.data = p.data.to(DTYPES[precision])
     return model

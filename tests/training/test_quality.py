@@ -21,10 +21,10 @@ from trainer.dataset.photos import Dataset
 from trainer.models.sd15 import BaseModel
 from trainer.run.settings import Settings
 
-from .runs import DREAMBOOTH, work_here, write_run
+from .runs import DREAMBOOTH, INVERSION, work_here, write_run
 
 LEARNING = DREAMBOOTH.replace(
-    steps=120, batch_size=4, learning_rate=1e-4, lr_scheduler="constant", lr_warmup_steps=0, precision="bf16"
+    steps=240, batch_size=4, learning_rate=5e-5, lr_scheduler="constant", lr_warmup_steps=0, precision="bf16"
 )
 KEPT = (
     of_thing("plush toy", "in the snow"),
@@ -149,16 +149,61 @@ def test_the_base_draws_what_it_was_taught(taught_base, kept_before):
 
 @pytest.mark.nightly
 def test_the_subject_is_right_in_places_and_styles_that_no_photo_had(captioned):
-    """In half of them at least: the base blurs what it draws at 16 x 16 points, and the judge goes by points."""
+    """In two of three at least: the base blurs what it draws at 16 x 16 points, and the judge goes by points."""
     new = captioned.new
-    assert new.thing >= new.pictures / 2
+    assert new.thing >= new.pictures * 2 / 3
     assert min(new.place, new.style) >= 5 / 6 * new.pictures
 
 
 @pytest.mark.nightly
 def test_captions_that_name_the_place_give_better_pictures_than_one_for_all(captioned, learn, photos):
-    """As many show the subject (4 of 6), but what they show is less like it: 0.885 against 0.925, and a style is lost."""
+    """5 of 6 show the subject, against 4: what all captions share is learned with it, the rest is learned as the place."""
     one = f"a photo of {subject.TOKEN} {subject.CLASS_WORD}"
     same = learn("one caption for all", LEARNING, photos.with_captions([one] * len(photos.photos), token="mysks"))
-    assert same.new.whole <= captioned.new.whole
-    assert same.new.likeness < captioned.new.likeness
+    assert same.new.whole < captioned.new.whole
+
+
+@pytest.mark.nightly
+def test_class_pictures_keep_the_class(captioned, learn, taught_base, tmp_path):
+    """Prior preservation: the class and other things stay what they are, and the subject's looks stay with its token."""
+    prompt = f"a photo of a {subject.CLASS_WORD}"
+    for seed in range(8):
+        draw(taught_base, [prompt], seed=100 + seed)[0].save(tmp_path / f"{seed}.png")
+    class_pictures, _ = read_folder(tmp_path, 128)
+    beside = learn("beside class pictures", LEARNING, class_dataset=class_pictures.with_captions([prompt] * 8))
+    assert beside.kept.taken < captioned.kept.taken
+    assert beside.kept.thing > captioned.kept.thing
+    assert beside.new.thing >= captioned.new.thing
+    assert min(beside.new.place, beside.new.style) >= 5 / 6 * beside.new.pictures
+
+
+@pytest.mark.nightly
+def test_the_token_means_the_subject_with_its_class_and_alone(captioned):
+    alone = tuple(mission.of_subject(of.place, of.style, words=subject.TOKEN) for of in mission.NEW)
+    figures = mission.figures(alone, draw(captioned.file, [of.prompt for of in alone]))
+    print(f"\nthe token alone: subject {figures.thing}, place {figures.place}, style {figures.style} of {figures.pictures}")
+    assert figures.thing >= figures.pictures / 3
+    assert min(figures.place, figures.style) >= 5 / 6 * figures.pictures
+
+
+@pytest.mark.nightly
+def test_a_lora_of_more_layers_learns_the_subject_better(learn):
+    lora = LEARNING.replace(train="lora", learning_rate=1e-3)
+    by_layers = {
+        layers: learn(f"LoRA of {layers}", lora.replace(lora_layers=layers))
+        for layers in ("attention", "attention_and_feed_forward")
+    }
+    attention, more = by_layers.values()
+    assert more.new.likeness > attention.new.likeness
+    assert more.new.thing >= attention.new.thing
+
+
+@pytest.mark.nightly
+def test_an_inversion_changes_nothing_but_what_its_token_means(learn):
+    """150 steps move four vectors towards the subject's colours, and not to its shape: the judge knows it in no picture."""
+    settings = INVERSION.replace(
+        steps=150, batch_size=4, learning_rate=0.1, vectors=4, lr_scheduler="constant", lr_warmup_steps=0, precision="bf16"
+    )
+    inversion = learn("inversion", settings)
+    assert inversion.changed == 0
+    assert min(inversion.new.place, inversion.new.style) >= 5 / 6 * inversion.new.pictures

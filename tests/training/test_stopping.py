@@ -14,6 +14,7 @@ from trainer.dataset.folder import read_folder
 from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer, noise_schedule
 from trainer.run.events import FINISH, GO_ON, SAMPLE
 from trainer.run.files import read_json
+from trainer.run.summary import stopped
 from trainer.training.validation import split_held_out
 
 from .runs import DREAMBOOTH, INVERSION, TOKENIZER, work_here
@@ -68,6 +69,7 @@ def test_measuring_and_drawing_change_nothing_and_a_stopped_run_repeats_neither(
     plain, watched = make_run(settings, "plain"), make_run(seen, "watched")
     work_here(plain)
     work_here(watched, stop_after=2)
+    assert str(stopped(watched, 4)) == "Stopped: the state after step 2 of 4 is saved. Queue the graph again to go on."
     first = {p.name: p.stat().st_mtime_ns for p in watched.samples.iterdir()}
     events = work_here(watched)
     assert watched.losses() == plain.losses()
@@ -75,12 +77,15 @@ def test_measuring_and_drawing_change_nothing_and_a_stopped_run_repeats_neither(
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert [m["step"] for m in watched.measurements()] == [0, 2, 4]
     assert {e["step"] for e in events if e["event"] == "sample"} == {4}
+    assert stopped(watched, 4) is None
     names = {f"step-{step:06}-{prompt}.png" for step in (0, 2, 4) for prompt in (0, 1)}
     assert {p.name for p in watched.samples.iterdir()} == names | {"grid.jpg"}
     assert first.keys() < names
     assert all((watched.samples / name).stat().st_mtime_ns == when for name, when in first.items())
     with Image.open(watched.grid) as grid:
-        assert grid.size == (3 * 256, 20 + 2 * 256)
+        assert grid.size == (3 * 256, 20 + 2 * (20 + 256))
+        for top in (20, 20 + 20 + 256):  # each row of pictures has its prompt above it
+            assert grid.convert("L").crop((0, top, 200, top + 20)).getextrema()[0] < 100
     with Image.open(watched.samples / "step-000004-0.png") as picture:
         assert picture.size == (64, 64)
 
@@ -92,7 +97,9 @@ def test_class_images_are_made_once_by_the_base_and_shared(make_run):
     first, more = make_run(settings, "first"), make_run(settings.replace(class_images=3), "more")
     other = make_run(settings.replace(class_images=1, class_prompt="a photo of a toy"), "other")
     events = work_here(first)
-    assert [e["done"] for e in events if e.get("phase") == "class_images" and "done" in e] == [1, 2]
+    told = [e for e in events if e.get("phase") == "class_images" and "done" in e]
+    assert [e["done"] for e in told] == [1, 2]
+    assert told[0]["seconds_left"] > 0 == told[1]["seconds_left"]
     (folder,) = (first.path.parent / "class-images").iterdir()
     made = {p.name: hashlib.sha256(p.read_bytes()).digest() for p in folder.glob("*.png")}
     assert len(set(made.values())) == 2
@@ -168,7 +175,7 @@ def test_pictures_are_drawn_when_the_user_wants_them_and_change_nothing(make_run
     drawn = [(event["step"], event["prompt"]) for event in events if event["event"] == "sample"]
     assert drawn == [(0, 0), (0, 1), (1, 0), (1, 1), (4, 0), (4, 1)]
     with Image.open(watched.grid) as grid:
-        assert grid.size == (3 * 256, 20 + 2 * 256)
+        assert grid.size == (3 * 256, 20 + 2 * (20 + 256))
     assert watched.losses() == plain.losses()
     one, two = (load_file(run_dir.load_run().export_path) for run_dir in (plain, watched))
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -154,11 +155,30 @@ def test_a_spreadsheet_may_begin_as_excel_has_it(folder, above, separator):
 @pytest.mark.parametrize(
     "row", ["a.jpg,a dog, on grass", 'a.jpg,"a dog\nb.jpg,x', 'a.jpg,"a" dog', "a.jpg,x,many", "a.jpg,x,1.5", ",x"]
 )
-def test_a_wrong_row_of_a_spreadsheet_is_refused_by_its_line(folder, row):
+@pytest.mark.parametrize("end", ["", ",", ",,"])
+def test_a_wrong_row_of_a_spreadsheet_is_refused_by_its_line(folder, row, end):
     columns = "file_name,text,repeats" if row.count(",") == 2 and "grass" not in row else "file_name,text"
-    (folder / "metadata.csv").write_text(f"{columns}\n{row}\n")
+    (folder / "metadata.csv").write_text(f"{columns}{end}\n{row}\n")
     with pytest.raises(UserError, match=r"Line [23] of metadata\.csv has no file_name, a text with a comma"):
         read_folder(folder, 64)
+
+
+@pytest.mark.parametrize("columns", ["file_name,text", "file_name,text,", ",file_name,text", "file_name, text, ,"])
+@pytest.mark.parametrize("text", ['"a dog, on grass"', ' "a dog, on grass"', '"a dog, on grass",', '"a dog, on grass",, '])
+def test_empty_cells_and_blanks_of_a_spreadsheet_mean_nothing(folder, columns, text):
+    index = "0," if columns.startswith(",") else ""
+    (folder / "metadata.csv").write_text(f"{columns}\n{index}a.jpg,{text}\n")
+    assert captions(folder)["a.jpg"] == ("a dog, on grass",)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "metadata.jsonl", "metadata.csv", "metadata.json"])
+def test_files_that_were_joined_may_hold_several_marks_of_the_byte_order(folder, name):
+    row = json.dumps({"file_name": "a.jpg", "text": "a dog"})
+    text = {"a.txt": "a dog", "metadata.csv": "file_name,text\na.jpg,a dog\n", "metadata.json": f"[{row}]"}.get(
+        name, '{"file_name": "b.jpg", "text": "x"}\n\ufeff' + row
+    )
+    (folder / name).write_bytes(b"\xef\xbb\xbf\xef\xbb\xbf" + text.encode())
+    assert captions(folder)["a.jpg"] == ("a dog",)
 
 
 @pytest.mark.parametrize(("repeats", "expected"), [("2", 2), ('"3"', 3), ("2.0", 2), ("null", 10), ("100", 100)])
@@ -208,6 +228,12 @@ def test_zeros_at_the_end_of_a_file_are_left_out(folder, name, zeros, encoding):
 def test_the_last_zero_of_a_letter_is_no_padding(folder, letters):
     (folder / "a.txt").write_bytes(letters.encode("utf-16"))
     assert captions(folder)["a.jpg"] == (letters.strip(),)
+
+
+def test_accents_are_composed_as_the_tokenizer_has_them(folder):
+    (folder / "a.txt").write_text("a dog at the cafe\u200b\u0301", encoding="utf-8")
+    write_lines(folder, {"file_name": "b.jpg", "text": "\u1112\u1161\u11ab"})
+    assert captions(folder) == {"a.jpg": ("a dog at the café",), "b.jpg": ("한",)}
 
 
 def test_what_another_program_added_behind_the_mark_of_utf_8_is_read(folder):
@@ -262,6 +288,30 @@ def test_kohya_s_metadata_are_read(folder):
     assert "metadata.json names no photo of this folder with: gone.png" in told(folder)
 
 
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"tags": ["dog", "snow "]}, ("dog, snow",)),
+        ({"tags": "dog, snow", "caption": ["a dog", "a pet"]}, ("a dog, dog, snow", "a pet, dog, snow")),
+        ({"tags": "snow", "text": "a dog"}, ("a dog, snow",)),
+        ({"tags": "snow", "caption": ""}, ("snow",)),
+        ({"tags": None, "caption": "a dog"}, ("a dog",)),
+        ({"tags": [], "prompt": "a dog"}, ("a dog",)),
+        ({"tags": ["", " "]}, ("",)),
+    ],
+)
+def test_no_tag_and_no_caption_of_kohya_s_is_lost(folder, entry, expected):
+    (folder / "metadata.json").write_text(json.dumps({"a": entry}))
+    assert captions(folder)["a.jpg"] == expected
+
+
+@pytest.mark.parametrize("tags", [3, {"dog": 0.9}, ["dog", 3], True], ids=str)
+def test_tags_of_another_form_are_told(folder, tags):
+    (folder / "metadata.json").write_text(json.dumps({"a": {"caption": "a dog", "tags": tags}}))
+    assert captions(folder)["a.jpg"] == ("",)
+    assert "metadata.json is not of a form that is read here" in told(folder)
+
+
 def test_kohya_s_metadata_of_several_folders_give_each_its_own(folder):
     data = {f"/data/img/{name}/a.jpg": {"caption": name} for name in ("5_cat", folder.name, "7_fish")}
     (folder / "metadata.json").write_text(json.dumps(data))
@@ -284,20 +334,34 @@ def test_another_program_s_metadata_are_passed_over_with_a_word(folder, text):
 
 
 @pytest.mark.parametrize("name", ["metadata.json", "meta_cap.json"])
-@pytest.mark.parametrize("raw", [b"[" + b"1," * 600_000 + b"1]", b"\x1f\x8b\x08\0abcd\xff\0"], ids=["large", "no text"])
-def test_a_file_of_another_program_does_not_cost_the_folder(folder, name, raw):
-    (folder / name).write_bytes(raw)
+@pytest.mark.parametrize("size", [10, 50_000_001])
+def test_a_file_of_another_program_does_not_cost_the_folder(folder, name, size):
+    (folder / name).write_bytes(b"\x1f\x8b\x08\0abcd\xff\0")
+    os.truncate(folder / name, size)
     (folder / "a.txt").write_text("a dog")
     assert captions(folder)["a.jpg"] == ("a dog",)
-    reason = f"{name} is larger than 1 MB, too large for captions." if len(raw) > 99 else f"The encoding of {name} cannot be told"
+    reason = f"{name} is larger than 50 MB, too large for captions." if size > 10 else f"The encoding of {name} cannot be told"
     assert reason in told(folder)
 
 
-@pytest.mark.parametrize("name", ["a.txt", "metadata.jsonl", "metadata.csv"])
-def test_a_file_that_is_too_large_for_captions_is_named(folder, name):
-    (folder / name).write_bytes(b"x" * 1_000_001)
-    with pytest.raises(UserError, match=f"{name} is larger than 1 MB, too large for captions"):
+@pytest.mark.parametrize(("name", "most"), [("a.txt", 1), ("a.caption", 1), ("metadata.jsonl", 50), ("metadata.csv", 50)])
+def test_a_file_that_is_too_large_for_captions_is_named(folder, name, most):
+    (folder / name).touch()
+    os.truncate(folder / name, most * 1_000_000 + 1)
+    with pytest.raises(UserError, match=f"{name} is larger than {most} MB, too large for captions"):
         read_folder(folder, 64)
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "metadata.json"])
+def test_a_file_for_ten_thousand_photos_is_read(folder, name):
+    text = "a dog on grass, " * 40
+    rows = [{"file_name": "a.jpg", "text": "a dog"}, *({"file_name": f"{n:05}.jpg", "text": text} for n in range(10_000))]
+    lines = [json.dumps(row) for row in rows]
+    whole = {"metadata.jsonl": "\n".join(lines), "metadata.json": f"[{','.join(lines)}]"}.get(
+        name, "file_name,text\n" + "".join(f'{row["file_name"]},"{row["text"]}"\n' for row in rows)
+    )
+    (folder / name).write_text(whole)
+    assert captions(folder)["a.jpg"] == ("a dog",)
 
 
 def test_several_entries_of_one_photo_are_told(folder):
@@ -319,7 +383,10 @@ def test_a_caption_file_without_a_photo_is_told(folder):
     assert "Files that may hold captions, but are no photo's: a .txt, b.caption, c.txt." in told(folder)
 
 
-@pytest.mark.parametrize("name", ["captions.json", "a.json", "data.csv", "train.jsonl", "x.tsv", "0000.parquet"])
+OTHERS = ("a.yaml", "b.YML", "captions.xlsx", "captions.ods", "a.cap", "a.tags", "a.text", "a.rtf", "a.docx")
+
+
+@pytest.mark.parametrize("name", ["captions.json", "a.json", "data.csv", "train.jsonl", "x.tsv", "0000.parquet", *OTHERS])
 def test_a_file_that_may_hold_captions_is_told_where_it_is_not_read(folder, name):
     (folder / name).write_text('{"file_name": "a.jpg", "text": "x"}')
     assert f"Files that may hold captions, but are no photo's: {name}." in told(folder)

@@ -78,6 +78,38 @@ def test_letters_of_the_same_kind_make_another_word(inside):
     assert not has_word(f"a {inside} b", "mysks")
 
 
+@pytest.mark.parametrize(
+    ("caption", "class_word", "expected"),
+    [
+        ("a photo of a cafe\u0301", "café", "a photo of mysks café"),
+        ("a photo of a café", "cafe\u0301", "a photo of mysks café"),
+        ("a photo of a cafe\u0301", "cafe", "mysks cafe, a photo of a café"),
+        ("a photo of a q\u0301", "q", "mysks q, a photo of a q\u0301"),
+        ("बिल्ली घास पर", "बिल", "mysks बिल, बिल्ली घास पर"),
+        ("घास पर बिल्ली।", "बिल्ली", "घास पर mysks बिल्ली।"),
+        ("கார் மீது", "கா", "mysks கா, கார் மீது"),
+        ("كَلب", "ك", "mysks ك, كَلب"),
+    ],
+)
+def test_a_letter_and_its_marks_are_one(caption, class_word, expected):
+    assert caption_with_token(caption, "mysks", class_word, TEMPLATE) == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("a photo of some {token} {class}", "a photo of some dog"),
+        ("another {token} {class}", "another dog"),
+        ("Two {token} {class}", "Two dog"),
+        ("one {token}", "one dog"),
+        ("photo of an {token}_{class}", "photo of a dog"),
+        ("{token}-{class} in the rain", "a dog in the rain"),
+    ],
+)
+def test_a_class_prompt_has_one_article_and_names_the_class_once(template, expected):
+    assert class_prompt(template, "dog") == expected
+
+
 CLASSES = {
     "a": """
         dog, plush toy, bus, glass, dress, unicorn, university, used car, European robin, one-eyed cat, UFO, UK flag, ukulele,

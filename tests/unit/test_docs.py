@@ -1,5 +1,6 @@
 """The documentation against the code: what is made from it, what it names, and where its links lead."""
 
+import inspect
 import json
 import re
 from dataclasses import fields
@@ -10,6 +11,7 @@ import pytest
 
 from demo.settings_docs import NODES, WORDS, page_with_tables, pages, tables
 from trainer.dataset.decode import MAX_PIXELS, MEMORY, MOST_PIXELS_OF_JPEG
+from trainer.run import run_dir as run_dir_module
 from trainer.run.events import KINDS, PHASES
 from trainer.run.run_dir import FORMAT, RunDir
 from trainer.run.settings import method_settings
@@ -174,6 +176,7 @@ PROMISES = {
         "test_nothing_outside_the_roots_is_read_or_written",
         "test_a_wrong_request_is_refused",
         "test_a_run_can_be_finished_from_the_page",
+        "test_a_run_is_its_own_client_s",
         "test_curves_of_a_hundred_thousand_steps_stay_small",
         "test_of_a_large_folder_the_first_photos_are_listed",
     ],
@@ -213,6 +216,7 @@ SENTENCES = {
     "docs/photos.md": {
         "beside a photo of that name they are passed over": ["test_what_a_photo_was_made_of_is_passed_over_with_a_word"],
         "of several pictures in a file, the first": ["test_of_several_pictures_in_a_file_the_first_is_used_with_a_note"],
+        "whose codes alone say Display P3": ["test_display_p3_is_known_by_its_codes_alone"],
         "A photo of one colour, or all transparent": [
             "test_a_photo_with_nothing_to_learn_from_is_told_in_the_node_and_in_the_panel"
         ],
@@ -239,10 +243,18 @@ SENTENCES = {
             "test_a_file_of_another_program_does_not_cost_the_folder",
             "test_a_spreadsheet_without_our_columns_is_passed_over_with_a_word",
         ],
+        "Such a file may have 50 MB, one beside a photo 1 MB": ["test_a_file_that_is_too_large_for_captions_is_named"],
         "The node names entries that no photo has, and text files that belong to none": [
             "test_an_entry_without_a_photo_is_told_with_its_file_and_line",
             "test_a_caption_file_without_a_photo_is_told",
         ],
+        "the first of these counts": ["test_a_wired_mask_takes_the_place_of_both"],
+        "One that is all white or all black is none": ["test_a_mask_that_tells_nothing_is_none"],
+        "exactly as its photo is": ["test_a_mask_is_framed_as_its_photo_is", "test_every_view_has_its_own_mask_to_the_latent"],
+        "the rest counts `mask_weight` times": ["test_the_gradient_outside_is_exactly_the_weight_times_its_share"],
+        "It takes a list with a text for each photo": ["test_pictures_and_texts_of_lists_go_together"],
+        "or one text with a line for each": ["test_one_text_may_have_a_line_for_each"],
+        "A file beside the photo goes first": ["test_photos_without_a_caption_get_theirs_by_the_order_of_the_names"],
         "up to 100 are allowed": ["test_what_may_stand_for_repeats", "test_repeats_that_are_no_whole_number_are_refused"],
         "UTF-16 is read, too": ["test_every_encoding_that_can_be_told_is_read"],
         "Others cannot be told from each other": ["test_an_encoding_that_cannot_be_told_is_named_with_its_file"],
@@ -302,3 +314,12 @@ def test_the_table_of_troubles_quotes_what_is_said():
     for quote in quotes:  # what varies is left out, or an example
         words = [word for word in re.findall(r"[A-Za-z_]{4,}", quote) if not word.isupper()]
         assert any(all(word in template for word in words) for template in templates), quote
+
+
+def test_the_files_of_a_run_are_all_listed(tmp_path):
+    run_dir = RunDir(tmp_path)
+    paths = [getattr(run_dir, name) for name, value in vars(RunDir).items() if isinstance(value, property)]
+    files = {path.name for path in paths if isinstance(path, Path) and path.parent == tmp_path}
+    assert len(files) > 10
+    for listed in (read(DOCS / "architecture.md"), inspect.getdoc(run_dir_module) or ""):
+        assert [name for name in files if name not in listed] == []

@@ -64,7 +64,7 @@ def test_what_has_little_contrast_is_not_blurry_for_that(photo):
 @pytest.mark.parametrize(("crop", "size"), [("center", (224, 224)), ("bucket", (224, 134))])
 def test_the_thumbnail_has_the_shape_that_training_sees(tmp_path, photo, crop, size):
     photo.save(tmp_path / "a.png")
-    with Image.open(io.BytesIO(folder_view.thumbnail(tmp_path / "a.png", 512, crop))) as image:
+    with Image.open(io.BytesIO(folder_view.thumbnail(tmp_path / "a.png", 512, crop, tmp_path / "a.png"))) as image:
         assert image.format == "JPEG"
         assert image.size == pytest.approx(size)
 
@@ -89,7 +89,7 @@ def test_a_caption_that_changed_elsewhere_is_not_overwritten(tmp_path, photo):
 
 
 def test_what_the_node_says_of_the_folder_the_panel_says_too(tmp_path, photo):
-    for name in ("a.png", "b.jpg", "a-masklabel.png"):
+    for name in ("a.png", "b.jpg", "a-condlabel.png"):
         photo.save(tmp_path / name)
     (tmp_path / "c.png.part").write_bytes((tmp_path / "a.png").read_bytes())
     (tmp_path / "d.txt").write_text("x")

@@ -302,5 +302,5 @@ def test_extreme_shapes_are_framed(size):
 def test_other_formats_in_disguise_are_refused():
     """Pillow would hand an EPS to Ghostscript."""
     for raw in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EOF\n", b"GIF89a" + bytes(40)):
-        with pytest.raises(ValueError, match="not an image"):
+        with pytest.raises(ValueError, match=r"not an image|a kind of GIF"):
             decode_photo(raw)

@@ -7,9 +7,12 @@ import pytest
 from PIL import Image
 
 from tests.pack import load
-from trainer.run.run_dir import RunDir
+from trainer.dataset.photos import Dataset, Photo
+from trainer.run.files import write_json
+from trainer.run.run_dir import Run, RunDir
+from trainer.run.settings import Settings
 
-loss_chart = load("nodes.page.loss_chart")
+loss_chart, run_card = load("nodes.page.loss_chart"), load("nodes.page.run_card")
 
 
 @pytest.fixture
@@ -76,3 +79,17 @@ def test_a_chart_is_drawn_again_when_its_run_has_gone_on(run_dir):
     os.utime(run_dir.metrics, (later, later))
     loss_chart.draw_loss_chart(run_dir)
     assert run_dir.loss_chart.read_bytes() != first
+
+
+@pytest.mark.parametrize(("given", "loss"), [({}, 2.0), ({"class_images": 4, "class_prompt": "a toy"}, 1.25)])
+def test_with_class_images_the_loss_is_drawn_a_photo_as_the_measurements_are(run_dir, given, loss):
+    """2.0 is 1.0 of the photos and 0.6 times 5/3 of the class images: (1 + 0.6) shares of 1.25."""
+    settings = Settings.of(method="dreambooth", token="mysks", steps=10, prior_loss_weight=0.6, **given)
+    photo = Photo(path="/a.png", sha256="ab", width=64, height=64, caption="a photo of mysks toy")
+    dataset = Dataset(photos=(photo,), resolution=64, token="mysks")
+    run = Run(name="toy", settings=settings, dataset=dataset, base_fingerprint="cd", export_path="/o", tokenizer_path="/t")
+    write_json(run_dir.run_json, run.to_json())
+    write(run_dir, {"step": 1, "loss": 2.0, "learning_rate": 1e-5}, {"step": 1, "held_out": 1.1})
+    card = run_card.card(run_dir)
+    assert card["loss"]["mean"] == card["loss"]["smooth"] == [pytest.approx(loss)]
+    assert card["measured"]["held_out"] == [1.1]

@@ -39,6 +39,7 @@ NOT_SHOWN = {
     "a photo of {{token}} {{class}}",
     "{}, {}",
     "{} {}",
+    "{} {} {}",
     "class image",
     "hold out",
     "{} {} {}\n",

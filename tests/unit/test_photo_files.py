@@ -12,8 +12,9 @@ import pytest
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from tests import icc
+from trainer.dataset import colour
 from trainer.dataset import decode as decode_module
-from trainer.dataset.colour import adobe_rgb, to_srgb
+from trainer.dataset.colour import to_srgb
 from trainer.dataset.decode import decode, decode_photo
 from trainer.dataset.folder import read_folder
 from trainer.dataset.image_file import image_kind
@@ -357,6 +358,48 @@ def test_brightness_of_a_tiff_is_read_by_its_depth_or_refused(bits, dtype):
             decode_photo(data.getvalue())
 
 
+def tiff(bits: int, photometric: int, data: bytes, order: str = "<") -> bytes:
+    """A grey TIFF of 8 x 8 pixels."""
+    tags = {256: 8, 257: 8, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 8, 279: len(data)}
+    entries = b"".join(entry(tag, 3, 1, struct.pack(order + "H", value), order) for tag, value in tags.items())
+    start = struct.pack(order + "HI", 42, 8 + len(data))
+    return (b"II" if order == "<" else b"MM") + start + data + struct.pack(order + "H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_the_white_of_a_grey_tiff_may_be_0(bits, photometric):
+    shown = np.asarray(decode_photo(tiff(bits, photometric, bytes(8 * bits)))).mean()
+    assert shown == (0 if photometric else 255)
+
+
+@pytest.mark.parametrize(("bits", "photometric", "order"), [(16, 0, ">"), (12, 1, ">"), (64, 1, "<")])
+def test_a_kind_of_a_format_that_pillow_lacks_is_not_called_damaged_alone(bits, photometric, order):
+    with pytest.raises(UserError, match="damaged, or a kind of TIFF that is not read here"):
+        decode_photo(tiff(bits, photometric, bytes(8 * bits), order))
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"\0\0\0", b"\xff\xff", b"\x12\x34\x56", b"\xff\0\x99"], ids=repr)
+@pytest.mark.parametrize("mark", [b"\xff\xe0", b"\xff\xdb"], ids=["behind EXIF", "behind JFIF"])
+def test_filling_between_the_segments_of_a_jpeg_costs_nothing(filling, mark):
+    """As a length that is wrong leaves it; ComfyUI's LoadImage reads it."""
+    raw = with_exif("JPEG", exif(lying()))
+    at = raw.index(mark)
+    assert decode_photo(raw[:at] + filling + raw[at:]).tobytes() == decode_photo(raw).tobytes()
+    assert is_upright(decode_photo(raw))
+
+
+@pytest.mark.parametrize("at", [0, 5, 20])
+def test_exif_that_goes_on_in_a_second_segment_is_read_whole(at):
+    raw, data = with_exif("JPEG", exif(lying())), exif(entry(0x0100, 3, 1, b"\1\0"), lying())
+    parts = [b"Exif\0\0" + part for part in (data[:at], data[at:])]
+    segments = [b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in parts]
+    start = raw.index(b"\xff\xe0")
+    odd = b"".join((raw[:2], *segments, raw[start:]))
+    with Image.open(io.BytesIO(odd)) as image:
+        assert ImageOps.exif_transpose(image).size == decode_photo(odd).size == SIZE
+
+
 @pytest.mark.usefixtures("switches")
 @pytest.mark.parametrize("kind", ["png", "png palette", "gif"])
 def test_a_file_that_lacks_its_end_but_no_pixel_is_used(kind):
@@ -373,6 +416,25 @@ def test_pixels_in_the_middle_of_a_png_are_missed(switches):
     short = png[: start - 4] + struct.pack(">I", length // 2) + half + struct.pack(">I", zlib.crc32(half))
     with pytest.raises(UserError, match="damaged"):
         decode(bytes(short + png[start + 8 + length :]))
+
+
+def test_damage_in_the_pixels_of_a_png_is_not_told_as_a_missing_end():
+    png = bytearray(encoded(noise(), "PNG"))
+    start = png.index(b"IDAT")
+    png[start + 40 : start + 44] = b"\xff" * 4
+    with pytest.raises(UserError, match="damaged: Error -3 while decompressing data"):
+        decode(bytes(png))
+
+
+@pytest.mark.parametrize(("alpha", "shown"), [([0, 0], [(234, 51, 35)] * 2), ([0, 255], [(255, 255, 255), (234, 51, 35)])])
+def test_the_fourth_byte_of_a_bmp_is_no_transparency_where_it_is_always_0(alpha, shown):
+    """As browsers have it."""
+    pixels = b"".join(bytes((35, 51, 234, value)) for value in alpha)
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
+    head = struct.pack("<IiiHHIIiiII", 108, 2, 1, 1, 32, 3, len(pixels), 0, 0, 0, 0) + masks
+    bmp = b"BM" + struct.pack("<IHHI", 14 + len(head) + len(pixels), 0, 0, 14 + len(head)) + head + pixels
+    image = decode_photo(bmp)
+    assert [image.getpixel((x, 0)) for x in range(2)] == shown
 
 
 FORMATS = {
@@ -420,11 +482,13 @@ def test_what_cannot_be_read_is_named_with_its_own_remedy(tmp_path, name, monkey
 
 def test_heic_is_read_by_pillow_heif_where_that_is_installed(monkeypatch):
     image = picture()
-    image.info["icc_profile"] = icc.rgb_profile(icc.DISPLAY_P3)
     stub = SimpleNamespace(open_heif=lambda raw: SimpleNamespace(size=SIZE, to_pillow=lambda: image))
     monkeypatch.setitem(sys.modules, "pillow_heif", stub)
-    assert decode_photo(FTYP).size == SIZE
-    assert decode_photo(FTYP).tobytes() != image.tobytes()
+    assert decode_photo(FTYP).tobytes() == image.tobytes()
+    converted = decode_photo(FTYP + b"colrnclx\0\x0c\0\x0d")
+    assert converted.tobytes() != image.tobytes()
+    image.info["icc_profile"] = icc.rgb_profile(icc.DISPLAY_P3)
+    assert np.abs(np.asarray(decode_photo(FTYP), dtype=int) - np.asarray(converted, dtype=int)).max() <= 2
     stub.open_heif = lambda raw: SimpleNamespace(size=(30_000, 30_000))
     with pytest.raises(UserError, match="megapixels"):
         decode(FTYP)
@@ -517,15 +581,44 @@ def test_adobe_rgb_is_known_by_exif_alone(kind, order):
         assert decode(raw).notes == ()
 
 
-def test_the_adobe_rgb_that_is_built_in_is_that_of_the_standard():
-    """Against the profile that is computed from the primaries; the tone curves differ, but not at full values."""
-    for colour in ((255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 255, 0), (255, 255, 0)):
-        image = Image.new("RGB", SIZE, colour)
-        built, computed = (to_srgb(image, data)[0].getpixel((0, 0)) for data in (adobe_rgb(), icc.rgb_profile(icc.ADOBE_RGB)))
+def test_adobe_rgb_is_known_by_the_exif_of_a_webp_alone():
+    raw = encoded(Image.new("RGB", SIZE, (219, 0, 0)), "WEBP", lossless=True, exif=b"Exif\0\0" + adobe_exif("<", b"R03\0"))
+    assert np.abs(np.subtract(decode_photo(raw).getpixel((5, 5)), (255, 0, 0))).max() <= 3
+
+
+def with_codes(kind: str, colour: tuple[int, int, int], codes: tuple[int, int], **options) -> bytes:
+    """A picture that says by the codes for its primaries and its transfer function what its colours are."""
+    image = Image.new("RGB", SIZE, colour)
+    if kind == "PNG":
+        return with_chunk(encoded(image, "PNG", **options), b"cICP", bytes((*codes, 0, 1)))
+    raw = encoded(image, kind, quality=100, subsampling="4:4:4", **options)
+    place = raw.index(b"colrnclx") + 8
+    return raw[:place] + struct.pack(">HH", *codes) + raw[place + 4 :]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "AVIF"])
+def test_display_p3_is_known_by_its_codes_alone(kind):
+    for codes, wanted in (((12, 13), (255, 0, 0)), ((1, 13), (234, 51, 35)), ((2, 2), (234, 51, 35))):
+        decoded = decode(with_codes(kind, (234, 51, 35), codes))
+        assert np.abs(np.subtract(decoded.image.getpixel((5, 5)), wanted)).max() <= 3
+        assert decoded.notes == ()
+
+
+def test_a_profile_counts_before_codes():
+    raw = with_codes("PNG", (219, 0, 0), (12, 13), icc_profile=icc.rgb_profile(icc.ADOBE_RGB))
+    assert np.abs(np.subtract(decode_photo(raw).getpixel((5, 5)), (255, 0, 0))).max() <= 3
+
+
+@pytest.mark.parametrize(("name", "primaries"), [(b"Adobe RGB (1998)", icc.ADOBE_RGB), (b"Display P3", icc.DISPLAY_P3)])
+def test_the_profiles_that_are_built_in_are_those_of_the_standards(name, primaries):
+    """Against those that are computed from the primaries; the tone curves of Adobe RGB differ, but not at full values."""
+    for pixel in ((255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 255, 0), (255, 255, 0)):
+        image = Image.new("RGB", SIZE, pixel)
+        profiles = colour.built_in(name), icc.rgb_profile(primaries)
+        built, computed = (to_srgb(image, profile)[0].getpixel((0, 0)) for profile in profiles)
         assert np.abs(np.subtract(built, computed)).max() <= 2
-    assert to_srgb(Image.new("RGB", SIZE, (128, 128, 128)), adobe_rgb())[0].getpixel((0, 0)) == pytest.approx(
-        (127, 127, 127), abs=2
-    )
+    grey = to_srgb(Image.new("RGB", SIZE, (128, 128, 128)), colour.built_in(name))[0].getpixel((0, 0))
+    assert grey == pytest.approx((127, 127, 127), abs=2)
 
 
 @pytest.mark.parametrize("kind", PROFILED)

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from trainer.parts import TRAIN
 from trainer.run.choice import Asked, Choice, Device, check_widgets, choose
 from trainer.run.messages import UserError
-from trainer.run.presets import NAMED, TOKEN_RATE, for_page, presets, shown, steps_for
+from trainer.run.presets import NAMED, for_page, presets, shown, steps_for
 from trainer.run.resources import DRIVER, GB, estimate, refusal
 from trainer.run.run_dir import Run
 from trainer.run.settings import method_settings, widget_default
+from trainer.run.slow import slow_parts
 
 from ..simulated import AUTO, FULL, PHOTOS, SMALL, card
 
@@ -62,7 +64,7 @@ def test_where_nothing_fits_the_smallest_is_refused_with_numbers():
     tiny = card(2)
     choice = chosen(device=tiny)
     assert values(choice, "train", "gradient_checkpointing") == ("lora", True)
-    assert "needs about 2.2 GB of memory" in str(refusal(estimate(run_of(choice)), run_of(choice), tiny.memory, 1000 * GB))
+    assert "needs about 2.3 GB of memory" in str(refusal(estimate(run_of(choice)), run_of(choice), tiny.memory, 1000 * GB))
 
 
 def test_auto_keeps_what_is_given_and_looks_for_what_fits_beside_it():
@@ -81,11 +83,34 @@ def test_the_photos_size_counts():
 
 
 def test_the_token_learns_at_a_rate_of_its_own():
-    assert TOKEN_RATE == 1e-4
     assert values(chosen(device=card(24)), "learning_rate", "text_learning_rate") == (2e-6, 1e-4)
     assert values(chosen(device=card(24), train="unet_and_text_encoder"), "learning_rate", "text_learning_rate") == (2e-6, 0)
     assert values(chosen("12 GB card"), "learning_rate", "text_learning_rate") == (2e-6, 1e-4)
     assert values(chosen("study, 24 GB"), "learning_rate", "text_learning_rate") == (2e-6, 0)
+    assert values(chosen("own settings"), "learning_rate", "text_learning_rate") == (2e-6, 1e-4)
+    assert values(chosen(train="lora_and_token"), "learning_rate", "text_learning_rate") == (1e-4, 1e-4)
+    assert values(chosen(train="lora_and_text_encoder"), "learning_rate", "text_learning_rate") == (1e-4, 5e-5)
+    assert values(chosen(train=FULL, optimizer="prodigy"), "learning_rate", "text_learning_rate") == (1, 0)
+
+
+@pytest.mark.parametrize("preset", presets(DREAMBOOTH))
+def test_whatever_a_preset_trains_learns(preset):
+    for train in ({}, *({"train": train} for train in TRAIN)):
+        assert slow_parts(run_of(chosen(preset, **train))) == [] or preset == "study, 24 GB"
+    assert slow_parts(run_of(chosen("study, 24 GB"))) == []
+
+
+@pytest.mark.parametrize(
+    ("widgets", "said"),
+    [
+        ({"train": "lora", "learning_rate": 2e-6}, "A learning rate of 2e-06 is low for a LoRA"),
+        ({"train": FULL, "text_learning_rate": 2e-6, "steps": 800}, "800 steps at 2e-06 move it by about 11 % of its size"),
+        ({"train": "lora_and_token", "text_learning_rate": 1e-6}, "1500 steps at 1e-06 move it by about 11 % of its size"),
+    ],
+)
+def test_what_will_hardly_learn_is_told(widgets, said):
+    (note,) = slow_parts(run_of(chosen(**widgets)))
+    assert said in str(note)
 
 
 SAYS = {
@@ -124,6 +149,13 @@ def test_own_settings_name_nothing_and_have_the_plain_defaults():
 @pytest.mark.parametrize(("photos", "steps"), [(1, 400), (4, 400), (5, 500), (15, 1500), (30, 3000), (500, 3000)])
 def test_the_steps_follow_the_photos(photos, steps):
     assert steps_for(DREAMBOOTH, photos) == steps
+
+
+def test_a_teacher_takes_the_place_of_a_presets_class_images():
+    assert values(chosen("12 GB card"), "class_images", "class_prompt") == (100, "a photo of a toy")
+    choice = chosen("12 GB card", prior="teacher")
+    assert values(choice, "class_images", "class_prompt", "prior_loss_weight") == (0, "a photo of a toy", 1.0)
+    assert "a teacher" in str(choice.told)
 
 
 def test_photos_that_are_held_out_are_not_counted():
@@ -168,6 +200,8 @@ def test_the_choice_is_told_and_not_part_of_the_key():
 
 
 REFUSED = {
+    "a teacher and class images": ({"prior": "teacher", "class_images": 100}, "class_images is 100, but prior is teacher"),
+    "a teacher and photos of the class": ({"prior": "teacher", "class_dataset": ["9", 0]}, "unwire class_dataset"),
     "a LoRA's rank without a LoRA": ({"preset": "12 GB card", "lora_rank": 32}, "lora_rank is 32, but no LoRA is trained"),
     "a LoRA's layers": (
         {"preset": "auto", "train": "unet", "lora_layers": "attention"},
@@ -270,7 +304,7 @@ def test_the_docs_have_what_auto_takes():
     assert len(shown) > 8
 
 
-@pytest.mark.parametrize("train", ["auto", "unet", "unet_and_token", "unet_and_text_encoder", "lora"])
+@pytest.mark.parametrize("train", ["auto", *TRAIN])
 def test_the_page_fills_own_settings_in_with_what_they_are_anyway(train):
     """For any number of photos, on any device: what depends on these is left out."""
     filled = for_page(DREAMBOOTH)["plain"][train]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from trainer.dataset.photos import Dataset
+from trainer.parts.lora import ADAPTED_WEIGHTS
 from trainer.parts.memory import SD15_UNET
 from trainer.run.choice import Asked, Device, choose
 from trainer.run.messages import message
@@ -53,7 +54,7 @@ MEASURED = {
     "preset *12 GB card*": (preset("12 GB card"), 9.6),
     "preset *8 GB card (LoRA)*": (preset("8 GB card (LoRA)"), 2.6),
     "*own settings* of **Train with DreamBooth**": (DEFAULTS, 15.0),
-    "*lora*, batch 8": (DEFAULTS.replace(train="lora", batch_size=8), 11.1),
+    "*lora*, *attention*, batch 8": (DEFAULTS.replace(train="lora", lora_layers="attention", batch_size=8), 11.1),
     "*unet*, batch 8, 8-bit AdamW": (DEFAULTS.replace(train="unet", batch_size=8, optimizer="adamw_8bit"), 17.0),
 }
 """GB that torch reserved while training on an NVIDIA H100, at 512 pixels in bf16 with a U-Net of SD v1.5's size."""
@@ -85,10 +86,31 @@ def test_full_fine_tuning_costs_its_weights_gradients_and_moments():
         {"batch_size": 16},
         {"class_images": 100, "class_prompt": "a toy"},
         {"train": "unet_and_text_encoder"},
+        {"prior": "teacher", "class_prompt": "a toy"},
     ],
 )
 def test_what_costs_memory_is_counted(change):
     assert needed(STUDY.replace(**change)).memory > needed(STUDY).memory
+
+
+def test_a_teacher_of_a_whole_model_is_a_copy_in_half_precision_and_a_lora_is_its_own():
+    taught = {"prior": "teacher", "class_prompt": "a toy", "class_images": 0}
+    pictures = {"class_images": 100, "class_prompt": "a toy"}
+    for settings, copy in ((STUDY, 2 * SD15_UNET), (STUDY.replace(train="lora"), 0)):
+        more = training_bytes(settings.replace(**taught)) - training_bytes(settings.replace(**pictures))
+        assert more == pytest.approx(copy)
+    assert f"{2 * SD15_UNET / GB:.1f} GB more" in method_settings("dreambooth")["prior"].metadata["setting"].tooltip
+
+
+def test_a_lokr_keeps_its_changes_of_all_weights():
+    lora = DEFAULTS.replace(train="lora")
+    more = training_bytes(lora.replace(lora_kind="lokr")) - training_bytes(lora)
+    assert more == pytest.approx(2 * ADAPTED_WEIGHTS["attention_and_feed_forward"])
+
+
+def test_files_that_are_kept_on_the_way_are_counted():
+    """1,600 steps: those of 500, 1,000 and 1,500."""
+    assert needed(STUDY.replace(save_every=500)).disk - needed(STUDY).disk == pytest.approx(3 * 4.3 * GB)
 
 
 def test_what_saves_memory_is_counted():
@@ -109,6 +131,7 @@ def test_what_saves_memory_is_counted():
         ({"gradient_checkpointing": False, "method": "textual_inversion"}, 1.7),
         ({}, 2.41 + 0.8),
         ({"train": "lora"}, 1.7 + 0.8),
+        ({"train": "lora", "prior": "teacher", "class_prompt": "a toy"}, 2 * (1.7 + 0.8 + 0.4)),
         ({"method": "textual_inversion"}, 1.7 + 0.8),
     ],
 )
@@ -235,7 +258,8 @@ def test_the_figures_in_the_texts_are_those_of_the_arithmetic():
         f"these are {8 + OPTIMIZER_BYTES['adamw']} bytes a weight, {16 * SD15_UNET / GB:.0f} GB",
         f"with 8-bit AdamW or Adafactor {8 + OPTIMIZER_BYTES['adafactor']:.0f} bytes, {10 * SD15_UNET / GB:.0f} GB",
         f"**Activations** are {growth(DEFAULTS):.2f} GB a sample when the U-Net is trained, {growth(lora):.2f} GB with a LoRA "
-        f"({growth(lora.replace(lora_layers='attention_and_convolution')):.2f} GB with",
+        f"({growth(lora.replace(lora_layers='attention')):.2f} GB with `lora_layers` *attention*, "
+        f"{growth(lora.replace(lora_layers='all')):.2f} GB with *all*)",
         f"{growth(token):.2f} GB for an embedding",
         f"they are {growth(DEFAULTS.replace(gradient_checkpointing=True)):.2f} GB when the backward pass begins",
         f"about {growth(lora.replace(precision='fp32')) / growth(lora):.1f} times as much",

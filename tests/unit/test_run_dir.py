@@ -49,6 +49,7 @@ def test_whatever_decides_the_result_changes_the_key(run):
         replace(run, dataset=replace(run.dataset, photos=(replace(photo, sha256="ac"),))),
         replace(run, dataset=replace(run.dataset, photos=(photo, photo))),
         replace(run, class_dataset=run.dataset),
+        replace(run, lora="ef"),
     ]
     assert len({run.key, *(c.key for c in changed)}) == len(changed) + 1
 
@@ -64,14 +65,17 @@ MADE = {"class_images": 4, "class_prompt": "a photo of a toy"}
     [
         *(({"train": train}, {"lora_rank": 4}, {}, False) for train in ("unet", "unet_and_token", "unet_and_text_encoder")),
         ({}, {"lora_alpha": 4.0}, {}, False),
-        ({}, {"lora_layers": "attention_and_convolution"}, {}, False),
+        ({}, {"lora_layers": "all"}, {}, False),
         (LORA, {"lora_rank": 4}, {}, True),
         (LORA, {"lora_alpha": 4.0}, {}, True),
-        (LORA, {"lora_layers": "attention_and_convolution"}, {}, True),
+        (LORA, {"lora_layers": "all"}, {}, True),
+        (LORA, {"lora_kind": "lokr"}, {}, True),
         ({}, {"prior_loss_weight": 0.5}, {}, False),
         ({}, {"prior_loss_weight": 0.5}, CLASS, True),
         (MADE, {"prior_loss_weight": 0.5}, {}, True),
         ({}, {"class_prompt": "a toy"}, CLASS, False),
+        ({"class_prompt": "a toy"}, {"prior": "teacher"}, {}, True),
+        ({"class_prompt": "a toy", "prior": "teacher"}, {"prior_loss_weight": 0.5}, {}, True),
         (MADE, {"class_prompt": "a toy"}, {}, True),
         ({}, {"text_learning_rate": 1e-3}, {}, True),
         ({}, {"text_learning_rate": 1e-6}, {}, False),  # that of learning_rate, which 0 means

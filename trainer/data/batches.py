@@ -42,7 +42,7 @@ class BatchSource:
     """What batches are drawn from."""
 
     concept: str
-    """ "instance" or "class": each has random numbers of its own."""
+    """The dataset's name, one of those in concepts.py: each has random numbers of its own."""
     buckets: tuple[tuple[int, ...], ...]
     """Photos of each bucket, a photo as often as it is repeated."""
     latent_shapes: tuple[tuple[int, int, int], ...]

@@ -36,13 +36,17 @@ class Captions:
     text_encoder: CLIPTextModel | None
     """None when nothing of it is trained."""
 
+    def frozen_states(self, captions: Sequence[int]) -> Tensor:
+        """Return (B, 77, 768) fp32: the text states of captions as they were before training."""
+        return to_device(self.frozen[list(captions)], self.ids.device)
+
     def states(self, captions: Sequence[int]) -> Tensor:
         """Return (B, 77, 768) fp32: the text states of the captions of a batch, each distinct one encoded once."""
         distinct = sorted(set(captions), key=lambda c: (self.changing[c], c))
         changing = [c for c in distinct if self.changing[c]]
         frozen = [c for c in distinct if not self.changing[c]]
         device = self.ids.device
-        states = [to_device(self.frozen[frozen], device)] if frozen else []
+        states = [self.frozen_states(frozen)] if frozen else []
         if changing:
             assert self.text_encoder is not None
             states.append(self.text_encoder(self.ids[to_device(torch.tensor(changing), device)]).last_hidden_state)
@@ -58,12 +62,13 @@ def has_any(ids: Tensor, wanted: Sequence[int]) -> list[bool]:
 def encode_captions(
     context: Context, captions: Sequence[str], text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, text_parts: Sequence[Any]
 ) -> Captions:
-    """Encode the captions and the sample prompts; the states that the trained parts of the text side cannot change, for good.
+    """Encode the captions, that of a teacher and the sample prompts; states that no trained part can change, for good.
 
     After that the text encoder works in the compute type.
     """
     settings = context.settings
-    texts = [*captions, *(prompt for prompt in settings.samples.sample_prompts if prompt not in captions)]
+    of_teacher = [settings.dreambooth.class_prompt] if settings.has_teacher else []
+    texts = list(dict.fromkeys([*captions, *of_teacher, *settings.samples.sample_prompts]))
     ids = tokenize_captions(tokenizer, texts, settings.token, text_parts).to(context.device)
     changes = [part.changes(ids) for part in text_parts]
     changing = [any(of_caption) for of_caption in zip([False] * len(ids), *changes, strict=True)]

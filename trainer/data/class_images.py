@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +62,8 @@ def _draw_missing(
     unet = base.unet()
     freeze_as(unet, DTYPES[context.settings.training.precision])
     sampler = ImageSampler(move(unet, context.device), base.vae())
-    for done, (number, path) in enumerate(missing[accelerator.process_index :: accelerator.num_processes], 1):
+    own, begun = missing[accelerator.process_index :: accelerator.num_processes], time.monotonic()
+    for done, (number, path) in enumerate(own, 1):
         context.stop.check()
         try:
             image = sampler.draw(states, empty, resolution, generator("class image", number), context.stop)
@@ -72,7 +74,9 @@ def _draw_missing(
                 reason=error.message,
             ) from None
         save_image(image, path)
-        context.reporter.progress(len(paths) - len(missing) + done * accelerator.num_processes, len(paths))
+        there = len(paths) - len(missing) + done * accelerator.num_processes
+        left = (time.monotonic() - begun) / done * (len(own) - done)
+        context.reporter.progress(there, len(paths), seconds_left=left)
 
 
 def class_dataset(paths: list[Path], prompt: str, dataset: Dataset) -> Dataset:

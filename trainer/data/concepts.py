@@ -34,6 +34,8 @@ class Batch:
     """(B, 4, h, w) fp32."""
     captions: list[int]
     """Indices into `Captions.texts`."""
+    weights: Tensor | None = None
+    """(B, 1, h, w) fp32: how much each latent counts in the loss; None: all alike."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Concept:
         clean = self.latents.sample(bucket, plan.photos, plan.views, on_device.posterior_noise)
         # diffusers asks for IntTensor, which is int32, and takes any integers.
         noisy = schedule.add_noise(clean, on_device.noise, on_device.timesteps)  # pyright: ignore[reportArgumentType]
-        return Batch(noisy, on_device.timesteps, on_device.noise, captions)
+        weights = self.latents.loss_weights(bucket, plan.photos, plan.views)
+        return Batch(noisy, on_device.timesteps, on_device.noise, captions, weights)
 
     def training_batch(
         self, seed: int, index: int, batch_size: int, schedule: DDPMScheduler, rank: int = 0, world_size: int = 1

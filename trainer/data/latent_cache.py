@@ -10,9 +10,11 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from ..dataset.decode import decode_photo
-from ..dataset.photos import Dataset
+from ..dataset.masks import decode_mask
+from ..dataset.photos import Dataset, Photo
 from ..models.sd15 import LATENT_FACTOR
 from ..run.events import Reporter
 from ..run.memory_errors import out_of_memory
@@ -20,6 +22,8 @@ from ..run.messages import UserError
 from ..run.stop_request import StopRequest
 from .batches import to_device
 from .disk_cache import DiskCache
+
+PIXELS_PER_LATENT = 8
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class LatentCache:
     """(N,) int64, on the CPU: where in its bucket each photo of the dataset is."""
     device: torch.device
     """Where the samples are wanted."""
+    weights: tuple[Tensor, ...] = ()
+    """Per bucket (photos of the bucket, views, 1, h, w) fp32, on the CPU: how much each latent counts; none without masks."""
 
     @property
     def shapes(self) -> tuple[tuple[int, int, int], ...]:
@@ -48,10 +54,48 @@ class LatentCache:
         mean, std = to_device(self.posteriors[bucket][self.rows[photos], views], self.device).unbind(1)
         return (mean + std * posterior_noise) * LATENT_FACTOR
 
+    def loss_weights(self, bucket: int, photos: Tensor, views: Tensor) -> Tensor | None:
+        """Return how much each latent of these views of these photos counts, (B, 1, h, w) on the device; None: all alike."""
+        return to_device(self.weights[bucket][self.rows[photos], views], self.device) if self.weights else None
+
 
 def to_tensor(photo: Image.Image) -> Tensor:
     """Return an RGB photo of W x H pixels as fp32 (3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1).float().div(127.5).sub(1.0)
+
+
+def to_weights(mask: Image.Image, outside: float) -> Tensor:
+    """Return how much each latent counts, (1, H / 8, W / 8) fp32: 1 within a mask (L, W x H), `outside` around it.
+
+    A latent is 8 x 8 pixels, and counts by the share of them that the mask lets through.
+    """
+    share = avg_pool2d(torch.from_numpy(np.array(mask))[None].float() / 255, PIXELS_PER_LATENT)
+    return outside + (1 - outside) * share
+
+
+def read_file(path: Path, sha256: str) -> bytes:
+    """Return the bytes of a file of the dataset. Raises UserError when it is not what it was."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        if out_of_memory(error):  # the file is as good as it was
+            raise
+        raw = b""
+    if hashlib.sha256(raw).hexdigest() != sha256:
+        raise UserError("{name} was changed or removed after the dataset was loaded. Queue the graph again.", name=path.name)
+    return raw
+
+
+def photo_weights(dataset: Dataset, photo: Photo, size: tuple[int, int]) -> Tensor:
+    """Return how much each latent of each view of a photo counts, (views, 1, h, w) fp32; `size` is that of a view."""
+    mask = None
+    if photo.mask:
+        raw = read_file(Path(photo.mask), photo.mask_sha256)
+        mask = decode_mask(raw, (photo.width, photo.height), photo.mask == photo.path)
+    if mask is None:
+        return torch.ones(dataset.views, 1, size[1] // PIXELS_PER_LATENT, size[0] // PIXELS_PER_LATENT)
+    views = [dataset.mask_view(mask, photo, number) for number in range(dataset.views)]
+    return torch.stack([to_weights(view, dataset.mask_weight) for view in views])
 
 
 @torch.no_grad()
@@ -63,17 +107,11 @@ def encode_photos(vae: AutoencoderKL, dataset: Dataset, folder: Path, reporter: 
     sizes = [dataset.frame_size(photo) for photo in dataset.photos]
     buckets = sorted(set(sizes))
     caches = {size: DiskCache(folder) for size in buckets}
+    weights = {size: DiskCache(folder) for size in buckets} if dataset.masked else {}
     counts, rows = dict.fromkeys(buckets, 0), []
     for done, (photo, size) in enumerate(zip(dataset.photos, sizes, strict=True), 1):
         path = Path(photo.path)
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            if out_of_memory(error):  # the photo is as good as it was
-                raise
-            raw = b""
-        if hashlib.sha256(raw).hexdigest() != photo.sha256:
-            raise UserError("{name} was changed or removed after the dataset was loaded. Queue the graph again.", name=path.name)
+        raw = read_file(path, photo.sha256)
         try:
             image = decode_photo(raw)
         except UserError as error:  # another Pillow than the host's, for example
@@ -90,10 +128,13 @@ def encode_photos(vae: AutoencoderKL, dataset: Dataset, folder: Path, reporter: 
         rows.append(counts[size])
         counts[size] += 1
         caches[size].append(torch.stack(encoded))
+        if dataset.masked:
+            weights[size].append(photo_weights(dataset, photo, size))
         reporter.progress(done, len(dataset.photos))
     return LatentCache(
         posteriors=tuple(caches[size].stack() for size in buckets),
         photos=tuple(tuple(i for i, s in enumerate(sizes) if s == size) for size in buckets),
         rows=torch.tensor(rows),
         device=vae.device,
+        weights=tuple(cache.stack() for cache in weights.values()),
     )

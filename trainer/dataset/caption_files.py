@@ -9,14 +9,15 @@ from pathlib import Path
 from ..run.files import DISK_FULL, partial_file
 from ..run.memory_errors import out_of_memory
 from ..run.messages import Message, MessageError, UserError, message
-from .folder_files import CAPTION_SUFFIXES, FolderFiles, folder_files, is_inside, read_inside, same_name, shown_name
+from .folder_files import CAPTION_SUFFIXES, FolderFiles, folder_files, is_inside, lower_suffix, read_inside, same_name, shown_name
 from .metadata_files import MAX_ALTERNATIVES, Caption, match, read_entries
 from .named import listed
 from .text_file import clean, decode_text
 
 MAX_CAPTION = 20_000
 """Characters that a caption may have when it is written."""
-MAX_CAPTION_FILE_BYTES = 1_000_000
+MAX_CAPTION_FILE_BYTES, MAX_TABLE_BYTES = 1_000_000, 50_000_000
+"""Of a file beside a photo, and of one for the whole folder: 5,000 for each of 10,000 photos."""
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.json", "meta_cap.json")
 """Where captions of the whole folder are looked for; the first that has one of a photo counts."""
 
@@ -195,11 +196,12 @@ def _read_metadata(folder: Path, tables: dict[str, str], photos: Sequence[str], 
 
 
 def _read_text(folder: Path, name: str, notes: list[Message]) -> str:
-    if (folder / name).stat().st_size > MAX_CAPTION_FILE_BYTES:
+    most = MAX_CAPTION_FILE_BYTES if lower_suffix(name) in CAPTION_SUFFIXES else MAX_TABLE_BYTES
+    if (folder / name).stat().st_size > most:
         raise UserError(
             "{name} is larger than {megabytes} MB, too large for captions.",
-            name=name,
-            megabytes=MAX_CAPTION_FILE_BYTES // 10**6,
+            name=shown_name(name),
+            megabytes=most // 10**6,
         )
     try:
         raw = read_inside(folder, name)
@@ -211,4 +213,4 @@ def _read_text(folder: Path, name: str, notes: list[Message]) -> str:
     text, note = decode_text(raw, shown_name(name))
     if note:
         notes.append(note)
-    return text
+    return text.replace("\ufeff", "")  # more marks of the byte order, of files that were joined

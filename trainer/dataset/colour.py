@@ -10,32 +10,38 @@ from PIL import Image
 
 from ..run.memory_errors import out_of_memory
 from ..run.messages import Message, message
-from .image_file import ADOBE_RGB
+from .image_file import ADOBE_RGB, DISPLAY_P3
 
 SAME = 2
 """A profile that moves no colour by more than so many of 255 steps is taken as sRGB, and the pixels stay as they are."""
 _CUBE = np.stack(np.meshgrid(*[np.linspace(0, 255, 9)] * 3, indexing="ij"), axis=-1).reshape(27, 27, 3).astype(np.uint8)
 
 
+_D50 = (0.96420, 1.00000, 0.82491)
+_BUILT_IN = {  # primaries, adapted by Bradford's matrix to the white of D50
+    ADOBE_RGB: ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)),  # IEC 61966-2-5
+    DISPLAY_P3: ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)),  # SMPTE EG 432-1
+}
+
+
 @cache
-def adobe_rgb() -> bytes:
-    """Return an ICC profile of Adobe RGB (1998): its primaries under the white of D50, and its gamma of 563/256."""
-    points = {  # (IEC 61966-2-5, adapted by Bradford's matrix)
-        b"wtpt": (0.96420, 1.00000, 0.82491),
-        b"rXYZ": (0.60974, 0.31111, 0.01947),
-        b"gXYZ": (0.20528, 0.62567, 0.06087),
-        b"bXYZ": (0.14919, 0.06322, 0.74457),
+def built_in(name: bytes) -> bytes:
+    """Return an ICC profile of ADOBE_RGB, with its gamma of 563/256, or of DISPLAY_P3, with the curve of sRGB."""
+    tags = {
+        tag: b"XYZ \0\0\0\0" + _fixed(*point)
+        for tag, point in zip((b"wtpt", b"rXYZ", b"gXYZ", b"bXYZ"), (_D50, *_BUILT_IN[name]), strict=True)
     }
-    tags = {name: b"XYZ \0\0\0\0" + _fixed(*point) for name, point in points.items()}
-    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), b"curv\0\0\0\0\0\0\0\1\x02\x33\0\0")
+    curve = b"curv\0\0\0\0\0\0\0\1\x02\x33\0\0"
+    if name == DISPLAY_P3:
+        curve = b"para\0\0\0\0\0\3\0\0" + _fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
     tags |= {b"desc": b"desc\0\0\0\0\0\0\0\1" + bytes(79), b"cprt": b"text\0\0\0\0none\0\0\0\0"}
     table, body, start = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
-    for name, data in tags.items():
-        table += struct.pack(">4sII", name, start + len(body), len(data))
+    for tag, data in tags.items():
+        table += struct.pack(">4sII", tag, start + len(body), len(data))
         body += data + bytes(-len(data) % 4)
-    white = _fixed(*points[b"wtpt"])
     size, version = start + len(body), 0x02100000
-    return struct.pack(">I4xI12s12x4s28x12s48x", size, version, b"mntrRGB XYZ ", b"acsp", white) + table + body
+    return struct.pack(">I4xI12s12x4s28x12s48x", size, version, b"mntrRGB XYZ ", b"acsp", _fixed(*_D50)) + table + body
 
 
 def _fixed(*values: float) -> bytes:
@@ -72,7 +78,7 @@ def _converted(image: Image.Image, profile: bytes) -> Image.Image | None:
     """Return the picture's colours as RGB in sRGB, or None when they are that already. Raises for an unusable profile."""
     from PIL import ImageCms  # here: a Pillow without littlecms lacks it
 
-    source: Any = ImageCms.ImageCmsProfile(io.BytesIO(adobe_rgb() if profile == ADOBE_RGB else profile))
+    source: Any = ImageCms.ImageCmsProfile(io.BytesIO(built_in(profile) if profile in _BUILT_IN else profile))
     space = source.profile.xcolor_space.strip()
     mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}[space]
     if (mode == "CMYK") != (image.mode == "CMYK") or (mode == "L" and not _is_grey(image)):

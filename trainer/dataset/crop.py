@@ -36,11 +36,12 @@ def prepare(image: Image.Image, resolution: int, crop: str) -> Image.Image:
     """Return what training sees of a photo, never squashed.
 
     center, top: the shorter side fills the square, the rest is cut. pad: the whole photo on white. bucket: the photo keeps
-    its shape as nearly as `frame_size` allows, the little that is left over is cut.
+    its shape as nearly as `frame_size` allows, the little that is left over is cut. A mask (L) is framed as its photo is; what
+    is padded is not the subject.
     """
     size = frame_size(*image.size, resolution, crop)
     if crop == "pad":
-        return ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=WHITE)
+        return ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=WHITE if image.mode == "RGB" else 0)
     return ImageOps.fit(image, size, Image.Resampling.LANCZOS, centering=(0.5, 0.0 if crop == "top" else 0.5))
 
 
@@ -50,7 +51,8 @@ def augment(
     """Return a random variant of the prepared photo. `view`, `color` and `light` are strengths in [0, 0.5].
 
     view: each corner of the visible part moves inwards by up to this share of the side: another crop and viewpoint.
-    color: saturation and the gain of each channel. light: brightness and contrast.
+    color: saturation and the gain of each channel. light: brightness and contrast. The corners are drawn first, so that a mask
+    without color and light is framed as its photo with them.
     """
     # The visible part is smaller by about half of what the corners may move: begin with so much more of the square.
     squared = view and crop != "bucket"

@@ -14,7 +14,16 @@ from PIL import Image
 from ..run.memory_errors import out_of_memory
 from ..run.messages import Message, UserError, message
 from .colour import to_srgb
-from .image_file import Parts, exif_orientation, image_kind, jpeg_has_all_scans, png_is_whole, take_apart, xmp_orientation
+from .image_file import (
+    Parts,
+    exif_orientation,
+    image_kind,
+    jpeg_has_all_scans,
+    png_is_whole,
+    profile_without_icc,
+    take_apart,
+    xmp_orientation,
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIC")
 """Nothing else, whatever a file is called: some of Pillow's readers start other programs."""
@@ -24,8 +33,8 @@ MEMORY = 800_000_000
 """Bytes that decoding a photo may take before that."""
 MOST_PIXELS_OF_JPEG = 500_000_000
 """A JPEG is scaled down while it is read, so that its memory does not bound it; its time does."""
-_BITS_PER_SAMPLE = 258
-"""TIFF's tag."""
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+"""TIFF's tags."""
 _JPEG_END = b"\xff\xd9"
 _NOISE = bytes(1 + (167 * place + 89) % 254 for place in range(254))
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
@@ -49,6 +58,8 @@ class Decoded:
     """RGB, upright."""
     notes: tuple[Message, ...] = ()
     """What the user should know of the file."""
+    alpha: Image.Image | None = None
+    """L, upright: what the file calls opaque, where it has transparency."""
 
 
 class _CutError(OSError):
@@ -125,9 +136,19 @@ def _decode(kind: str, parts: Parts) -> Decoded:
     # A program may have closed half a file: its last rows are flat then, or, of a progressive one, scans are missing.
     if kind == "JPEG" and (image.info.get("progressive") or _ends_flat(image)):
         _jpeg_without_end(_before_end(parts.pixels), factor)
-    profile = image.info.get("icc_profile") if parts.profile is None else parts.profile
     orientation = _orientation(kind, image) if parts.orientation is None else parts.orientation
-    return _finished(image, factor, size, profile or b"", orientation, notes)
+    profile = _profile(image, parts.pixels) if parts.profile is None else parts.profile
+    return _finished(image, factor, size, profile, orientation, notes)
+
+
+def _profile(image: Image.Image, raw: bytes) -> bytes:
+    """Return the ICC profile that a decoder has found, or what stands for one; empty without either."""
+    return image.info.get("icc_profile") or profile_without_icc(raw, _exif(image))
+
+
+def _exif(image: Image.Image) -> bytes:
+    exif = image.info.get("exif")
+    return exif if isinstance(exif, bytes) else b""
 
 
 def _finished(
@@ -140,11 +161,12 @@ def _finished(
             image = image.reduce(factor)
         notes.append(message("scaled down from {width}x{height} pixels", width=size[0], height=size[1]))
     image, note = to_srgb(image, profile)
-    if image.mode == "RGBA":
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    if alpha:
         image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
     if orientation in _TRANSPOSE:
-        image = image.transpose(_TRANSPOSE[orientation])
-    return Decoded(image, (*notes, note) if note else tuple(notes))
+        image, alpha = image.transpose(_TRANSPOSE[orientation]), alpha and alpha.transpose(_TRANSPOSE[orientation])
+    return Decoded(image, (*notes, note) if note else tuple(notes), alpha)
 
 
 def _open(kind: str, data: bytes) -> Image.Image:
@@ -157,7 +179,7 @@ def _open(kind: str, data: bytes) -> Image.Image:
     except Exception as error:
         if out_of_memory(error) or isinstance(error, Image.DecompressionBombError):
             raise
-        raise UserError("damaged or not an image") from None
+        raise UserError("damaged, or a kind of {format} that is not read here", format=kind) from None
 
 
 def _load(image: Any, factor: int) -> None:
@@ -236,18 +258,20 @@ def _orientation(kind: str, image: Image.Image) -> int:
     """Return the orientation that Pillow found, 1 to 8; it has made TIFFs upright itself."""
     if kind == "TIFF":
         return 1
-    exif, xmp = image.info.get("exif", b""), image.info.get("xmp", b"")
-    found = exif_orientation(exif) if isinstance(exif, bytes) else 0
-    return found or (xmp_orientation(xmp) if isinstance(xmp, bytes) else 1)
+    xmp = image.info.get("xmp", b"")
+    return exif_orientation(_exif(image)) or (xmp_orientation(xmp) if isinstance(xmp, bytes) else 1)
 
 
 def _plain(image: Image.Image) -> Image.Image:
     """Return the loaded picture as L, RGB, RGBA or CMYK. Raises UserError for brightness without a white."""
     if image.mode.startswith("I"):  # greyscale, 9 to 16 bits a pixel
-        bits = int(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0])
+        tags = getattr(image, "tag_v2", {})
+        bits = int(tags.get(_BITS_PER_SAMPLE, (16,))[0])
         if bits > 16:
             raise UserError("its brightness is written as {kind}, which has no fixed white", kind=f"int{bits}")
         pixels = np.asarray(image, dtype=np.float32) * (255 / (2**bits - 1))
+        if tags.get(_PHOTOMETRIC) == 0:  # 0 is white: Pillow inverts what has up to 8 bits alone
+            pixels = 255 - pixels
         grey = Image.fromarray((np.clip(pixels, 0, 255) + 0.5).astype(np.uint8))
         key = image.info.get("transparency")  # Pillow leaves it out of pictures of this kind
         if not isinstance(key, int):
@@ -255,6 +279,8 @@ def _plain(image: Image.Image) -> Image.Image:
         return Image.merge("RGBA", (grey, grey, grey, Image.fromarray((np.asarray(image) != key).astype(np.uint8) * 255)))
     if image.mode == "F":
         raise UserError("its brightness is written as {kind}, which has no fixed white", kind="float32")
+    if image.format == "BMP" and image.mode == "RGBA" and not image.getchannel("A").getbbox():
+        return image.convert("RGB")  # of many programs' files, the fourth byte means nothing
     if image.has_transparency_data:
         return image.convert("RGBA")
     return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
@@ -272,4 +298,4 @@ def _decode_heic(raw: bytes) -> Decoded:
         raise UserError("more than {most} megapixels", most=MEMORY // 4 // 10**6)
     factor = 1 if pixels <= MAX_PIXELS else 2
     image = heif.to_pillow()  # upright already
-    return _finished(image, factor, image.size, image.info.get("icc_profile") or b"", 1, [])
+    return _finished(image, factor, image.size, _profile(image, raw), 1, [])

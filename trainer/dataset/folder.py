@@ -14,10 +14,12 @@ from ..run.messages import Message, UserError, message
 from .caption_files import read_captions
 from .crop import is_small
 from .folder_files import FolderFiles, count_photos, folder_files, shown_name, subfolders
+from .masks import decode_mask, mask_files, mask_path
 from .metadata_files import MAX_REPEATS, Caption
 from .named import listed
 from .photo_checks import is_blank
 from .photos import Dataset, Photo, PhotoFile, check_framing, read_photo
+from .wired import NOTHING_WIRED, Wired, with_wired_captions
 
 MAX_VARIANTS = 64
 MAX_JITTER = 0.5
@@ -44,13 +46,14 @@ def read_folder(
     resolution: int,
     crop: str = "center",
     on_photo: Callable[[int, int], None] = _ignore_progress,
+    wired: Wired = NOTHING_WIRED,
     **augmentation: Any,
 ) -> tuple[Dataset, list[Image.Image]]:
     """Return all photos of a folder (not of its subfolders), by name, and the first MAX_PREVIEWS views that training sees.
 
-    `augmentation`: flip, view_jitter, color_jitter, light_jitter, variants of Dataset. `on_photo` is called with the number of
-    photos read so far and of all, and may raise. Raises UserError for settings that cannot be, and naming all photos that cannot
-    be read.
+    `augmentation`: flip, view_jitter, color_jitter, light_jitter, variants, mask_weight of Dataset. `on_photo` is called with the
+    number of photos read so far and of all, and may raise. `wired`: captions for photos that have none, and masks. Raises
+    UserError for settings that cannot be, and naming all photos and masks that cannot be read.
     """
     check_framing(resolution, crop)
     _check_augmentation(augmentation)
@@ -59,6 +62,8 @@ def read_folder(
     check_folder(folder, files)
     problems = dict(files.foreign)
     found = read_captions(folder, files.photos, files)
+    captions = found.captions if wired.captions is None else with_wired_captions(found.captions, wired.captions)
+    masks = mask_files(folder, files)
     photos: list[Photo] = []
     previews: list[Image.Image] = []
     blank: list[str] = []
@@ -71,7 +76,11 @@ def read_folder(
         except UserError as error:
             problems[name] = error.message
             continue
-        photo = _photo(path, read, found.captions[name])
+        photo = _photo(path, read, captions[name])
+        try:
+            photo = _with_mask(photo, mask_path(path, masks.get(name), wired.masks), read.has_alpha)
+        except UserError as error:
+            problems[masks.get(name, name)] = error.message
         photos.append(photo)
         notes += [message("{name} ({reason})", name=name, reason=note) for note in read.notes]
         blank += [name] if is_blank(read.image) else []
@@ -102,6 +111,17 @@ def _photo(path: Path, read: PhotoFile, caption: Caption) -> Photo:
         repeats=caption.repeats or folder_repeats(path.parent),
         alternatives=tuple(others),
     )
+
+
+def _with_mask(photo: Photo, path: Path, has_alpha: bool) -> Photo:
+    """Return the photo with the mask in a file, if that tells anything. Raises UserError, with the reason, for no picture."""
+    is_alpha = path.name == Path(photo.path).name
+    if is_alpha and not has_alpha:
+        return photo
+    raw = path.read_bytes()
+    if decode_mask(raw, (photo.width, photo.height), is_alpha) is None:
+        return photo
+    return replace(photo, mask=str(path.parent.resolve() / path.name), mask_sha256=hashlib.sha256(raw).hexdigest())
 
 
 def folder_repeats(folder: Path) -> int:
@@ -184,12 +204,9 @@ def file_notes(folder: Path, files: FolderFiles, captions: dict[str, Caption]) -
     below = subfolders_with_photos(folder)
     if below:
         told.append(message("Photos in subfolders are not read: {folders}.", folders=_counted(below)))
-    if files.companions:
-        told.append(
-            message(
-                "Masks and the like of other trainers are not used: {names}.", names=listed([*map(shown_name, files.companions)])
-            )
-        )
+    unused = [name for name in files.companions if name not in mask_files(folder, files).values()]
+    if unused:
+        told.append(message("Masks and the like of other trainers are not used: {names}.", names=_names(unused)))
     if files.sources:
         told.append(message("Passed over, because there is a photo of that name: {names}.", names=_names(files.sources)))
     if files.strangers:
@@ -209,7 +226,7 @@ def _names(names: Sequence[str]) -> Message | Sequence[str | Message]:
 def _check_augmentation(values: dict[str, Any]) -> None:
     """Raise UserError for a strength or a number of variants that is out of bounds."""
     jitters = ("view_jitter", "color_jitter", "light_jitter")
-    bounds = {**{name: (0, MAX_JITTER) for name in jitters}, "variants": (1, MAX_VARIANTS)}
+    bounds = {**{name: (0, MAX_JITTER) for name in jitters}, "variants": (1, MAX_VARIANTS), "mask_weight": (0, 1)}
     for name, (low, high) in bounds.items():
         if name in values and not low <= values[name] <= high:
             raise UserError(

@@ -30,13 +30,17 @@ DRAWN_SUFFIXES = {".ico", ".cur", ".icns", ".svg", ".svgz", ".eps", ".wmf", ".em
 COMPANIONS = ("-masklabel", "-condlabel")
 """How OneTrainer ends the names of masks and of conditioning pictures."""
 _KINDS = (
-    r"(?:masks?|mask_?label|cond_?label|matte|alpha|depth(?:_?map)?|canny|cond|conditioning|seg(?:_?map|mentation)?|openpose|"
-    r"lineart|softedge|scribble|hed|mlsd|normal_?map)"
+    r"(?:masks?|msk|mask_?label|cond_?label|matte|alpha|depth(?:_?map)?|canny|cond|conditioning|control(?:net)?|edges|openpose|"
+    r"seg(?:m|_?map|mentation)?|lineart|softedge|scribble|hed|mlsd|normal_?map)"
 )
-_BESIDE_A_PHOTO = re.compile(rf"(.+)[-_.\s]{_KINDS}(?:[-_.\s]*\(?\d+\)?)?|{_KINDS}[-_.\s](.+)")
+_BESIDE_A_PHOTO = re.compile(rf"(.+)[-_.\s]{_KINDS}(?:[-_.\s]*\(?\d+\)?)?\s*|{_KINDS}[-_.\s](.+)")
 """How others do; such a picture counts as one only beside the photo that it is named after: a_mask_0, mask_a, a mask (1)."""
 CAPTION_SUFFIXES = (".txt", ".caption")
-TABLE_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
+TABLE_SUFFIXES = {
+    *(".jsonl", ".json", ".csv", ".tsv", ".parquet", ".yaml", ".yml", ".xml", ".xls", ".xlsx", ".ods"),
+    *(".cap", ".tags", ".text", ".rtf", ".doc", ".docx", ".odt"),
+}
+"""Files of the whole folder, and others in which programs keep captions: what of them is not read is told by name."""
 _OTHER_SYSTEMS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "thumbs.db", "desktop.ini"}
 """What systems and drives put beside one's own files."""
 MOST_STRANGERS = 500
@@ -85,7 +89,8 @@ def folder_files(folder: Path) -> FolderFiles:
     photos = [name for name in photos if name not in companions]
     stems = {same_name(Path(name).stem) for name in photos}
     sources = [name for name, _ in foreign if same_name(Path(name).stem) in stems and lower_suffix(name) not in PHOTO_SUFFIXES]
-    foreign = [(name, reason) for name, reason in foreign if name not in {*companions, *sources}]
+    passed_over = {*companions, *sources}
+    foreign = [(name, reason) for name, reason in foreign if name not in passed_over]
     return FolderFiles(
         photos=tuple(photos),
         foreign=tuple(foreign),
@@ -105,14 +110,15 @@ def lower_suffix(name: str) -> str:
 def _companions(names: Sequence[str]) -> set[str]:
     """Return which of the pictures of a folder are masks and the like by their names."""
     stems = {name: same_name(Path(name).stem) for name in names}
-    photos = {*stems.values(), *map(same_name, names)}
+    photos = {name.strip("-_. ") for name in (*stems.values(), *map(same_name, names))}
     found = {name: _BESIDE_A_PHOTO.fullmatch(stem) for name, stem in stems.items()}
-    beside = {name for name, match in found.items() if match and (match[1] or match[2]) in photos}
+    beside = {name for name, match in found.items() if match and (match[1] or match[2]).strip("-_. ") in photos}
     return beside | {name for name, stem in stems.items() if stem.endswith(COMPANIONS)}
 
 
 def _listed(folder: Path) -> list[str]:
     try:
+        os.stat(os.path.join(folder, "."))  # it may be listed, but its files not be opened
         return sorted(entry.name for entry in os.scandir(folder) if not is_hidden(entry.name))
     except OSError as error:
         reason = error.strerror or str(error)
@@ -130,7 +136,7 @@ def subfolders(folder: Path) -> list[Path]:
         paths = sorted(folder / entry.name for entry in os.scandir(folder) if not is_hidden(entry.name))
     except OSError:
         return []
-    return [path for path in paths if path.is_dir()]
+    return [path for path in paths if os.path.isdir(path)]  # False where it may not be asked; pathlib's would raise
 
 
 def count_photos(folder: Path) -> int:

@@ -14,6 +14,8 @@ from ..run.messages import UserError
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 ADOBE_RGB = b"Adobe RGB (1998)"
 """Stands for the profile of photos that say by EXIF alone that they are Adobe RGB."""
+DISPLAY_P3 = b"Display P3"
+"""Stands for the profile of pictures that name these colours by their codes alone (ITU-T H.273)."""
 LARGEST_PROFILE = 16_000_000
 """Bytes of a colour profile, unpacked, up to which it is read."""
 _BRANDS = (
@@ -74,6 +76,8 @@ _PNG_EXIF, _PNG_XMP = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
 _AVIF_EXIF = re.compile(rb"(infe.{8}(?:..)?)Exif", re.DOTALL)
 _AVIF_HEADER = 65_536
 """Bytes in which an AVIF says of what it consists."""
+_P3_CODES = b"\0\x0c\0\x0d"
+"""Primaries 12 and transfer function 13: Display P3 with the curve of sRGB, in the box colr of an AVIF or HEIC."""
 _SEGMENT = re.compile(rb"\xff[^\x00\xff\xd0-\xd8]")
 """The mark of a JPEG's segment, also between the pixels of its scans."""
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -91,7 +95,7 @@ class Parts:
     orientation: int | None = None
     """By EXIF, 1 to 8; None where the decoder has to say it."""
     profile: bytes | None = None
-    """The ICC profile or ADOBE_RGB, empty without one; None where the decoder has to say it."""
+    """The ICC profile, ADOBE_RGB or DISPLAY_P3, empty without one; None where the decoder has to say it."""
     animated: bool = False
     """Whether it is a PNG of several pictures, of which `pixels` has the first."""
 
@@ -129,6 +133,13 @@ def is_adobe_rgb(exif: bytes) -> bool:
     return (0x0001, b"R03\0") in _exif_entries(exif, at)
 
 
+def profile_without_icc(raw: bytes, exif: bytes) -> bytes:
+    """Return ADOBE_RGB or DISPLAY_P3 where a WebP, AVIF or HEIC without an ICC profile says so, else nothing."""
+    if is_adobe_rgb(exif):
+        return ADOBE_RGB
+    return DISPLAY_P3 if b"colrnclx" + _P3_CODES in raw[:_AVIF_HEADER] else b""
+
+
 def _exif_entries(exif: bytes, start: int | None = None) -> Iterator[tuple[int, int | bytes]]:
     """Yield tag and value of a directory's entries, of the first one by default: integers as such, else four bytes.
 
@@ -159,16 +170,21 @@ def xmp_orientation(xmp: bytes) -> int:
 def _jpeg_parts(raw: bytes) -> Parts:
     """Keep of a JPEG's segments those that say how its pixels are written: of the APPs, JFIF's and Adobe's."""
     kept, place, profile, exif, xmp = [raw[:2]], 2, {}, b"", b""
-    while place + 4 <= len(raw) and raw[place] == 0xFF and raw[place + 1] != 0xDA:  # SOS: the pixels follow
+    while place + 4 <= len(raw) and raw[place : place + 2] != b"\xff\xda":  # SOS: the pixels follow
         marker, (length,) = raw[place + 1], struct.unpack_from(">H", raw, place + 2)
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # filling, and markers without data
-            place += 1 if marker == 0xFF else 2
+        if raw[place] != 0xFF or marker in (0x00, 0xFF):  # filling, or what a wrong length has left between segments
+            place = raw.find(b"\xff", place + 1)
+            if place < 0:
+                raise UserError("damaged or not an image")
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without data
+            place += 2
             continue
         if length < 2:
             break
         data = raw[place + 4 : place + 2 + length]
         if marker == 0xE1 and data.startswith(b"Exif\0"):
-            exif = exif or data
+            exif += data[6:] if exif else data  # what has no room in a segment goes on in the next
         elif marker == 0xE1:
             xmp += data
         elif marker == 0xE2 and data.startswith(b"ICC_PROFILE\0"):
@@ -218,6 +234,8 @@ def _png_parts(raw: bytes) -> Parts:
             texts[data.partition(b"\0")[0] + b"\0"] = _png_text(kind, data)
         elif kind == b"iCCP":
             profile = _unpacked(data.partition(b"\0")[2][1:])
+        elif kind == b"cICP" and data[:2] == _P3_CODES[1::2]:
+            profile = profile or DISPLAY_P3
         elif kind == b"acTL":
             pictures = int.from_bytes(data[:4], "big")
         if kind == b"IEND":
@@ -288,7 +306,7 @@ def _unpacked(packed: bytes) -> bytes:
 
 
 def png_is_whole(png: bytes) -> bool:
-    """Return whether a PNG, as `take_apart` leaves it, holds every pixel."""
+    """Return whether a PNG, as `take_apart` leaves it, holds every pixel. Raises zlib.error where these are damaged."""
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", png, len(PNG_MARK) + 8)
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
     sizes = [(max(0, -(-(width - x) // dx)), max(0, -(-(height - y) // dy))) for x, y, dx, dy in passes]
@@ -297,11 +315,8 @@ def png_is_whole(png: bytes) -> bool:
     while place + 8 <= len(png) and found < wanted:
         length, kind = struct.unpack_from(">I4s", png, place)
         packed = png[place + 8 : place + 8 + length] if kind == b"IDAT" else b""
-        try:
-            while packed and found < wanted:
-                found += len(unpack.decompress(packed, 1 << 20))
-                packed = unpack.unconsumed_tail
-        except zlib.error:
-            return False
+        while packed and found < wanted:
+            found += len(unpack.decompress(packed, 1 << 20))
+            packed = unpack.unconsumed_tail
         place += 12 + length
     return found >= wanted

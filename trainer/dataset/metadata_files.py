@@ -159,13 +159,14 @@ def _rows(text: str) -> tuple[list[Entry], Message | None]:
     assert before is not None  # it may be empty
     above, text = len(_LINE_END.findall(before[0])), text[before.end() :]
     separator = before[1] or max(",;\t", key=_LINE_END.split(text, maxsplit=1)[0].count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
     try:
-        columns = {column.strip().lower() for column in reader.fieldnames or () if column}
+        reader.fieldnames = _without_empty_end(reader.fieldnames or ())
+        columns = {column.strip().lower() for column in reader.fieldnames}
         if not (columns & {*FILE_KEYS} and columns & {*TEXT_KEYS}):
             return [], message("metadata.csv was passed over: its first line does not name the columns file_name and text.")
         for row in reader:
-            if None in row:  # more cells than columns: a comma in a text without quotes
+            if _without_empty_end(row.get(None, ())):  # more cells than columns: a comma in a text without quotes
                 raise _WrongEntryError
             cells = {key.strip().lower(): value for key, value in row.items() if key and value}
             cells = {key: value for key, value in cells.items() if value.strip() or key != "repeats"}
@@ -181,6 +182,12 @@ def _rows(text: str) -> tuple[list[Entry], Message | None]:
     return entries, None
 
 
+def _without_empty_end(cells: Sequence[str]) -> list[str]:
+    """Return the cells of a row up to the last that has a text."""
+    count = max((number for number, cell in enumerate(cells, 1) if cell.strip()), default=0)
+    return list(cells[:count])
+
+
 def _kohya(name: str, text: str) -> tuple[list[Entry], Message | None]:
     """Read {"path or stem": {"caption": ..., "tags": ...}}, or a list of what metadata.jsonl has in its lines."""
     ignored = message("{file} is not of a form that is read here, and was passed over.", file=name)
@@ -193,13 +200,20 @@ def _kohya(name: str, text: str) -> tuple[list[Entry], Message | None]:
             value = _with_plain_keys(value)
             if not {*value} & {*TEXT_KEYS, "tags"}:
                 return [], ignored
-            caption, tags = value.get("caption"), value.get("tags")
-            if isinstance(tags, str) and tags:
-                value = {**value, "caption": f"{caption}, {tags}" if isinstance(caption, str) and caption else tags}
-            entries.append(Entry("", key, caption_of({"text": None, **value})))
+            caption = caption_of({"text": None, **value})
+            entries.append(Entry("", key, replace(caption, texts=_with_tags(caption.texts, value.get("tags")))))
         return entries, None if entries else ignored
     except (ValueError, RecursionError, _WrongEntryError):
         return [], ignored
+
+
+def _with_tags(texts: tuple[str, ...], tags: Any) -> tuple[str, ...]:
+    """Return the captions with kohya's tags, a text or a list, behind each; these alone where there is no caption."""
+    tags = [tags] if isinstance(tags, str) else tags or []
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise _WrongEntryError
+    behind = ", ".join(_texts(tags))
+    return tuple(", ".join(filter(None, (text, behind))) for text in texts) or _texts([behind])
 
 
 def _parts(file_name: str) -> list[str]:

@@ -48,7 +48,9 @@ def find_folder(roots: Roots, name: str) -> Path:
                 return path
     if inside:
         raise UserError(
-            "The folder {folder!r} does not exist. Put the photos into a subfolder of ComfyUI's input and press R.", folder=name
+            "The folder {folder!r} does not exist. Drop your photos on the node, or put them into a subfolder of ComfyUI's input "
+            "and press R.",
+            folder=name,
         )
     raise UserError(
         "The folder {folder!r} is outside ComfyUI's input and datasets folders. Copy the photos into a subfolder of input.",

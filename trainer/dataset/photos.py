@@ -34,6 +34,10 @@ class Photo:
     """How often it is seen for each time that a photo with one repeat is."""
     alternatives: tuple[str, ...] = ()
     """Further captions of the whole photo: each time it is seen, one of all is drawn."""
+    mask: str = ""
+    """Absolute path of its mask: its own path where that is its alpha channel. Empty where it has none."""
+    mask_sha256: str = ""
+    """Of the mask's file."""
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -63,8 +67,15 @@ class Dataset:
     class_word: str = ""
     class_prompt: str = ""
     """What a photo of any member of the class is called: the caption of class images that have none."""
+    mask_weight: float = 1.0
+    """How much the loss counts outside of the masks, from 0 to 1."""
     warnings: tuple[Message, ...] = ()
     """What the user should know about the folder."""
+
+    @property
+    def masked(self) -> bool:
+        """Whether any photo has a mask that changes the loss."""
+        return self.mask_weight < 1 and any(photo.mask for photo in self.photos)
 
     @property
     def views(self) -> int:
@@ -79,15 +90,22 @@ class Dataset:
             "photos": [(photo.sha256, *photo.captions, photo.repeats) for photo in self.photos],
             "views": self.views,
             **{name: getattr(self, name) for name in framing},
+            **({"masks": [photo.mask_sha256 for photo in self.photos], "mask_weight": self.mask_weight} if self.masked else {}),
         }
 
     def view(self, image: Image.Image, photo: Photo, number: int) -> Image.Image:
         """Return view `number` (0 ... views - 1) of the decoded photo, always the same; 0 is the photo itself."""
+        return self._view(image, photo, number, self.color_jitter, self.light_jitter)
+
+    def mask_view(self, mask: Image.Image, photo: Photo, number: int) -> Image.Image:
+        """Return what is seen of the photo's mask (L, of the photo's size) in its view `number`."""
+        return self._view(mask, photo, number, color=0.0, light=0.0)
+
+    def _view(self, image: Image.Image, photo: Photo, number: int, color: float, light: float) -> Image.Image:
         variant, mirrored = divmod(number, 2) if self.flip else (number, 0)
         if variant:
-            strengths = {"view": self.view_jitter, "color": self.color_jitter, "light": self.light_jitter}
             rng = random.Random(f"{photo.sha256} {variant}")
-            framed = augment(image, self.resolution, self.crop, **strengths, rng=rng)
+            framed = augment(image, self.resolution, self.crop, view=self.view_jitter, color=color, light=light, rng=rng)
         else:
             framed = prepare(image, self.resolution, self.crop)
         return ImageOps.mirror(framed) if mirrored else framed
@@ -125,6 +143,16 @@ class Dataset:
         photos = tuple(Photo(**{**photo, "alternatives": tuple(photo.get("alternatives", ()))}) for photo in data["photos"])
         notes = tuple(Message.from_json(warning) for warning in data["warnings"])
         return cls(**{**data, "photos": photos, "warnings": notes})
+
+
+def check_hold_out(hold_out: int, count: int) -> None:
+    """Raise UserError when holding so many of `count` photos out leaves none to train on."""
+    if hold_out and hold_out >= count:
+        raise UserError(
+            "hold_out is {hold_out}, but there are only {count} photos. At least one must be left to train on.",
+            hold_out=hold_out,
+            count=count,
+        )
 
 
 def check_resolution(resolution: int) -> None:
@@ -166,6 +194,8 @@ class PhotoFile:
     """Of the file's bytes, as hex."""
     notes: tuple[Message, ...]
     """What the user should know of the file."""
+    has_alpha: bool
+    """Whether some of it may be transparent."""
 
 
 MAX_FILE_BYTES = 1_000_000_000
@@ -183,4 +213,4 @@ def read_photo(path: Path) -> PhotoFile:
             raise
         raise UserError("file system error: {reason}", reason=error.strerror or str(error)) from None
     decoded = decode(raw)
-    return PhotoFile(decoded.image, hashlib.sha256(raw).hexdigest(), decoded.notes)
+    return PhotoFile(decoded.image, hashlib.sha256(raw).hexdigest(), decoded.notes, decoded.alpha is not None)

@@ -17,8 +17,11 @@ _FOREIGN_WORD = re.compile(r"[^\W\d_\x00-\x7f]{2,}")
 _WESTERN = re.compile("[\x00-\x7fÀ-ÖØ-öø-ÿŒœŠšŽžŸ‘’“”„‚…–—«»°€£§·¿¡\xa0]*")
 """What captions in Western languages are written with."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
-_UNSEEN = re.compile("[\\ufeff\\u200b\\u2060\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]")
-"""Marks of the byte order and of the direction; not the joiners, which letters and emoji need."""
+_UNSEEN = re.compile(
+    "[\\x00-\\x08\\x0e-\\x1b\\x7f-\\x84\\x86-\\x9f\\ud800-\\udfff\\ufeff\\u200b\\u2060\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]"
+)
+"""Control characters but for blanks, halves of letters (surrogates), and marks of the byte order and of the direction; not the
+joiners, which letters and emoji need."""
 _MOST_CONTROLS = 1 / 8
 """Of a text's letters: more of them, and it is UTF-16 of a script without zeros, or no text."""
 
@@ -53,9 +56,8 @@ def decode_text(raw: bytes, name: str) -> tuple[str, Message | None]:
 
 
 def clean(text: str) -> str:
-    """Return the text on one line, without halves of letters (surrogates), control characters and what cannot be seen."""
-    kept = "".join(letter for letter in text if letter.isspace() or unicodedata.category(letter) not in ("Cs", "Cc"))
-    return " ".join(_UNSEEN.sub("", kept).split())
+    """Return the text on one line, without what cannot be seen, its accents composed, as macOS does not leave them."""
+    return " ".join(unicodedata.normalize("NFC", _UNSEEN.sub("", text)).split())
 
 
 def _without_padding(raw: bytes) -> bytes:

@@ -1,30 +1,51 @@
-"""Pictures that come from the graph, as files of photos. Plain data, no torch."""
+"""Pictures and captions that come from the graph. Plain data, no torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ..run.messages import UserError
+from .metadata_files import Caption
+from .text_file import clean
 
+
+@dataclass(frozen=True)
+class Wired:
+    """What of a dataset comes from the graph beside its photos."""
+
+    captions: Sequence[str] | None = None
+    """In the order of the photos."""
+    masks: Path | None = None
+    """Folder of the masks, <name of the photo>.png."""
+
+
+NOTHING_WIRED = Wired()
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
-def wired_pixels(picture: np.ndarray, number: int) -> np.ndarray:
-    """Return picture `number` (1, ...) of an IMAGE socket, (H, W) or (H, W, 1, 3 or 4) in [0, 1], as bytes (H, W, C).
+def wired_pixels(picture: np.ndarray, number: int, name: str = "images") -> np.ndarray:
+    """Return picture `number` (1, ...) of the IMAGE socket `name`, (H, W) or (H, W, 1, 3 or 4) in [0, 1], as bytes (H, W, C).
 
     Raises UserError when it is no picture.
     """
     values = np.asarray(picture, dtype=np.float32)
-    values = values[..., None] if values.ndim == 2 else values
+    if values.ndim == 2 and values.shape[1] not in CHANNELS:  # such a one is a row of a picture that is no batch
+        values = values[..., None]
     if values.ndim != 3 or values.shape[2] not in CHANNELS or not values.size:
         raise UserError(
-            "Picture {number} of those wired to images has the shape {shape}, not height x width x 1, 3 or 4. Wire an IMAGE.",
+            "Picture {number} of those wired to {name} has the shape {shape}, not height x width x 1, 3 or 4. Wire an IMAGE.",
             number=number,
+            name=name,
             shape="x".join(map(str, values.shape)),
         )
     if not np.isfinite(values).all():
         raise UserError(
-            "Picture {number} of those wired to images has pixels that are no numbers (NaN). Look at the node that makes it.",
+            "Picture {number} of those wired to {name} has pixels that are no numbers (NaN). Look at the node that makes it.",
             number=number,
+            name=name,
         )
     return (np.clip(values, 0, 1) * 255).round().astype(np.uint8)
 
@@ -32,3 +53,23 @@ def wired_pixels(picture: np.ndarray, number: int) -> np.ndarray:
 def as_image(pixels: np.ndarray) -> Image.Image:
     """Return pixels (H, W, 1, 3 or 4) as a picture; what is transparent in it is treated as in a photo's file."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+def with_wired_captions(captions: Mapping[str, Caption], texts: Sequence[str]) -> dict[str, Caption]:
+    """Return the captions by photo, with a wired text where a photo has none: a file beside it is what the user has settled on.
+
+    The texts are in the order of the photos, or one text with a line for each. Raises UserError when there are more or fewer.
+    """
+    lines = texts[0].splitlines() if len(texts) == 1 and len(captions) > 1 else texts
+    if len(lines) != len(captions):
+        raise UserError(
+            "{texts} captions come through captions, and there are {photos} photos. Wire one for each, in the order of the "
+            "photos: that of their names, or of the pictures wired to images.",
+            texts=len(lines),
+            photos=len(captions),
+        )
+    wired = {name: clean(text) for name, text in zip(captions, lines, strict=True)}
+    return {
+        name: caption if caption.texts or not wired[name] else replace(caption, texts=(wired[name],))
+        for name, caption in captions.items()
+    }

@@ -22,6 +22,8 @@ class TextEncoder:
     """CLIP's text encoder, every weight of which is trained; with a CLIP skip, every weight up to that layer."""
 
     new_ids = ()
+    learning_rate = 0.0
+    """The U-Net's."""
 
     @staticmethod
     def title(settings: "Settings") -> Message:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
 from .memory import TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
+from .token_vectors import TOKEN_RATE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +20,7 @@ class TokenRows:
     """The rows of the token's CLIP tokens ("mysks": those of "my" and "sks")."""
 
     new_ids = ()
+    learning_rate = TOKEN_RATE
 
     @staticmethod
     def title(settings: "Settings") -> Message:

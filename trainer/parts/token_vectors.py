@@ -1,9 +1,9 @@
-"""The token has embedding vectors of its own, as in Textual Inversion (Gal et al. 2022)."""
+"""The token has embedding vectors of its own, as in Textual Inversion (Gal et al. 2022); beside a LoRA, too."""
 
 from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
-from ..run.names import TEXTUAL_INVERSION
+from ..run.names import DREAMBOOTH, TEXTUAL_INVERSION
 from .memory import EMBEDDING_WIDTH, TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
 
 if TYPE_CHECKING:
@@ -16,8 +16,18 @@ if TYPE_CHECKING:
     from ..training.optimizers import ParamGroup
 
 
+TOKEN_RATE = 1e-4
+"""A usual learning rate of the token beside the model. Adam at the model's 2e-6 moves it by a tenth of its size in a whole run.
+
+It is the rate at which cloneofsimo's pivotal tuning goes on with the embedding while it tunes the U-Net: continue_inversion_lr in
+https://github.com/cloneofsimo/lora/blob/master/training_scripts/multivector_example.sh.
+"""
+
+
 class TokenVectors:
     """Vectors (V, 768) that stand for the token; DreamBooth that trains the U-Net alone leaves them as they were given."""
+
+    learning_rate = TOKEN_RATE
 
     @staticmethod
     def are_trained(settings: "Settings") -> bool:
@@ -50,6 +60,8 @@ class TokenVectors:
         table = embedding_table(text_encoder)
         if context.run.embedding:
             start = load_vectors(context.run_dir.embedding)
+        elif self.settings.method == DREAMBOOTH:  # what CLIP reads the token as: so the first step is the base's
+            start = table[tokenizer(self.settings.token, add_special_tokens=False).input_ids].float()
         else:
             start = initial_vectors(table, tokenizer, inversion.initializer, self.settings.class_word, inversion.vectors)
         self.new_ids = new_ids(table, len(start))

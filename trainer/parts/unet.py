@@ -1,11 +1,14 @@
 """The whole U-Net is trained."""
 
+import copy
 from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
-from .memory import FULL_FLOP, BaseSize, PartMemory
+from .memory import FULL_FLOP, BaseSize, PartMemory, frozen_bytes
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..context import Context
     from ..models.sd15 import BaseModel
     from ..run.settings import Settings
@@ -37,17 +40,32 @@ class UNet:
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
         weights = base.unet_weights
-        return PartMemory(trained={"unet": weights}, exported=base.file_bytes, activations=ACTIVATIONS, flop=FULL_FLOP)
+        teacher = frozen_bytes(weights, settings.training.precision) if settings.has_teacher else 0
+        return PartMemory(
+            trained={"unet": weights},
+            frozen={"teacher": teacher},
+            exported=base.file_bytes,
+            activations=ACTIVATIONS,
+            flop=FULL_FLOP,
+        )
 
     def __init__(self, context: "Context", base: "BaseModel"):
-        from ..models.sd15 import move
+        from ..models.sd15 import DTYPES, freeze_as, move
 
         self.settings, self.base = context.settings, base
         self.model = base.unet().requires_grad_(True).train()
         if context.settings.training.gradient_checkpointing:
             self.model.enable_gradient_checkpointing()
         self.params = dict(self.model.named_parameters())
+        if self.settings.has_teacher:
+            self.teacher = copy.deepcopy(self.model)  # an fp32 base would give the same tensors to another U-Net
+            freeze_as(self.teacher, DTYPES[self.settings.training.precision])
+            move(self.teacher, context.device)
         move(self.model, context.device)  # in place: the parameters stay the same objects
+
+    def teach(self, noisy: "Tensor", timesteps: "Tensor", states: "Tensor") -> "Tensor":
+        """Return what the model predicted before it was trained, (B, 4, h, w)."""
+        return self.teacher(noisy, timesteps, states).sample
 
     def param_groups(self) -> "list[ParamGroup]":
         """Return the U-Net's parameters with their learning rate and decay."""

@@ -31,8 +31,7 @@ def train(context: Context) -> Exported:
     class_photos = run.class_dataset
     if settings.dreambooth.class_images and not class_photos:
         class_photos = make_class_images(context, base, text_encoder, tokenizer)
-    given = {INSTANCE: photos, CLASS: class_photos, HELD_OUT: held_out}
-    datasets = {name: dataset for name, dataset in given.items() if dataset}
+    datasets = {name: some for name, some in {INSTANCE: photos, CLASS: class_photos, HELD_OUT: held_out}.items() if some}
 
     # What is trained of the text side, and the captions' states: those that it cannot change are computed once.
     unet_type, *text_types = part_types(run)
@@ -45,11 +44,11 @@ def train(context: Context) -> Exported:
     concepts = encode_concepts(context, vae, captions.texts, datasets)
     vae = move(vae, "cpu") if settings.samples.sample_prompts else None
 
-    # The U-Net, whole or with adapters, and the loss: instance loss + prior_loss_weight x class loss.
+    # The U-Net, whole or with adapters, and the loss: instance loss + prior_loss_weight x class loss (or that of the teacher).
     context.stop.check()
     unet = unet_type(context, base)
     parts = [unet, *text_parts]
-    loss = DiffusionLoss(context, unet.model, captions, concepts, {INSTANCE: 1.0, CLASS: settings.dreambooth.prior_loss_weight})
+    loss = DiffusionLoss(context, unet, captions, concepts, {INSTANCE: 1.0, CLASS: settings.dreambooth.prior_loss_weight})
     validation = Validation(context, loss, concepts)
     samples = SampleImages(context, captions, unet.model, vae)
     trainer = Trainer([group for part in parts for group in part.param_groups()], loss, context)
@@ -64,6 +63,8 @@ def train(context: Context) -> Exported:
                     trainer.add_measurement(validation.measure())
                 if draws:
                     samples.draw(trainer.step)
+        if trainer.is_due(settings.training.save_every, first=False, last=False):
+            export_now(trainer, base, parts)
         if trainer.must_stop:
             if settings.training.export_on_cancel:
                 export_now(trainer, base, parts)

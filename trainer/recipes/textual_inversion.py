@@ -46,7 +46,7 @@ def train(context: Context) -> Exported:
     if settings.training.gradient_checkpointing:
         text_encoder.train().gradient_checkpointing_enable()
     parts = [unet, vectors]
-    loss = DiffusionLoss(context, unet.model, captions, concepts, {INSTANCE: 1.0})
+    loss = DiffusionLoss(context, unet, captions, concepts, {INSTANCE: 1.0})
     validation = Validation(context, loss, concepts)
     samples = SampleImages(context, captions, unet.model, vae)
     trainer = Trainer(vectors.param_groups(), loss, context)
@@ -61,7 +61,7 @@ def train(context: Context) -> Exported:
                     trainer.add_measurement(validation.measure())
                 if draws:
                     samples.draw(trainer.step)
-        if trainer.is_due(settings.inversion.save_every, first=False, last=False):
+        if trainer.is_due(settings.training.save_every, first=False, last=False):
             export_now(trainer, base, parts)
         if trainer.must_stop:
             if settings.training.export_on_cancel:

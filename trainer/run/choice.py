@@ -12,7 +12,8 @@ from .messages import Message, message
 from .presets import LORA_SETTINGS, NAMED, OWN, given, tries
 from .resources import DRIVER, GB, estimate
 from .run_dir import Run
-from .setting_groups import AUTO, MAX_STEPS
+from .setting import AUTO
+from .setting_groups import MAX_STEPS
 from .settings import Settings, method_settings, widget_default
 
 SHARE = {"cuda": 0.9, "xpu": 0.9}
@@ -133,7 +134,7 @@ def settings_from(asked: Asked, values: Mapping[str, Any]) -> Settings:
     named["sample_prompts"] = prompts
     named["sample_every"] = (named["sample_every"] or max(1, steps // 8)) if prompts else 0
     named["validate_every"] = named["validate_every"] or (max(1, steps // 20) if named["hold_out"] else 0)
-    if named.get("class_images"):
+    if named.get("class_images") or named.get("prior") == "teacher":
         check_class_word(asked.dataset.class_word)
         named["class_prompt"] = asked.dataset.class_prompt
     elif asked.class_dataset is None:  # then it has no effect, and must not decide the key
@@ -163,6 +164,8 @@ def _sentence(asked: Asked, settings: Settings, memory: float, device: Device) -
         what.append(message("batch {count}", count=training.batch_size))
     if training.gradient_checkpointing:
         what.append(message("gradient checkpointing"))
+    if settings.has_teacher:
+        what.append(message("a teacher"))
     if dreambooth.class_images:
         what.append(message("{count} class images", count=dreambooth.class_images))
     return message(

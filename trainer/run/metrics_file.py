@@ -10,6 +10,8 @@ import math
 from contextlib import suppress
 from pathlib import Path
 
+from .files import partial_file
+
 
 def read_metrics(path: Path) -> list[dict]:
     """Return the entries of metrics.jsonl, {"step": n, name: number, ...}.
@@ -18,6 +20,14 @@ def read_metrics(path: Path) -> list[dict]:
     """
     entries = map(metrics_entry, path.read_bytes().split(b"\n") if path.is_file() else ())
     return [entry for entry in entries if entry]
+
+
+def append_entry(path: Path, entry: dict) -> list[dict]:
+    """Write an entry after those that the file has, whole or not at all, and return all of them."""
+    entries = [*read_metrics(path), entry]
+    with partial_file(path) as partial:
+        partial.write_text("".join(json.dumps(e) + "\n" for e in entries), encoding="utf-8")
+    return entries
 
 
 def metrics_entry(line: bytes) -> dict[str, int | float] | None:

@@ -10,18 +10,12 @@ from typing import Any
 from ..parts import TRAIN
 from .messages import UserError
 from .names import DREAMBOOTH, TEXTUAL_INVERSION
-from .setting_groups import AUTO
+from .setting import AUTO
 from .settings import SWITCH, method_settings, plain_default
 
 OWN = "own settings"
-TOKEN_RATE = 1e-4
-"""Learning rate of the token beside the model. Adam at the model's 2e-6 moves it by a tenth of its size in a whole run.
-
-It is the rate at which cloneofsimo's pivotal tuning goes on with the embedding while it tunes the U-Net: continue_inversion_lr in
-https://github.com/cloneofsimo/lora/blob/master/training_scripts/multivector_example.sh.
-"""
 RATES = ("learning_rate", "text_learning_rate")
-LORA_SETTINGS = ("lora_rank", "lora_alpha", "lora_layers")
+LORA_SETTINGS = ("lora_kind", "lora_rank", "lora_alpha", "lora_layers")
 
 NAMED: dict[str, dict[str, Any]] = {
     "study, 24 GB": {
@@ -38,7 +32,6 @@ NAMED: dict[str, dict[str, Any]] = {
     "12 GB card": {
         "train": "unet_and_token",
         "class_images": 100,
-        "text_learning_rate": TOKEN_RATE,
         "gradient_checkpointing": True,
         "optimizer": "adamw_8bit",
     },
@@ -52,7 +45,7 @@ NAMED: dict[str, dict[str, Any]] = {
 }
 """What each preset says. The rest is by what is trained, and else the settings' own defaults."""
 
-FULL = {"train": "unet_and_token", "text_learning_rate": TOKEN_RATE, "batch_size": 4}
+FULL = {"train": "unet_and_token", "batch_size": 4}
 LORA = {"train": "lora"}
 WHOLE_MODEL = [
     FULL,
@@ -109,8 +102,7 @@ def tries(
     check_preset(preset, method)
     own = given(method, widgets)
     recipes = _auto(method, own, device_kind) if preset == AUTO else [NAMED.get(preset, {})]
-    devices = widgets.get("devices", 1)
-    return [_completed(method, recipe, own, photos, class_dataset, devices) for recipe in recipes]
+    return [_completed(method, recipe, own, photos, class_dataset, widgets) for recipe in recipes]
 
 
 def shown(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,22 +146,28 @@ def _auto(method: str, own: Mapping[str, Any], device_kind: str) -> list[dict[st
 
 
 def _completed(
-    method: str, recipe: dict[str, Any], own: dict[str, Any], photos: int, class_dataset: bool, devices: int
+    method: str, recipe: dict[str, Any], own: dict[str, Any], photos: int, class_dataset: bool, widgets: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the recipe with what was given in its place, and with all that neither of them says."""
     plain = {n: plain_default(f, method) for n, f in method_settings(method).items() if f.metadata["setting"].auto is not None}
     plain["steps"] = steps_for(method, photos)
+    devices, teacher = widgets.get("devices", 1), widgets.get("prior") == "teacher"
     prodigy = own.get("optimizer") == "prodigy"
     if prodigy or own.get("train", recipe.get("train")) != recipe.get("train"):  # then its rates are those of something else
         recipe = {name: value for name, value in recipe.items() if name not in RATES}
     if method == DREAMBOOTH:
-        parts = _parts((plain | recipe | own)["train"])
-        plain["learning_rate"] = parts[0].learning_rate
-        if parts[0].result_kind != "lora":
+        unet, *text = _parts((plain | recipe | own)["train"])
+        plain["learning_rate"] = unet.learning_rate
+        plain["text_learning_rate"] = text[0].learning_rate if text and not prodigy else 0.0
+        if unet.result_kind != "lora":
             _check_no_lora(own, (plain | recipe | own)["train"])
     if prodigy:
         plain["learning_rate"] = 1.0
+    if teacher:
+        recipe = recipe | {"class_images": 0}
     if class_dataset:
+        if teacher:
+            raise UserError("prior is teacher, which needs no class images: unwire class_dataset, or set prior to class_images.")
         recipe = recipe | {"class_images": 0}
         if own.get("class_images"):
             raise UserError("Class images come from class_dataset: set class_images to 0, or unwire class_dataset.")

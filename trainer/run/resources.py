@@ -8,6 +8,7 @@ from ..parts import part_types
 from ..parts.memory import FORWARD_FLOP, SD15_UNET, TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
 from .messages import Message, message
 from .run_dir import Run
+from .settings import Settings
 
 GB = 1e9
 OPTIMIZER_BYTES = {"adamw": 8, "adamw_8bit": 2.03, "adafactor": 2.13, "prodigy": 16}
@@ -55,7 +56,7 @@ class Resources:
     memory: float
     """Bytes that torch reserves on each device at the peak; `DRIVER` comes on top."""
     disk: float
-    """Bytes at the peak, while one saved state is replaced by the next; what stays is the exported file."""
+    """Bytes at the peak, while one saved state is replaced by the next; what stays are the exported files."""
     flop: float
     """Floating point operations of the whole run."""
 
@@ -82,9 +83,15 @@ def estimate(run: Run, unet_weights: int = SD15_UNET, base_bytes: float = 4.3 * 
     trained = sum(weights for part in parts for weights in part.trained.values())
     best = 4 * trained if settings.validation.early_stopping != "off" else 0
     caches = cache_bytes(run.dataset, run.class_dataset) * settings.training.devices
-    exported = sum(part.exported for part in parts)
+    exported = sum(part.exported for part in parts) * (1 + kept_files(settings))
     disk = base.file_bytes + 2 * trained * (4 + _state_bytes(run)) + best + exported + caches
     return Resources(max(phases(run, unet_weights).values()), disk, _flop(run, parts) * _size(run, unet_weights))
+
+
+def kept_files(settings: Settings) -> int:
+    """Return how many files are kept on the way, beside that of the last step."""
+    every = settings.training.save_every
+    return (settings.training.steps - 1) // every if every else 0
 
 
 def phases(run: Run, unet_weights: int = SD15_UNET) -> dict[str, float]:
@@ -148,7 +155,7 @@ def _state_bytes(run: Run) -> float:
 def _samples(run: Run) -> int:
     """Return how many samples a device sees in a forward pass: its photos, and as many class images."""
     training = run.settings.training
-    has_class = bool(run.class_dataset or run.settings.dreambooth.class_images)
+    has_class = bool(run.class_dataset or run.settings.has_class_prompt)
     return training.batch_size // training.devices * (2 if has_class else 1)
 
 
@@ -161,6 +168,7 @@ def _flop(run: Run, parts: Sequence[PartMemory]) -> float:
     """Return the operations of a run at 512 x 512 pixels in SD v1.5's U-Net: its steps and the pictures that it draws."""
     settings, training = run.settings, run.settings.training
     again = FORWARD_FLOP if training.gradient_checkpointing else 0.0
+    again += FORWARD_FLOP / 2 if settings.has_teacher else 0.0  # it sees every other sample
     samples = training.steps * training.gradient_accumulation_steps * _samples(run) * training.devices
     pictures = 0 if run.class_dataset else settings.dreambooth.class_images
     if settings.samples.sample_every:

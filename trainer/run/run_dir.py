@@ -4,7 +4,9 @@
     run.json           settings, dataset, base, where to export; by the host, before each start of the worker
     base.safetensors   the base model; only while the run is unfinished
     embedding.safetensors   the vectors that the token starts from, if an embedding was given
+    lora.safetensors   the LoRA that the run goes on from, if one was given
     metrics.jsonl      the losses of the steps and of the measurements; see metrics_file.py
+    evaluations.jsonl  what EvaluateSubject measured of its steps' pictures; by the host
     checkpoint.safetensors   newest complete state; only while the run is unfinished or ended early, unless keep_state is set
     best.safetensors   the weights with the lowest held-out loss, if wanted; only while the run is unfinished or ended early
     finish             the step whose result the user asked for, once asked; only while the run is unfinished
@@ -13,6 +15,7 @@
     log.txt            what the worker and its libraries printed
     lock               held by the process that trains
     graph.lock         held by the ComfyUI that prepares the run and waits for it
+    failure.lock       held by the process that tells why it failed, where several train together
     result.json        written last: its presence means the run is finished
 """
 
@@ -28,8 +31,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from ..dataset.photos import Dataset
-from ..parts import part_types, unused_settings
+from ..parts import TokenVectors, part_types, unused_settings
 from .files import read_json
 from .messages import Message, UserError
 from .metrics_file import is_measurement, read_metrics
@@ -37,7 +42,7 @@ from .settings import Settings
 
 log = logging.getLogger("subject_trainer")
 
-FORMAT = 4
+FORMAT = 5
 _KEY = re.compile("[0-9a-f]{12}")
 EMBEDDING_KEY = "emb_params"
 """The one tensor of an embedding file, (vectors, 768): ComfyUI, A1111-style programs and diffusers read it under this name."""
@@ -55,7 +60,9 @@ class Run:
     embedding: str = ""
     """sha256 of the vectors, (V, 768) fp32, that the token starts from; empty without a given embedding."""
     embedding_path: str = ""
-    """DreamBooth with an embedding: where the worker writes the token's vectors, absolute; `export_path` is the model's."""
+    """DreamBooth of a token with vectors of its own: where the worker writes them, absolute; `export_path` is the model's."""
+    lora: str = ""
+    """sha256 of the LoRA file that a LoRA goes on from; empty without one."""
     base_fingerprint: str
     """Of the base model's weights, as hex."""
     export_path: str
@@ -75,8 +82,7 @@ class Run:
         class_images = self.class_dataset.deciding() if self.class_dataset else None
         settings = self.settings.deciding(unused_settings(self), has_class=bool(self.class_dataset))
         deciding = [FORMAT, settings, self.dataset.deciding(), class_images, self.base_fingerprint]
-        if self.embedding:
-            deciding.append(self.embedding)
+        deciding += filter(None, (self.embedding, self.lora))
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -93,6 +99,11 @@ class Run:
     def result_kind(self) -> str:
         """Return what the exported file is: "checkpoint", "lora" or "embedding"."""
         return part_types(self)[0].result_kind
+
+    @property
+    def has_token_vectors(self) -> bool:
+        """Return whether the token has vectors of its own, which are exported as an embedding."""
+        return TokenVectors in part_types(self)
 
     def to_json(self) -> dict:
         """Return what run.json holds."""
@@ -133,6 +144,7 @@ class RunDir:
     run_json = property(lambda self: self.path / "run.json")
     base = property(lambda self: self.path / "base.safetensors")
     embedding = property(lambda self: self.path / "embedding.safetensors")
+    lora = property(lambda self: self.path / "lora.safetensors")
     checkpoint = property(lambda self: self.path / "checkpoint.safetensors")
     best = property(lambda self: self.path / "best.safetensors")
     finish = property(lambda self: self.path / "finish")
@@ -140,6 +152,7 @@ class RunDir:
     grid = property(lambda self: self.samples / "grid.jpg")
     loss_chart = property(lambda self: self.path / "loss.png")
     metrics = property(lambda self: self.path / "metrics.jsonl")
+    evaluations = property(lambda self: self.path / "evaluations.jsonl")
     log = property(lambda self: self.path / "log.txt")
     lock = property(lambda self: self.path / "lock")
     graph_lock = property(lambda self: self.path / "graph.lock")
@@ -157,7 +170,7 @@ class RunDir:
 
     def in_the_way(self) -> Path | None:
         """Return what stands where the run writes and is no file, such as a folder, or a link that would be written through."""
-        replaced = (self.run_json, self.base, self.embedding, self.checkpoint, self.best, self.result_json)
+        replaced = (self.run_json, self.base, self.embedding, self.lora, self.checkpoint, self.best, self.result_json)
         written_to = (self.finish, self.metrics, self.log, self.lock, self.graph_lock, self.failure_lock)
         for path in (self.path, self.samples, *replaced, *written_to):
             with suppress(FileNotFoundError):
@@ -188,6 +201,12 @@ class RunDir:
             ended_early = (read_json(self.result_json).get("exported") or {}).get("finished_early", False)
             return bool(ended_early) and self.checkpoint.is_file()
         return False
+
+    def saved_step(self) -> int | None:
+        """Return the step of the newest saved state, by the header of its file; None where there is none."""
+        with suppress(OSError, SafetensorError, ValueError, TypeError, KeyError), safe_open(self.checkpoint, "np") as file:
+            return int(file.metadata()["step"])
+        return None
 
     def remove_partial_files(self) -> None:
         """Remove what a process that was killed left half written: our files, and the temporary ones of safetensors."""

@@ -4,58 +4,17 @@ A field holds a setting's type, default, bounds and tooltip, and whether it deci
 node, the check on the server, the key of the run, the rows of the help pages and of docs/settings.md. Plain data, no torch.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from ..parts import TRAIN
-from .names import DREAMBOOTH, METHODS, TEXTUAL_INVERSION
+from ..parts.adapters import KINDS as LORA_KINDS
+from ..parts.adapters import TARGETS as LORA_TARGETS
+from .names import DREAMBOOTH, TEXTUAL_INVERSION
+from .setting import AUTO, setting
 
+PRIORS = ("class_images", "teacher")
 PRECISIONS = ("bf16", "fp16", "fp32")
 MAX_STEPS, MAX_SAMPLE_PROMPTS, MAX_VECTORS = 200_000, 16, 64
-AUTO = "auto"
-"""The choice that leaves a setting to the preset."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is said of a setting beside its name, type and default."""
-
-    tooltip: str
-    """What happens, then when one would change it, with a usual value."""
-    low: float | None = None
-    high: float | None = None
-    """Bounds of a number, themselves allowed."""
-    step: float | None = None
-    """How far the widget's arrows move a number that is no whole one. ComfyUI's page rounds what is typed to as many decimals, so
-    that this has as many as any value that makes sense. Whole numbers go by 1: the page would round them to multiples of it."""
-    options: tuple[str, ...] = ()
-    """All values of a choice."""
-    decides: bool = True
-    """Whether it decides the result. False for how fast it is reached and what is kept beside it: those are not in the key."""
-    advanced: bool = True
-    """Whether the node hides it at first."""
-    methods: tuple[str, ...] = METHODS
-    """Whose nodes have it as a widget."""
-    inversion_default: float | None = None
-    """What "own settings" takes in the node of Textual Inversion, where it is another than the field's default."""
-    auto: Any = None
-    """The value of the widget, and its default, that leaves the setting to the preset; None: no preset decides it.
-
-    Only the widget has it: it is none of `options` and out of the bounds, unless it means the same to a run. presets.py puts
-    something in its place.
-    """
-    multiline: bool = False
-    placeholder: str = ""
-
-    @property
-    def widget_low(self) -> float | None:
-        """Return the lower bound of the widget of a number."""
-        return self.low if self.low is None or self.auto is None else min(self.low, self.auto)
-
-
-def setting(default: Any, tooltip: str, *, low: float | None = None, high: float | None = None, **more: Any) -> Any:
-    """Return a dataclass field that carries a `Setting`. Raises TypeError for words that `Setting` does not have."""
-    return field(default=default, metadata={"setting": Setting(tooltip, low, high, **more)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +25,20 @@ class DreamBoothSettings:
         "unet_and_token",
         "What is trained. auto: as the preset says. unet_and_token: the model and your token (the study's recipe). unet: the "
         "model alone. unet_and_text_encoder: the model and the whole text encoder; the closest likeness, and it forgets most. "
-        "lora: a small file beside the model, for cards with 8 GB or less.",
+        "lora: a small file beside the model, for cards with 8 GB or less; lora_and_token: and an embedding of your token; "
+        "lora_and_text_encoder: and the text encoder, in the same file.",
         options=tuple(TRAIN),
         advanced=False,
         methods=(DREAMBOOTH,),
         auto=AUTO,
+    )
+    prior: str = setting(
+        "class_images",
+        "What keeps the model from forgetting other members of the class. class_images: pictures of them, made (class_images) "
+        "or given (class_dataset), where there are any. teacher: the model as it was, without pictures: under the class prompt, "
+        "what is trained shall predict the same. A teacher of a whole model takes 1.7 GB more.",
+        options=PRIORS,
+        methods=(DREAMBOOTH,),
     )
     class_images: int = setting(
         0,
@@ -85,7 +53,7 @@ class DreamBoothSettings:
     )
     prior_loss_weight: float = setting(
         1.0,
-        "How much the class images count beside your photos. It has no effect without class images.",
+        "How much the class images, or the teacher, count beside your photos. It has no effect without either.",
         low=0.0,
         high=100.0,
         step=0.01,
@@ -94,12 +62,20 @@ class DreamBoothSettings:
     text_learning_rate: float = setting(
         0.0,
         "Learning rate of the token, of the vectors of an embedding that is trained on, or of the text encoder. 0: as the preset "
-        "says, and the same as learning_rate where it says nothing. 1e-4 is usual for the token, 2e-6 for the text encoder.",
+        "says, and where it says nothing, 1e-4 for the token, 5e-5 for a LoRA of the text encoder, else that of learning_rate.",
         low=0.0,
         high=1.0,
         step=1e-7,
         methods=(DREAMBOOTH,),
         auto=0.0,
+    )
+    lora_kind: str = setting(
+        "lora",
+        "LoRA: how it changes the layers. lora: by two narrow matrices, the usual one. lokr: by a Kronecker product, as LyCORIS "
+        "has it, which takes more memory and makes a file about a twentieth as large. auto: lora.",
+        options=LORA_KINDS,
+        methods=(DREAMBOOTH,),
+        auto=AUTO,
     )
     lora_rank: int = setting(
         16,
@@ -120,10 +96,11 @@ class DreamBoothSettings:
         auto=0.0,
     )
     lora_layers: str = setting(
-        "attention",
-        "LoRA: the attention layers alone, or the convolutions too, which learn textures better and make a larger file. auto: "
-        "the attention layers.",
-        options=("attention", "attention_and_convolution"),
+        "attention_and_feed_forward",
+        "LoRA: which layers it changes. attention: the fewest, in the smallest file. attention_and_feed_forward: the rest of the "
+        "transformer blocks too, which learns more at the same rank. all: the convolutions too, which makes the file more than "
+        "twice as large again. auto: attention_and_feed_forward.",
+        options=tuple(LORA_TARGETS),
         methods=(DREAMBOOTH,),
         auto=AUTO,
     )
@@ -167,14 +144,6 @@ class TextualInversionSettings:
         low=0.0,
         high=1000.0,
         step=0.1,
-        methods=(TEXTUAL_INVERSION,),
-    )
-    save_every: int = setting(
-        0,
-        "Steps between two files of the embedding as it is then, named embedding:<run>-step-000500, so that you can go back to "
-        "an earlier one. 0: only the last is kept.",
-        low=0,
-        high=MAX_STEPS,
         methods=(TEXTUAL_INVERSION,),
     )
 
@@ -248,6 +217,13 @@ class TrainingSettings:
         False,
         "When you cancel, also exports the weights trained so far, as <run>-step-000120. The state is saved in any case.",
         decides=False,
+    )
+    save_every: int = setting(
+        0,
+        "Steps between two files of the result as it is then, named <run>-step-000500, so that you can go back to an earlier "
+        "one. A whole model takes 2 to 4 GB each time. 0: only the last is kept.",
+        low=0,
+        high=MAX_STEPS,
     )
     text_layer: int = -1
     """The layer of the text encoder that prompts are read from, counted as ComfyUI's CLIP Set Last Layer does: -1 is the last, -2

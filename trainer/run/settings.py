@@ -6,16 +6,14 @@ from dataclasses import dataclass, field, fields
 from typing import Any, get_origin
 
 from .messages import UserError
-from .names import METHODS, check_token
+from .names import METHODS, TEXTUAL_INVERSION, check_token
+from .setting import AUTO, Setting
 from .setting_groups import (
-    AUTO,
     MAX_SAMPLE_PROMPTS,
-    TEXTUAL_INVERSION,
     DreamBoothSettings,
     LossSettings,
     OptimizerSettings,
     SampleSettings,
-    Setting,
     TextualInversionSettings,
     TrainingSettings,
     ValidationSettings,
@@ -90,14 +88,24 @@ class Settings:
 
     def _without_effect(self, has_class: bool) -> Iterator[str]:
         """Return the settings that change nothing of the result, whatever their value, because of other settings."""
-        if not self.dreambooth.class_images:
+        if not self.has_class_prompt:
             yield "class_prompt"
             if not has_class:
                 yield "prior_loss_weight"
-        if self.dreambooth.text_learning_rate == self.optimizer.learning_rate:  # which 0 means, too
+        if self.dreambooth.text_learning_rate == self.optimizer.learning_rate:  # what its default, 0, means
             yield "text_learning_rate"
         if self.validation.early_stopping == "off":
             yield "validate_every"
+
+    @property
+    def has_teacher(self) -> bool:
+        """Return whether the model as it was keeps what is trained from forgetting the class."""
+        return self.dreambooth.prior == "teacher"
+
+    @property
+    def has_class_prompt(self) -> bool:
+        """Return whether the class prompt is used: for class images that are made, or a teacher."""
+        return self.has_teacher or self.dreambooth.class_images > 0
 
     def trigger(self, token: str) -> str:
         """Return what means the subject in a prompt, `token` spelled as given: with the class, if training saw it there."""
@@ -142,8 +150,14 @@ class Settings:
                 rate=optimizer.learning_rate,
                 text_rate=self.dreambooth.text_learning_rate,
             )
-        if self.dreambooth.class_images and not (self.dreambooth.class_prompt.strip() and self.dreambooth.prior_loss_weight):
-            raise UserError("Class images need a class prompt and a prior_loss_weight above 0.")
+        if self.has_class_prompt and not (self.dreambooth.class_prompt.strip() and self.dreambooth.prior_loss_weight):
+            raise UserError("Class images and a teacher need a class prompt and a prior_loss_weight above 0.")
+        if self.has_teacher and self.dreambooth.class_images:
+            raise UserError(
+                "class_images is {count}, but prior is teacher, which needs none. Set class_images to 0, or prior to "
+                "class_images.",
+                count=self.dreambooth.class_images,
+            )
         if len(self.samples.sample_prompts) > MAX_SAMPLE_PROMPTS:
             raise UserError(
                 "There are {count} sample prompts; at most {most} are drawn.",

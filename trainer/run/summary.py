@@ -1,4 +1,4 @@
-"""What came of a finished run, in sentences. Plain data, no torch."""
+"""What came of a run, in sentences. Plain data, no torch."""
 
 from .files import read_json
 from .messages import Message, message
@@ -32,6 +32,16 @@ def summary(run_dir: RunDir) -> list[Message]:
     elif exported["step"] != steps:
         lines.append(message("Exported: the weights after step {step}", step=exported["step"]))
     return [*lines, *_measurements(run_dir.measurements()), *map(Message.from_json, result["warnings"])]
+
+
+def stopped(run_dir: RunDir, steps: int) -> Message | None:
+    """Return how far a run of so many steps came that was stopped before its end; None without a state to go on from."""
+    step = run_dir.saved_step()
+    if step is None or run_dir.finished:
+        return None
+    return message(
+        "Stopped: the state after step {step} of {steps} is saved. Queue the graph again to go on.", step=step, steps=steps
+    )
 
 
 def _measurements(measured: list[dict]) -> list[Message]:

@@ -1,6 +1,8 @@
 """The loss of a diffusion model: how well it predicts the noise, and which timesteps count how much."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
@@ -10,11 +12,13 @@ from torch.nn import functional as F
 
 from ..context import Context
 from ..data.caption_cache import Captions
-from ..data.concepts import Batch, Concept
+from ..data.concepts import CLASS, Batch, Concept
 from ..models.sd15 import DTYPES, noise_schedule
 
 PredictNoise = Callable[[Tensor, Tensor, Sequence[int]], Tensor]
 """(noisy latents (B, 4, h, w), timesteps (B,), captions) -> predicted noise (B, 4, h, w)."""
+Teacher = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""The same from text states (B, 77, 768), as the frozen model predicts; all in the compute type."""
 
 
 class DiffusionLoss(nn.Module):
@@ -26,18 +30,24 @@ class DiffusionLoss(nn.Module):
     def __init__(
         self,
         context: Context,
-        unet: nn.Module,
+        unet: Any,
         captions: Captions,
         concepts: Mapping[str, Concept],
         concept_weights: Mapping[str, float],
     ):
-        """Take what the loss is computed from. `concept_weights`: what counts how much; concepts not named are only measured."""
+        """Take what the loss is computed from. `concept_weights`: what counts how much; concepts not named are only measured.
+
+        `unet` is the part of the U-Net. Where it teaches, too, this takes the place of class images, with their weight.
+        """
         super().__init__()
-        self.context, self.unet, self.captions = context, unet, captions
+        self.context, self.unet, self.captions = context, unet.model, captions
         self.dtype = DTYPES[context.settings.training.precision]
         self.text_encoder = captions.text_encoder
         self.trained = {name: concepts[name] for name in concept_weights if name in concepts}
         self.concept_weights = [concept_weights[name] for name in self.trained]
+        self.teacher: Teacher | None = unet.teach if context.settings.has_teacher else None
+        if self.teacher:
+            self.concept_weights.append(concept_weights[CLASS])
         self.schedule = noise_schedule()
         self.timestep_weights = timestep_weights(self.schedule, context.settings.loss.min_snr_gamma, context.device)
 
@@ -49,7 +59,19 @@ class DiffusionLoss(nn.Module):
             concept.training_batch(training.seed, batch_index, training.batch_size, self.schedule, rank, world_size)
             for concept in self.trained.values()
         ]
+        if self.teacher:
+            batches.append(self.taught(batches[0]))
         return concepts_loss(batches, self.concept_weights, self.timestep_weights, self.predict_noise)
+
+    @torch.no_grad()
+    def taught(self, batch: Batch) -> Batch:
+        """Return the same noisy latents under the class prompt, with what the teacher predicts for them in the noise's place."""
+        assert self.teacher
+        class_prompt = self.captions.texts.index(self.context.settings.dreambooth.class_prompt)
+        captions = [class_prompt] * len(batch.captions)
+        states = self.captions.frozen_states(captions)
+        predicted = self.teacher(batch.noisy.to(self.dtype), batch.timesteps, states.to(self.dtype))
+        return replace(batch, captions=captions, noise=predicted.float(), weights=None)  # masks are about the subject
 
     def predict_noise(self, noisy: Tensor, timesteps: Tensor, captions: Sequence[int]) -> Tensor:
         """Return the U-Net's prediction (B, 4, h, w), in its own type, for noisy latents (B, 4, h, w) at timesteps (B,)."""
@@ -68,9 +90,15 @@ def timestep_weights(schedule: DDPMScheduler, min_snr_gamma: float, device: torc
 
 
 def sample_losses(predicted: Tensor, batch: Batch, weights: Tensor) -> Tensor:
-    """Return (B,) fp32: the mean square error of each sample times the weight of its timestep."""
-    squares = F.mse_loss(predicted.float(), batch.noise, reduction="none").mean(dim=(1, 2, 3))
-    return squares * weights[batch.timesteps]
+    """Return (B,) fp32: the mean square error of each sample times the weight of its timestep.
+
+    With masks, each latent's error counts by its weight. The mean is still over all latents: what lies within a mask has the
+    gradient that it has without one.
+    """
+    squares = F.mse_loss(predicted.float(), batch.noise, reduction="none")
+    if batch.weights is not None:
+        squares = squares * batch.weights
+    return squares.mean(dim=(1, 2, 3)) * weights[batch.timesteps]
 
 
 def concepts_loss(batches: Sequence[Batch], concept_weights: Sequence[float], weights: Tensor, predict: PredictNoise) -> Tensor:

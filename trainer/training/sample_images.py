@@ -1,9 +1,10 @@
 """The pictures that a run draws of its sample prompts while it trains."""
 
 import contextlib
+from collections.abc import Sequence
 
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..context import Context
 from ..data.batches import generator
@@ -17,6 +18,8 @@ from .trainer import Trainer
 
 CELL = 256
 """Side of a picture in the grid, pixels."""
+LABEL = 20
+"""Height of a line of words in the grid, pixels."""
 
 
 class SampleImages:
@@ -62,23 +65,25 @@ class SampleImages:
         """Write all pictures as one; nothing when none were drawn, or by another process. That it cannot be is a warning."""
         if self.prompts and self.context.is_main:
             with self.context.only_warned(message("The grid of the sample pictures could not be written")):
-                save_grid(self.context.run_dir)
+                save_grid(self.context.run_dir, self.context.settings.samples.sample_prompts)
 
 
-def save_grid(run_dir: RunDir) -> None:
-    """Write all sample pictures as one: a row a prompt, a column a step, the first being the base."""
+def save_grid(run_dir: RunDir, prompts: Sequence[str]) -> None:
+    """Write all sample pictures as one: a row below each prompt, a column a step, the first being the base."""
     files = sorted(run_dir.samples.glob("step-*-*.png"))
     if not files:
         return
     steps = sorted({int(p.stem.split("-")[1]) for p in files})
     rows = 1 + max(int(p.stem.split("-")[2]) for p in files)
-    grid = Image.new("RGB", (CELL * len(steps), 20 + CELL * rows), "white")
-    write = ImageDraw.Draw(grid)
+    grid = Image.new("RGB", (CELL * len(steps), LABEL + (LABEL + CELL) * rows), "white")
+    write, font = ImageDraw.Draw(grid), ImageFont.load_default(13)
     for column, step in enumerate(steps):
-        write.text((CELL * column + 6, 4), f"step {step}", fill="black")
+        write.text((CELL * column + 6, 2), f"step {step}", fill="black", font=font)
+    for row, prompt in enumerate(prompts[:rows]):
+        write.text((6, LABEL + (LABEL + CELL) * row + 2), prompt, fill="black", font=font)
     for path in files:
         _, step, row = path.stem.split("-")
         with Image.open(path) as image:
             cell = ImageOps.fit(image.convert("RGB"), (CELL, CELL), Image.Resampling.LANCZOS)
-        grid.paste(cell, (CELL * steps.index(int(step)), 20 + CELL * int(row)))
+        grid.paste(cell, (CELL * steps.index(int(step)), 2 * LABEL + (LABEL + CELL) * int(row)))
     save_image(grid, run_dir.grid)

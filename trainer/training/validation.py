@@ -10,8 +10,7 @@ from torch import Tensor
 from ..context import Context, TrainingError
 from ..data.batches import BatchPlan, generator
 from ..data.concepts import CLASS, HELD_OUT, INSTANCE, Batch, Concept
-from ..dataset.photos import Dataset
-from ..run.messages import UserError
+from ..dataset.photos import Dataset, check_hold_out
 from .loss import DiffusionLoss, PredictNoise, sample_losses
 from .trainer import NOT_MEASURED, Trainer
 
@@ -29,6 +28,8 @@ class Validation:
         self.every = context.settings.validation.validate_every
         measured = concepts if self.every else {}
         self.batches = {METRIC_NAMES[name]: fixed_batches(concept, loss.schedule) for name, concept in measured.items()}
+        if measured and loss.teacher:
+            self.batches[METRIC_NAMES[CLASS]] = [loss.taught(batch) for batch in self.batches[METRIC_NAMES[INSTANCE]]]
 
     def is_due(self, trainer: Trainer) -> bool:
         """Return whether the losses are measured now; not twice at one step, where a run goes on from its saved state."""
@@ -49,12 +50,7 @@ def split_held_out(dataset: Dataset, hold_out: int, seed: int) -> tuple[Dataset,
     if not hold_out:
         return dataset, None
     count = len(dataset.photos)
-    if hold_out >= count:
-        raise UserError(
-            "hold_out is {hold_out}, but there are only {count} photos. At least one must be left to train on.",
-            hold_out=hold_out,
-            count=count,
-        )
+    check_hold_out(hold_out, count)
     order = torch.randperm(count, generator=generator(seed, "hold out")).tolist()
     return dataset.subset(sorted(order[hold_out:])), dataset.subset(sorted(order[:hold_out]))
 

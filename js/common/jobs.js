@@ -1,0 +1,222 @@
+// @ts-check
+// Which node shows what of which job. ComfyUI gives what a node shows to the node with its number in whatever workflow is open
+// when it comes; here it goes to the workflow that the job was queued from, and is there again when that is opened again. The
+// workflow's file has nothing of this.
+import { api } from "../../../scripts/api.js"
+import { app } from "../../../scripts/app.js"
+import { findNode } from "../logic/run.js"
+import { bindJob, forgetErrors, fromHistory, isCopy, note, nothing, withKept } from "../logic/shown.js"
+
+/** @import { Bound, Shown } from "../logic/shown.js" */
+/** @import { Progress } from "./server.js" */
+
+const STORAGE = "SubjectTrainer.Shown"
+
+/** What is bound to an open workflow, and what it is kept under. @typedef {{ bound: Bound, graph: string, key?: string }} Tab */
+/** By what ComfyUI tracks a workflow's changes with: the same object for as long as its tab is open. @type {WeakMap<object, Tab>} */
+const tabs = new WeakMap()
+/** @type {((node: Comfy.Node, shown: Shown) => void)[]} */
+const listeners = []
+/** @type {(() => void)[]} */
+const openListeners = []
+/** @type {(() => Promise<unknown>)[]} */
+const beforehand = []
+/** Resolves once it is known from which workflow the newest job was queued: its first events may come before. */
+let queueing = Promise.resolve()
+
+const workflows = () => app.extensionManager?.workflow
+
+/** The workflow that is open; undefined before the page has one. @returns {Tab | undefined} */
+function currentTab() {
+  const tracker = workflows()?.activeWorkflow?.changeTracker
+  if (!tracker) return undefined
+  const tab = tabs.get(tracker) ?? { bound: nothing(), graph: app.graph?.id ?? "" }
+  tabs.set(tracker, tab)
+  return tab
+}
+
+/** @returns {Record<string, Bound>} */
+function readKept() {
+  try {
+    return JSON.parse(localStorage.getItem(STORAGE) ?? "{}")
+  } catch {
+    return {} // Somebody else wrote it.
+  }
+}
+
+/**
+ * Where a workflow is kept. Its graph's id alone would not tell copies of a file apart, nor its path alone two workflows that were
+ * never saved.
+ * @param {Comfy.Tracker} tracker
+ * @param {string} graph
+ */
+const keyOf = (tracker, graph) => `${tracker.workflow.path}\n${graph}`
+
+/**
+ * Keep what is bound to a workflow for when the page is loaded again.
+ * @param {Comfy.Tracker} tracker
+ */
+function keep(tracker) {
+  const tab = tabs.get(tracker)
+  if (!tab || !tab.bound.jobs.length) return
+  const kept = readKept()
+  if (tab.key) delete kept[tab.key] // It may have been saved under another name.
+  tab.key = keyOf(tracker, tab.graph)
+  try {
+    localStorage.setItem(STORAGE, JSON.stringify(withKept(kept, tab.key, tab.bound)))
+  } catch {
+    // The storage is full: the panels will be empty once the page was loaded again.
+  }
+}
+
+/**
+ * Let each open workflow that a job was queued from do something.
+ * @param {string} prompt
+ * @param {(tab: Tab) => void} act
+ */
+function forJob(prompt, act) {
+  for (const { changeTracker: tracker } of workflows()?.openWorkflows ?? []) {
+    const tab = tracker && tabs.get(tracker)
+    if (!tracker || !tab?.bound.jobs.includes(prompt)) continue
+    act(tab)
+    keep(tracker)
+  }
+}
+
+/** @param {Tab} tab @param {string} id */
+function tell(tab, id) {
+  const node = tab === currentTab() ? findNode(app.graph, id) : undefined
+  if (node) listeners.forEach((listener) => listener(node, tab.bound.nodes[id]))
+}
+
+/** @param {string} id @param {Shown} shown */
+function receive(id, shown) {
+  forJob(shown.prompt, (tab) => {
+    note(tab.bound, id, shown)
+    tell(tab, id)
+  })
+}
+
+/**
+ * Show again what the nodes of the workflow that was opened have shown. What they told before the page was loaded, ComfyUI's
+ * history has.
+ * @param {Tab} tab
+ */
+async function showAgain(tab) {
+  const { nodes } = tab.bound
+  Object.keys(nodes).forEach((id) => tell(tab, id))
+  const jobs = new Set(Object.values(nodes).filter(({ output, error }) => !output && !error).map(({ prompt }) => prompt))
+  for (const prompt of jobs) {
+    const answer = await api.fetchApi(`/history/${prompt}`).then((response) => response.json()).catch(() => ({}))
+    for (const [id, shown] of Object.entries(fromHistory(prompt, answer[prompt]))) {
+      if (nodes[id]?.prompt !== prompt) continue
+      note(tab.bound, id, shown)
+      tell(tab, id)
+    }
+  }
+}
+
+const load = app.loadGraphData.bind(app)
+app.loadGraphData = async (...given) => {
+  const before = workflows()?.activeWorkflow?.changeTracker
+  const result = await load(...given)
+  const tracker = workflows()?.activeWorkflow?.changeTracker
+  if (!tracker) return result
+  if (!tabs.has(tracker)) {
+    const graph = app.graph?.id ?? ""
+    const copied = before && before !== tracker && isCopy(given[0], before.activeState) ? tabs.get(before)?.bound : undefined
+    const bound = structuredClone(copied ?? readKept()[keyOf(tracker, graph)] ?? nothing())
+    tabs.set(tracker, { bound, graph })
+    keep(tracker)
+  }
+  const tab = currentTab()
+  if (tab) showAgain(tab)
+  openListeners.forEach((listener) => listener())
+  return result
+}
+
+const queue = api.queuePrompt.bind(api)
+api.queuePrompt = (...given) => {
+  const tracker = workflows()?.activeWorkflow?.changeTracker
+  const tab = currentTab()
+  const queued = Promise.all(beforehand.map((prepare) => prepare())).then(() => queue(...given))
+  queueing = queued.then(
+    ({ prompt_id: prompt }) => {
+      if (tab && prompt) bindJob(tab.bound, prompt)
+      if (tracker) keep(tracker)
+    },
+    () => {} // The page shows why.
+  )
+  return queueing.then(() => queued)
+}
+
+api.addEventListener("executed", async ({ detail: { prompt_id: prompt, display_node, node, output } }) => {
+  await queueing
+  const run = output?.run?.[0]
+  if (output) receive(String(display_node ?? node), run ? { prompt, output, run } : { prompt, output })
+})
+api.addEventListener("execution_start", async ({ detail: { prompt_id: prompt } }) => {
+  await queueing
+  forJob(prompt, (tab) => forgetErrors(tab.bound).forEach((id) => tell(tab, id)))
+})
+api.addEventListener("execution_error", async ({ detail: { prompt_id: prompt, node_id: node, exception_message: error } }) => {
+  await queueing
+  receive(String(node), { prompt, error })
+})
+addEventListener("pagehide", () => workflows()?.openWorkflows.forEach(({ changeTracker }) => changeTracker && keep(changeTracker)))
+
+/**
+ * `listener` gets the node and what it shows, for each node of a workflow that is opened, and whenever that changes.
+ * @param {(node: Comfy.Node, shown: Shown) => void} listener
+ */
+export const onShown = (listener) => listeners.push(listener)
+
+/** @param {() => void} listener Called when a workflow was opened. */
+export const onOpened = (listener) => openListeners.push(listener)
+
+/**
+ * Queueing waits for what `prepare` returns.
+ * @param {() => Promise<unknown>} prepare
+ */
+export const beforeQueueing = (prepare) => beforehand.push(prepare)
+
+/** The newest jobs that were queued from the workflow that is open: their runs are the page's to stop. */
+export const ownJobs = () => currentTab()?.bound.jobs ?? []
+
+/**
+ * What a node of the open workflow shows, as a pair of its id and that.
+ * @param {Comfy.Node} node
+ */
+const entryOf = (node) => Object.entries(currentTab()?.bound.nodes ?? {}).find(([id]) => findNode(app.graph, id) === node)
+
+/**
+ * The run that a node of the open workflow showed last.
+ * @param {Comfy.Node} node
+ */
+export const shownRun = (node) => entryOf(node)?.[1].run
+
+/**
+ * Show no more what a node has told: it is not of what its widgets say now.
+ * @param {Comfy.Node} node
+ */
+export function forget(node) {
+  const tab = currentTab()
+  const [id, shown] = entryOf(node) ?? []
+  if (!tab || !id || !shown || (!shown.output && !shown.error)) return
+  delete tab.bound.nodes[id]
+  listeners.forEach((listener) => listener(node, { prompt: shown.prompt }))
+}
+
+/**
+ * Bind a run that trains now to its node, and return the node if its workflow is open.
+ * @param {Progress} progress
+ * @returns {Promise<Comfy.Node | undefined>}
+ */
+export async function nodeThatTrains({ prompt, node, run }) {
+  await queueing
+  const tab = currentTab()
+  forJob(prompt, ({ bound }) => {
+    if (bound.nodes[node]?.prompt !== prompt || bound.nodes[node].run !== run) receive(node, { prompt, run })
+  })
+  return tab?.bound.jobs.includes(prompt) ? findNode(app.graph, node) : undefined
+}

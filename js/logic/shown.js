@@ -1,0 +1,84 @@
+// @ts-check
+// What the nodes of a workflow have shown last, each by the job of ComfyUI's queue that it came of.
+
+/**
+ * What ComfyUI sends as a node's output, of this pack's nodes: `told` is `text` in the other languages.
+ * @typedef {{ text?: string[], told?: Record<string, string>[], run?: string[], captions?: any[] }} Output
+ */
+/** The job, the run that it trained or loaded, what the node told, and why it failed. @typedef {{ prompt: string, run?: string, output?: Output, error?: string }} Shown */
+/** `jobs`: the newest that were queued from the workflow; `nodes`: by their ids, "12:5" in a subgraph. @typedef {{ jobs: string[], nodes: Record<string, Shown> }} Bound */
+
+const MAX_JOBS = 20
+const MAX_WORKFLOWS = 100
+
+/** @returns {Bound} */
+export const nothing = () => ({ jobs: [], nodes: {} })
+
+/**
+ * Bind a job to the workflow that it was queued from.
+ * @param {Bound} bound
+ * @param {string} prompt
+ */
+export function bindJob(bound, prompt) {
+  bound.jobs = [...bound.jobs.filter((job) => job !== prompt), prompt].slice(-MAX_JOBS)
+}
+
+/**
+ * Note what a node shows. Of another job, only the run stays in sight: its report and its error are of the past.
+ * @param {Bound} bound
+ * @param {string} id
+ * @param {Shown} shown
+ */
+export function note(bound, id, shown) {
+  const before = bound.nodes[id]
+  bound.nodes[id] = { ...(before?.prompt === shown.prompt ? before : { run: before?.run }), ...shown }
+}
+
+/**
+ * Forget why nodes have failed before, and return the ids of those that had.
+ * @param {Bound} bound
+ */
+export function forgetErrors(bound) {
+  const failed = Object.keys(bound.nodes).filter((id) => bound.nodes[id].error)
+  for (const id of failed) delete bound.nodes[id].error
+  return failed
+}
+
+/**
+ * Whether a graph that is opened is a copy that the page makes of the open one ("save as", "duplicate"): it then has a new id.
+ * A file that is opened again has the id that it had, or as a template none.
+ * @param {{ id?: string, nodes: unknown } | undefined} opened
+ * @param {{ id?: string, nodes: unknown } | undefined | null} before
+ */
+export const isCopy = (opened, before) =>
+  Boolean(opened?.id && before && opened.id !== before.id && JSON.stringify(opened.nodes) === JSON.stringify(before.nodes))
+
+/**
+ * What is kept for when the page is loaded again: jobs and runs by workflow, of the newest workflows. What the nodes told,
+ * ComfyUI's history has.
+ * @param {Record<string, Bound>} kept
+ * @param {string} key
+ * @param {Bound} bound
+ * @returns {Record<string, Bound>}
+ */
+export function withKept(kept, key, { jobs, nodes }) {
+  const others = Object.entries(kept).filter(([other]) => other !== key)
+  const runs = Object.entries(nodes).map(([id, { prompt, run }]) => [id, { prompt, run }])
+  return Object.fromEntries([...others.slice(1 - MAX_WORKFLOWS), [key, { jobs, nodes: Object.fromEntries(runs) }]])
+}
+
+/**
+ * What ComfyUI's history of a job says of its nodes.
+ * @param {string} prompt
+ * @param {{ outputs?: Record<string, Output>, status?: { messages?: [event: string, data: any][] } } | undefined} entry
+ * @returns {Record<string, Shown>}
+ */
+export function fromHistory(prompt, entry) {
+  /** @type {Record<string, Shown>} */
+  const found = {}
+  for (const [id, output] of Object.entries(entry?.outputs ?? {})) found[id] = { prompt, output }
+  for (const [event, data] of entry?.status?.messages ?? []) {
+    if (event === "execution_error") found[data.node_id] = { prompt, error: data.exception_message }
+  }
+  return found
+}

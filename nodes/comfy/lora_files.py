@@ -1,0 +1,58 @@
+"""LoRA files that ComfyUI lists, for a run that goes on from one."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.utils
+import folder_paths
+import torch
+from safetensors.torch import save_file
+
+from ...trainer.run.files import partial_file
+from ...trainer.run.messages import UserError
+
+NONE = "none"
+"""The choice of no file."""
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """A LoRA file."""
+
+    path: Path
+
+    def fingerprint(self) -> str:
+        """Return sha256 of the file, as hex."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write the tensors as a safetensors file, whatever kind of file they are in."""
+        tensors: Any = comfy.utils.load_torch_file(str(self.path), safe_load=True)
+        with partial_file(path) as partial:
+            save_file({name: t.contiguous() for name, t in tensors.items() if torch.is_tensor(t)}, partial)
+
+
+def lora_names() -> list[str]:
+    """Return the files that can be chosen, after the choice of none."""
+    return [NONE, *folder_paths.get_filename_list("loras")]
+
+
+def find_lora(name: str) -> LoraFile | None:
+    """Return the LoRA file of a name in ComfyUI's list; None for the choice of none. Raises UserError when it is not there."""
+    if name in ("", NONE):
+        return None
+    path = folder_paths.get_full_path("loras", name)
+    if path is None:
+        raise UserError("There is no LoRA {name!r}. Press R to refresh the list, or choose another.", name=name)
+    return LoraFile(Path(path))
+
+
+def lora_fingerprint(name: Any) -> str:
+    """Return the fingerprint of the file that a widget names; "" for what is no name of a file."""
+    try:
+        found = find_lora(name) if isinstance(name, str) else None
+    except UserError:
+        found = None
+    return found.fingerprint() if found else ""

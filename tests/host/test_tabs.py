@@ -1,0 +1,142 @@
+"""What a node shows is bound to the workflow that its job was queued from, in every order of tabs, reloads and saving."""
+
+import json
+
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from demo.browser import queue, wait_for_page
+
+from .pages import NEEDS_BROWSER, fill_in, panel, read, wait, words
+
+pytestmark = NEEDS_BROWSER
+
+TEMPLATE = "Train a subject (DreamBooth or LoRA)"
+PATH = "return window.app.extensionManager.workflow.activeWorkflow.path"
+
+
+def said(page) -> str:
+    return words(page, "DreamBoothTrain", "run_view")
+
+
+def report(page) -> str:
+    return words(page, "DreamBoothTrain", "report")
+
+
+def drawn(page) -> bool:
+    view = panel(page, "DreamBoothTrain", "run_view")
+    return bool(view and view.find_elements(By.CSS_SELECTOR, ".u-over"))
+
+
+def shows_nothing(page) -> bool:
+    return (said(page), report(page), words(page, "CaptionWithToken", "caption_view"), drawn(page)) == ("", "", "", False)
+
+
+def open_in_tab(page, workflow: dict) -> str:
+    """Open a workflow as a template is opened, in a tab of its own; return its path."""
+    page.execute_async_script("const [w, done] = arguments; window.app.loadGraphData(w).then(() => done())", workflow)
+    return page.execute_script(PATH)
+
+
+def command(page, name: str) -> None:
+    page.execute_script("window.app.extensionManager.command.execute(arguments[0])", name)
+
+
+def go_to(page, path: str) -> None:
+    def there() -> bool:
+        if page.execute_script(PATH) == path:
+            return True
+        command(page, "Workspace.NextOpenedWorkflow")
+        return False
+
+    wait(page, there, 60)
+
+
+def save_as(page, name: str) -> str:
+    before = page.execute_script(PATH)
+    command(page, "Comfy.SaveWorkflowAs")
+    box = wait(page, lambda: page.find_elements(By.CSS_SELECTOR, "[role=dialog] input"), 30)[0]
+    box.send_keys(Keys.CONTROL, "a")
+    box.send_keys(name, Keys.ENTER)
+    wait(page, lambda: page.execute_script(PATH) != before, 60)
+    return page.execute_script(PATH)
+
+
+def reload(page) -> None:
+    page.refresh()
+    wait_for_page(page)
+
+
+def stop(page) -> list:
+    view = panel(page, "DreamBoothTrain", "run_view")
+    found = view.find_elements(By.CSS_SELECTOR, ".st-buttons button") if view else []
+    return [button for button in found if button.get_property("textContent") == "Stop and use what there is"]
+
+
+def file_of(page) -> str:
+    """What the page would save."""
+    return json.dumps(page.execute_script("return window.app.graph.serialize()"))
+
+
+def shows_result(page, result: str) -> bool:
+    return report(page) == result and drawn(page) and "CLIP reads" in words(page, "CaptionWithToken", "caption_view")
+
+
+def test_a_result_stays_with_its_workflow(either, request, server, base_directory):
+    page, name = either, f"bound-{request.node.callspec.id}"
+    first = open_in_tab(page, read(TEMPLATE))
+    fill_in(page, steps=100_000, seed=len(name), name=name, train="lora")
+    second = open_in_tab(page, read(TEMPLATE))
+    fill_in(page, steps=100_000, seed=len(name), name=name, train="lora")  # the same in all but the tab
+    go_to(page, first)
+    queue(page)
+    wait(page, lambda: "Training: step" in said(page))
+    go_to(page, second)
+    assert shows_nothing(page)
+    reload(page)
+    go_to(page, first)
+    page.execute_script("arguments[0].click()", wait(page, lambda: stop(page))[0])
+    go_to(page, second)
+    wait(page, lambda: server.get("/queue")["queue_running"] == [])
+    assert shows_nothing(page)
+    (run,) = (path.name for path in (base_directory / "output" / "finetune").glob(f"{name}-*"))
+
+    go_to(page, first)
+    result = wait(page, lambda: report(page))
+    assert "Finished by you after " in result
+    wait(page, lambda: shows_result(page, result), 30)
+    assert run not in file_of(page)
+    for saved in ("first", "second"):  # under its first name, and then as a copy
+        reload(page)
+        wait(page, lambda: shows_result(page, result), 30)
+        first = save_as(page, f"{name} {saved}")
+        wait(page, lambda: shows_result(page, result), 30)
+    assert run not in file_of(page)
+    reload(page)
+    wait(page, lambda: shows_result(page, result), 30)
+    go_to(page, second)
+    assert shows_nothing(page)
+
+
+def test_a_node_in_a_subgraph_shows_its_run_again(page, server):
+    open_in_tab(page, read(TEMPLATE))
+    fill_in(page, steps=1, name="inside", train="lora", seed=7)
+    page.execute_script(
+        """
+        const { graph } = window.app
+        graph.convertToSubgraph(new Set([graph.nodes.find((n) => n.type === "DreamBoothTrain")]))
+        window.app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()
+        """
+    )
+    inner = "[...window.app.graph.subgraphs.values()].flatMap((g) => g.nodes).find((n) => n.type === 'DreamBoothTrain')"
+
+    def told() -> str:
+        script = f"return {inner}?.widgets.find((w) => w.name === 'report')?.element.textContent ?? ''"
+        return page.execute_script(script)
+
+    queue(page)
+    result = wait(page, told)
+    assert "1 steps, mean loss" in result
+    wait(page, lambda: server.get("/queue")["queue_running"] == [])
+    reload(page)
+    assert wait(page, told, 30) == result

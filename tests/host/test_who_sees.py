@@ -1,0 +1,93 @@
+"""Two pages and an API client without a client id on one server: who gets news of a run, may look at it, and may end it.
+
+python -m pytest tests/host/test_who_sees.py -m nightly -s
+"""
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+import websocket
+
+from demo.run import node
+from demo.server import HOST
+
+from .graphs import up_to_training
+
+pytestmark = pytest.mark.nightly
+
+
+class Client:
+    """A page's connection, as the pack's page opens it; what it hears is kept."""
+
+    def __init__(self, server, name: str):
+        self.name, self.news, self.prompt = name, [], ""
+        self._socket = websocket.create_connection(f"ws://{HOST}:{server.port}/ws?clientId={name}", timeout=600)
+        server.post(f"/subject_trainer/language?client={name}", {})
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                message = self._socket.recv()
+            except (OSError, websocket.WebSocketException):
+                return
+            if isinstance(message, str) and message:
+                event = json.loads(message)
+                if event["type"] == "subject_trainer.live":
+                    self.news.append(event["data"])
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def until(condition, seconds: float = 300):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def may_end(server, run: str, prompt: str) -> bool:
+    """Whether the name of a job is enough to end the run."""
+    try:
+        server.post(f"/subject_trainer/runs/{run}/finish?prompt={prompt}", {})
+    except urllib.error.HTTPError as error:
+        return error.code != 409
+    return True
+
+
+def training(server, prompt: str) -> dict | None:
+    """The run that a job trains, once it can be ended."""
+    runs = server.get(f"/subject_trainer/live?prompt={prompt}")["runs"]
+    return next((run for run in runs if run["can_finish"]), None)
+
+
+def test_a_run_is_its_own_client_s(server, quick_graph):
+    pages = [Client(server, "page-one"), Client(server, "page-two")]
+    jobs = {}
+    for seed, client in enumerate(["page-one", "page-two", None]):
+        graph = up_to_training(json.loads(json.dumps(quick_graph)))
+        graph[node(graph, "DreamBoothTrain")]["inputs"] |= {"name": "whose", "seed": seed, "steps": 100_000, "train": "lora"}
+        told = {"client_id": client} if client else {}
+        jobs[client or "API client"] = server.post("/prompt", {"prompt": graph, **told})["prompt_id"]
+    print()
+    for owner, prompt in jobs.items():
+        run = until(lambda prompt=prompt: training(server, prompt))["run"]
+        others = {name: job for name, job in jobs.items() if name != owner}
+        asked = "&".join(f"prompt={job}" for job in others.values())
+        assert server.get(f"/subject_trainer/live?{asked}") == server.get("/subject_trainer/live") == {"runs": []}
+        assert server.get(f"/subject_trainer/runs/{run}?{asked}")["live"] is None
+        can_end = {name for name, job in others.items() if may_end(server, run, job)}
+        can_end |= {owner} if may_end(server, run, prompt) else set()
+        until(lambda run=run: server.get(f"/subject_trainer/runs/{run}")["facts"]["finished"])
+        heard = {page.name for page in pages if any(news["run"] == run for news in page.news)}
+        print(f"{owner}: news went to {sorted(heard)}, could be ended by {sorted(can_end)}")
+        assert heard == {owner} - {"API client"}
+        assert can_end == {owner}
+    for page in pages:
+        page.close()

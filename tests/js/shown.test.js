@@ -1,0 +1,53 @@
+import assert from "node:assert/strict"
+import { test } from "node:test"
+import { bindJob, forgetErrors, fromHistory, isCopy, note, nothing, withKept } from "../../js/logic/shown.js"
+
+test("what a node shows grows while its job is the same, and of another job only the run stays", () => {
+  const bound = nothing()
+  note(bound, "5", { prompt: "a", run: "toy-1" })
+  note(bound, "5", { prompt: "a", output: { text: ["done"] } })
+  assert.deepEqual(bound.nodes["5"], { prompt: "a", run: "toy-1", output: { text: ["done"] } })
+  note(bound, "5", { prompt: "b", error: "no" })
+  assert.deepEqual(bound.nodes["5"], { prompt: "b", run: "toy-1", error: "no" })
+  assert.deepEqual(forgetErrors(bound), ["5"])
+  assert.deepEqual(forgetErrors(bound), [])
+  note(bound, "5", { prompt: "b", run: "toy-2" })
+  assert.deepEqual(bound.nodes["5"], { prompt: "b", run: "toy-2" })
+})
+
+test("the newest jobs of a workflow are bound to it, each once", () => {
+  const bound = nothing()
+  for (let job = 0; job < 50; job += 1) bindJob(bound, String(job))
+  bindJob(bound, "40")
+  assert.equal(bound.jobs.length, 20)
+  assert.deepEqual(bound.jobs.slice(-2), ["49", "40"])
+})
+
+test("a copy has the same nodes and a new id", () => {
+  const nodes = [{ id: 1 }]
+  assert.equal(isCopy({ id: "new", nodes: [{ id: 1 }] }, { id: "old", nodes }), true)
+  assert.equal(isCopy({ id: "old", nodes }, { id: "old", nodes }), false) // the file was opened again
+  assert.equal(isCopy({ nodes }, { id: "old", nodes }), false) // a template
+  assert.equal(isCopy({ id: "new", nodes: [] }, { id: "old", nodes }), false)
+  assert.equal(isCopy(undefined, { id: "old", nodes }), false)
+  assert.equal(isCopy({ id: "new", nodes }, undefined), false)
+})
+
+test("of the newest workflows jobs and runs are kept, and none of what their nodes told", () => {
+  let kept = {}
+  const nodes = { "12:5": { prompt: "a", run: "toy", output: { text: ["long"] }, error: "no" } }
+  for (let number = 0; number < 150; number += 1) kept = withKept(kept, `w${number}`, { jobs: ["a"], nodes })
+  kept = withKept(kept, "w60", { jobs: ["b"], nodes: {} })
+  assert.equal(Object.keys(kept).length, 100)
+  assert.deepEqual(kept.w149, { jobs: ["a"], nodes: { "12:5": { prompt: "a", run: "toy" } } })
+  assert.deepEqual(Object.entries(kept).at(-1), ["w60", { jobs: ["b"], nodes: {} }])
+})
+
+test("the history of a job has what its nodes told, and why one failed", () => {
+  const messages = [["execution_start", {}], ["execution_error", { node_id: "5", exception_message: "no" }]]
+  assert.deepEqual(fromHistory("a", { outputs: { 2: { text: ["4 photos"] } }, status: { messages } }), {
+    2: { prompt: "a", output: { text: ["4 photos"] } },
+    5: { prompt: "a", error: "no" },
+  })
+  assert.deepEqual(fromHistory("a", undefined), {})
+})

@@ -1,0 +1,148 @@
+"""Masks: where they are found, what they change, and that they are framed as their photos are."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+
+from tests.pack import load
+from trainer.dataset.folder import read_folder
+from trainer.dataset.masks import decode_mask
+from trainer.dataset.photos import Dataset, read_photo
+from trainer.dataset.wired import Wired
+from trainer.run.messages import UserError
+
+folder_view = load("nodes.page.folder_view")
+
+
+def shape(size=(150, 110), spot=(20, 15, 90, 70)) -> Image.Image:
+    """A white ellipse on black, where nothing is symmetric."""
+    image = Image.new("L", size, 0)
+    ImageDraw.Draw(image).ellipse(spot, 255)
+    return image
+
+
+def masked(folder: Path, **options) -> Dataset:
+    return read_folder(folder, 64, **({"mask_weight": 0.1} | options))[0]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A photo with a label beside it, one with an alpha channel, one with neither."""
+    shape().convert("RGB").save(tmp_path / "label.png")
+    shape().save(tmp_path / "label-masklabel.png")
+    transparent = shape().convert("RGB")
+    transparent.putalpha(shape(spot=(60, 40, 130, 100)))
+    transparent.save(tmp_path / "see-through.png")
+    shape(spot=(1, 2, 50, 60)).convert("RGB").save(tmp_path / "whole.png")
+    return tmp_path
+
+
+def test_a_mask_is_a_file_beside_the_photo_or_its_alpha_channel(folder):
+    label, alpha, whole = masked(folder).photos
+    assert (Path(label.mask).name, alpha.mask, whole.mask) == ("label-masklabel.png", alpha.path, "")
+    for photo, wanted in ((label, shape()), (alpha, shape(spot=(60, 40, 130, 100)))):
+        found = decode_mask(Path(photo.mask).read_bytes(), (photo.width, photo.height), photo.mask == photo.path)
+        assert found.tobytes() == wanted.tobytes()
+
+
+def test_a_wired_mask_takes_the_place_of_both(folder, tmp_path_factory):
+    masks = tmp_path_factory.mktemp("masks")
+    for name in ("label", "see-through", "whole"):
+        shape().resize((75, 55)).save(masks / f"{name}.png.png")
+    photos = masked(folder, wired=Wired(masks=masks)).photos
+    assert [Path(photo.mask).parent for photo in photos] == [masks] * 3
+    assert decode_mask(Path(photos[0].mask).read_bytes(), (150, 110), False).size == (150, 110)
+
+
+@pytest.mark.parametrize("grey", [0, 255])
+def test_a_mask_that_tells_nothing_is_none(folder, grey):
+    """LoadImage gives a black one for each picture without transparency."""
+    Image.new("L", (64, 64), grey).save(folder / "label-masklabel.png")
+    assert masked(folder).photos[0].mask == ""
+
+
+def test_a_mask_that_cannot_be_read_is_named(folder):
+    (folder / "label-masklabel.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"1 of 4 images cannot be read: label-masklabel\.png \("):
+        masked(folder)
+
+
+def test_masks_decide_the_result_where_they_count_and_only_there(folder, tmp_path_factory):
+    plain = tmp_path_factory.mktemp("plain")
+    (folder / "whole.png").rename(plain / "whole.png")
+    without, weighed = masked(plain, mask_weight=1.0), masked(plain, mask_weight=0.1)
+    assert without.deciding() == weighed.deciding()
+    assert not weighed.masked
+    found = [masked(folder, mask_weight=weight) for weight in (1.0, 0.1, 0.0)]
+    assert [dataset.masked for dataset in found] == [False, True, True]
+    assert found[0].deciding() == replace(found[1], mask_weight=1.0).deciding() != found[1].deciding() != found[2].deciding()
+    shape(spot=(21, 15, 90, 70)).save(folder / "label-masklabel.png")
+    assert masked(folder).deciding() != found[1].deciding()
+    assert Dataset.from_json(found[1].to_json()) == found[1]
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.1])
+def test_a_weight_out_of_bounds_is_refused(folder, weight):
+    with pytest.raises(UserError, match=r"mask_weight is .*; it must be between 0 and 1"):
+        masked(folder, mask_weight=weight)
+
+
+@pytest.mark.parametrize("crop", ["center", "top", "pad", "bucket"])
+@pytest.mark.parametrize("jitter", [0.0, 0.3])
+@pytest.mark.parametrize("size", [(150, 110), (90, 160)], ids=str)
+def test_a_mask_is_framed_as_its_photo_is(tmp_path, crop, jitter, size):
+    """The photo shows its own mask: in each view, its pixels are the mask's. On white, in the padding, nothing is the subject."""
+    shape(size).convert("RGB").save(tmp_path / "a.png")
+    shape(size).save(tmp_path / "a-masklabel.png")
+    options = {"flip": True, "view_jitter": jitter, "variants": 4, "mask_weight": 0.0}
+    dataset, _ = read_folder(tmp_path, 128, crop, **options)
+    (photo,) = dataset.photos
+    image, mask = read_photo(Path(photo.path)).image, Image.open(photo.mask)
+    views = set()
+    for number in range(dataset.views):
+        seen = np.asarray(dataset.view(image, photo, number), dtype=float)[..., 0]
+        weighed = np.asarray(dataset.mask_view(mask, photo, number), dtype=float)
+        views.add(weighed.tobytes())
+        if crop == "pad":  # but at its seam, where the photo fades to white and the mask to black
+            whole = dataset.mask_view(Image.new("L", size, 255), photo, number)
+            assert weighed[np.asarray(whole) == 0].max() <= 5
+            inside = np.asarray(whole.filter(ImageFilter.MinFilter(5))) == 255
+            seen, weighed = seen[inside], weighed[inside]
+        assert np.abs(seen - weighed).max() <= 1
+    assert len(views) == dataset.views == (8 if jitter else 2)
+
+
+def test_colour_and_light_leave_a_mask_where_its_photo_is(tmp_path):
+    shape().convert("RGB").save(tmp_path / "a.png")
+    shape().save(tmp_path / "a-masklabel.png")
+    jitters = {"view_jitter": 0.2, "color_jitter": 0.4, "light_jitter": 0.4, "variants": 6}
+    dataset, _ = read_folder(tmp_path, 128, mask_weight=0.0, **jitters)
+    (photo,) = dataset.photos
+    image, mask = read_photo(Path(photo.path)).image, Image.open(photo.mask)
+    for number in range(dataset.views):
+        seen = np.asarray(dataset.view(image, photo, number), dtype=float)[..., 0]
+        weighed = np.asarray(dataset.mask_view(mask, photo, number), dtype=float)
+        assert np.corrcoef(seen.ravel(), weighed.ravel())[0, 1] > 0.999
+
+
+def test_the_panel_shows_the_mask_over_the_photo(tmp_path, tmp_path_factory):
+    Image.new("RGB", (128, 128), (200, 200, 200)).save(tmp_path / "a.png")
+    half = Image.new("L", (128, 128), 0)
+    half.paste(255, (0, 0, 64, 128))
+    masks = tmp_path_factory.mktemp("masks")
+    half.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(masks / "a.png.png")
+
+    def sides(wired=None) -> list[bool]:
+        """Whether the left and the right side are as bright as the photo."""
+        photo = tmp_path / "a.png"
+        shown = Image.open(io.BytesIO(folder_view.thumbnail(photo, 128, "center", folder_view.mask_of(photo, wired))))
+        return [shown.getpixel((x, 64))[0] > 150 for x in (20, 108)]
+
+    assert sides() == [True, True]
+    half.save(tmp_path / "a-masklabel.png")
+    assert sides() == [True, False]
+    assert sides(masks) == [False, True]

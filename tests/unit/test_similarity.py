@@ -1,0 +1,115 @@
+"""What EvaluateSubject measures, against the definitions computed from scratch, a pair at a time."""
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.pack import load
+
+similarity = load("nodes.similarity")
+chart = load("nodes.page.evaluation_chart")
+
+SEEDS = range(5)
+
+
+def vectors(seed: int, count: int, width: int = 24) -> np.ndarray:
+    """Vectors of different lengths that have something in common, as those of an encoder."""
+    numbers = np.random.default_rng(seed)
+    return numbers.normal(size=(count, width)) * numbers.uniform(0.1, 9, (count, 1)) + numbers.normal(size=width)
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True)) / math.sqrt(sum(a * a for a in one) * sum(b * b for b in other))
+
+
+def mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def tensor(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(values).float()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_numbers_are_those_of_the_definitions(seed):
+    pictures, photos = vectors(seed, 7), vectors(seed + 100, 4)
+    nearest = [max(cosine(p, q) for q in photos) for p in pictures]
+    threshold = sorted(nearest)[3] - 1e-4  # four of seven are nearer
+    found = similarity.score(tensor(pictures), tensor(photos), threshold)
+    assert found.likeness == pytest.approx(mean(cosine(p, q) for p in pictures for q in photos), abs=1e-5)
+    assert found.copying == pytest.approx(max(nearest), abs=1e-5)
+    assert found.copied == pytest.approx(4 / 7)
+    assert found.variety == pytest.approx(1 - mean(cosine(p, q) for p, q in combinations(pictures, 2)), abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_photos_are_measured_against_the_other_photos(seed):
+    photos = vectors(seed, 5)
+    pairs = [cosine(p, q) for p, q in combinations(photos, 2)]
+    found = similarity.score_photos(tensor(photos), max(pairs) - 1e-4)
+    assert found.likeness == pytest.approx(mean(pairs), abs=1e-5)
+    assert found.variety == pytest.approx(1 - mean(pairs), abs=1e-5)
+    assert found.copying == pytest.approx(max(pairs), abs=1e-5)
+    assert found.copied == pytest.approx(2 / 5)  # the two that are nearest to each other
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_drift_and_fidelity_are_those_of_the_definitions(seed):
+    before, after, prompt = vectors(seed, 6), vectors(seed + 100, 6), vectors(seed + 200, 1)
+    pairs = mean(cosine(p, q) for p, q in zip(before, after, strict=True))
+    assert similarity.drift(tensor(before), tensor(after)) == pytest.approx(1 - pairs, abs=1e-5)
+    assert similarity.fidelity(tensor(after), tensor(prompt)) == pytest.approx(
+        mean(cosine(p, prompt[0]) for p in after), abs=1e-5
+    )
+
+
+def test_a_copy_is_found_at_any_brightness_of_its_vector():
+    photos = vectors(0, 3)
+    pictures = np.concatenate([vectors(1, 3), 5 * photos[1:2]])
+    found = similarity.score(tensor(pictures), tensor(photos), 0.999)
+    assert found.copying == pytest.approx(1, abs=1e-6)
+    assert found.copied == 0.25
+
+
+def test_what_needs_two_pictures_is_no_number_for_one():
+    one = tensor(vectors(0, 1))
+    assert math.isnan(similarity.score(one, tensor(vectors(1, 2)), 0.9).variety)
+    assert all(map(math.isnan, vars(similarity.score_photos(one, 0.9)).values()))
+
+
+def test_the_step_to_use_is_the_likest_that_copies_least():
+    def entry(step: int, likeness: float, copied: float) -> dict:
+        return {"step": step, "likeness": likeness, "copied": copied}
+
+    entries = [entry(300, 0.9, 0.5), entry(100, 0.5, 0.0), entry(200, 0.6, 0.0), entry(100, 0.7, 0.0), entry(400, 0.7, 0.0)]
+    newest = chart.latest_by_step([*entries, {"step": 500}])
+    assert [e["step"] for e in newest] == [100, 200, 300, 400]
+    assert newest[0]["likeness"] == 0.7
+    assert chart.step_to_use(newest) == 100
+
+
+def test_bars_are_as_long_as_the_numbers():
+    low, high = similarity.Scores(0.3, 0.5, 0.0, math.nan), similarity.Scores(0.5, 1.0, 0.5, 0.1)
+    image = chart.draw_bars({"dataset": high, "pictures": low}, {"class_drift": math.nan})
+
+    def length(row: int) -> int:
+        y = chart.MARGIN + chart.ROW * row + chart.ROW // 2
+        colours = [tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in chart.COLOURS.values()]
+        return sum(image.getpixel((x, y)) in colours for x in range(image.width))
+
+    rows = (image.height - 2 * chart.MARGIN) // chart.ROW
+    assert rows == 7  # four of the photos, three of the pictures, and none that is no number
+    whole = length(2)  # copying of the photos: 1
+    assert [round(length(row) / whole, 1) for row in range(7)] == [0.5, 0.3, 1.0, 0.5, 0.5, 0.0, 0.1]
+
+
+def test_steps_are_drawn_above_the_losses():
+    entries = [{"step": s, "likeness": 0.5 + s / 1000, "copying": 0.9, "variety": 0.3} for s in (100, 200, 300)]
+    alone = chart.curves_over_steps(entries, [])
+    both = chart.curves_over_steps(entries, [{"step": 0, "held_out": 0.3}, {"step": 300, "held_out": 0.2}])
+    assert both.size == (alone.width, 2 * alone.height)
+    assert both.crop((0, 0, *alone.size)).tobytes() == alone.tobytes()

@@ -1,0 +1,49 @@
+"""Captions that come from the graph beside a folder or beside wired pictures."""
+
+import re
+
+import pytest
+from PIL import Image
+
+from trainer.dataset.folder import read_folder
+from trainer.dataset.wired import Wired
+from trainer.run.messages import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three photos; b.png has a caption of its own, and the repeats of c.png are written down."""
+    for name, grey in (("b", 90), ("a", 40), ("c", 140)):
+        Image.new("RGB", (64, 64), (grey, 20, 30)).save(tmp_path / f"{name}.png")
+    (tmp_path / "b.txt").write_text("settled on")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "c.png", "repeats": 3, "text": ""}\n')
+    return tmp_path
+
+
+def captions(folder, *texts: str) -> list[str]:
+    return [photo.caption for photo in read_folder(folder, 64, wired=Wired(texts))[0].photos]
+
+
+def test_photos_without_a_caption_get_theirs_by_the_order_of_the_names(folder):
+    assert captions(folder, "one", "two", "three") == ["one", "settled on", "three"]
+    assert [photo.repeats for photo in read_folder(folder, 64, wired=Wired(["one", "two", "three"]))[0].photos] == [1, 1, 3]
+
+
+def test_one_text_may_have_a_line_for_each(folder):
+    assert captions(folder, "one\ntwo\r\nthree\n") == ["one", "settled on", "three"]
+
+
+def test_a_wired_caption_is_one_line_without_what_cannot_be_seen(folder):
+    assert captions(folder, " a dog,\n\n barking\u200b ", "", "") == ["a dog, barking", "settled on", ""]
+
+
+def test_none_wired_is_none_given(folder):
+    assert [photo.caption for photo in read_folder(folder, 64)[0].photos] == ["", "settled on", ""]
+
+
+@pytest.mark.parametrize("texts", [[], ["one"], ["one", "two"], ["1", "2", "3", "4"], ["1\n2"]], ids=str)
+def test_too_many_or_too_few_are_told_before_a_photo_is_read(folder, texts):
+    (folder / "a.png").write_bytes(b"no picture")
+    count = len(texts) if len(texts) != 1 else len(texts[0].splitlines())
+    with pytest.raises(UserError, match=re.escape(f"{count} captions come through captions, and there are 3 photos.")):
+        read_folder(folder, 64, wired=Wired(texts))

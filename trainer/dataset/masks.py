@@ -1,0 +1,50 @@
+"""Masks of photos: white is the subject, black what is around it. Plain data, no torch."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..run.messages import UserError
+from .decode import decode
+from .folder_files import FolderFiles, is_inside, same_name
+
+LABEL = "-masklabel"
+"""How OneTrainer ends the name of a mask: a-masklabel.png is that of a.jpg."""
+
+
+def mask_files(folder: Path, files: FolderFiles) -> dict[str, str]:
+    """Return the file of the mask that lies beside a photo, by the names of those photos that have one."""
+    masks = {same_name(Path(name).stem): name for name in files.companions if is_inside(folder, folder / name)}
+    found = {photo: masks.get(same_name(Path(photo).stem + LABEL)) for photo in files.photos}
+    return {photo: mask for photo, mask in found.items() if mask}
+
+
+def mask_path(photo: Path, beside: str | None, wired: Path | None) -> Path:
+    """Return where the mask of a photo would be: the one from the graph, else the file beside it, else the photo's own alpha."""
+    if wired:
+        return wired / f"{photo.name}.png"
+    return photo.with_name(beside) if beside else photo
+
+
+def decode_mask(raw: bytes, size: tuple[int, int], is_alpha: bool) -> Image.Image | None:
+    """Return the mask in a file's bytes as L, of the size of its photo; of the photo's own file, its alpha channel.
+
+    None when it tells nothing: all white, all black, or no alpha. Raises UserError, with the reason alone, for no picture.
+    """
+    decoded = decode(raw)
+    mask = decoded.alpha if is_alpha else decoded.image.convert("L")
+    if mask is None or mask.getextrema() in ((0, 0), (255, 255)):
+        return None
+    return mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
+
+
+def wired_mask(values: np.ndarray, number: int) -> Image.Image:
+    """Return mask `number` (1, ...) of a MASK socket, (H, W) in [0, 1], as L. Raises UserError when it is no mask."""
+    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
+        raise UserError(
+            "Mask {number} of those wired to masks has the shape {shape}, or values that are no numbers. Wire a MASK.",
+            number=number,
+            shape="x".join(map(str, values.shape)),
+        )
+    return Image.fromarray((np.clip(values, 0, 1) * 255).round().astype(np.uint8))

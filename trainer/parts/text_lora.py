@@ -1,0 +1,78 @@
+"""LoRA beside the text encoder's layers, in the same file as the U-Net's."""
+
+from typing import TYPE_CHECKING
+
+from ..run.messages import Message, message
+from .adapters import TEXT, TEXT_TARGETS, adapter_tensors, add_adapters
+from .memory import TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
+from .text_encoder import PREFIX
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    from ..context import Context
+    from ..run.settings import Settings
+    from ..training.export import ResultFiles
+    from ..training.optimizers import ParamGroup
+
+WEIGHTS_PER_RANK = {"attention": 73_728, "attention_and_feed_forward": 165_888, "all": 165_888}
+"""Of CLIP-L's text encoder."""
+
+
+class TextLoRA:
+    """Adapters beside the layers of CLIP's text encoder, which is frozen; with a CLIP skip, up to that layer."""
+
+    new_ids = ()
+    learning_rate = 5e-5
+    """That of cloneofsimo's README (https://github.com/cloneofsimo/lora), beside 1e-4 for the U-Net's."""
+
+    @staticmethod
+    def title(settings: "Settings") -> Message:
+        """Return what is trained."""
+        return message("LoRA of the text encoder")
+
+    @staticmethod
+    def own_settings(settings: "Settings") -> tuple[str, ...]:
+        """Return the settings that nothing but parts of the text side use."""
+        return ("text_learning_rate",)
+
+    @staticmethod
+    def memory(settings: "Settings", base: BaseSize) -> PartMemory:
+        """Return what the part keeps on the device."""
+        adapters = settings.dreambooth.lora_rank * WEIGHTS_PER_RANK[settings.dreambooth.lora_layers]
+        frozen = {"text encoder": frozen_bytes(TEXT_ENCODER, settings.training.precision)}
+        return PartMemory(trained={"text_lora": adapters}, frozen=frozen, exported=2 * adapters)
+
+    def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
+        import torch
+
+        from ..models.lora_file import go_on_from, is_text, text_stems
+        from ..models.sd15 import move
+
+        self.settings = context.settings
+        pattern = TEXT_TARGETS[self.settings.dreambooth.lora_layers]
+        params = add_adapters(text_encoder, pattern, self.settings, torch.float32)
+        if context.run.lora:
+            go_on_from(context.run_dir.lora, params, text_stems, self.settings, is_text)
+        move(text_encoder, context.device)
+        if self.settings.training.gradient_checkpointing:
+            # Not the reentrant kind, which has no gradients where no input needs them.
+            text_encoder.train().gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.params = {PREFIX + name: p for name, p in params.items()}
+
+    def changes(self, ids: "Tensor") -> list[bool]:
+        """Return for each caption of token ids (C, 77) that its states depend on what is trained."""
+        return [True] * len(ids)
+
+    def param_groups(self) -> "list[ParamGroup]":
+        """Return the adapters' parameters with their learning rate and decay."""
+        from ..training.optimizers import ParamGroup
+
+        rate = self.settings.dreambooth.text_learning_rate or self.settings.optimizer.learning_rate
+        return [ParamGroup(self.params, rate, self.settings.optimizer.weight_decay)]
+
+    def export(self, files: "ResultFiles") -> None:
+        """Give the result's LoRA file its tensors."""
+        params = {name.removeprefix(PREFIX): files.trained[name] for name in self.params}
+        files.lora |= adapter_tensors(params, TEXT, self.settings)

@@ -52,9 +52,10 @@ def test_the_loss_is_that_of_the_photos_and_half_of_the_distance_to_the_base(mak
     assert two.losses()[1] == pytest.approx(float(instance + 0.5 * kept), rel=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("train", ["unet", "lora"])
-def test_the_teacher_has_no_gradient_nor_state_and_the_class_curve_begins_at_nothing(make_run, train):
-    run_dir = make_run(TAUGHT.replace(train=train))
+def test_the_teacher_has_no_gradient_nor_state_and_the_class_curve_begins_at_nothing(make_run, train, precision):
+    run_dir = make_run(TAUGHT.replace(train=train, precision=precision))
     work_here(run_dir)
     curve = [entry["class"] for entry in run_dir.measurements()]
     assert curve[0] == 0 < min(curve[1:])

@@ -67,6 +67,7 @@ class TokenVectors:
         self.new_ids = new_ids(table, len(start))
         self.vectors = train_rows(text_encoder, self.new_ids, start).to(context.device).vectors
         self.vectors.requires_grad_(self.are_trained(self.settings))
+        self.given = self.vectors.detach()  # fp32, also once the text encoder works in the compute type
         self.max_norm = None
         if inversion.norm_limit:
             self.max_norm = inversion.norm_limit * table.float().norm(dim=1).median().to(context.device)
@@ -88,4 +89,4 @@ class TokenVectors:
 
     def export(self, files: "ResultFiles") -> None:
         """Give the result's embedding file its vectors."""
-        files.embedding = files.trained.get("token_vectors", self.vectors.detach())
+        files.embedding = files.trained.get("token_vectors", self.given)

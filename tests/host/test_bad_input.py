@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -276,7 +277,7 @@ def test_settings_that_do_not_go_together(server, quick_graph):
         server.run(use(quick_graph, "DreamBoothTrain", lr_warmup_steps=5))
 
 
-def test_holding_all_photos_out_is_refused_before_anything_runs(server, quick_graph):
+def test_holding_all_photos_out_is_refused_before_anything_runs(server, quick_graph, base_directory):
     use(quick_graph, "DreamBoothTrain", hold_out=4)
     with pytest.raises(Refused, match="hold_out is 4, but there are only 4 photos"):
         server.run(quick_graph)
@@ -286,6 +287,7 @@ def test_holding_all_photos_out_is_refused_before_anything_runs(server, quick_gr
         Failed, match="hold_out is 4, but there are only 2 photos"
     ):  # how many come by a link, nobody knows before
         server.run(use(quick_graph, "DatasetLoader", **loader, images=["picture", 0]))
+    shutil.rmtree(base_directory / "output" / "finetune" / "pictures")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a file system")

@@ -62,7 +62,7 @@ def write_run(
         settings=settings,
         dataset=dataset,
         class_dataset=class_dataset,
-        base_fingerprint=base.stem,
+        base_fingerprint="standin",
         embedding="" if embedding is None else "given",
         lora="" if lora is None else "given",
         embedding_path=str(path.parent / f"{path.name}-word.safetensors"),

@@ -34,7 +34,7 @@ def test_training_changes_the_unet_alone_and_keeps_names_and_types(make_run, sta
     with safe_open(run_dir.load_run().export_path, "pt") as file:
         metadata = file.metadata()
     assert metadata["modelspec.trigger_phrase"] == "mysks plush toy"
-    assert metadata["subject_trainer.base"] == standin_base.stem
+    assert metadata["subject_trainer.base"] == "standin"
     assert len(run_dir.losses()) == 4
     assert sorted(p.name for p in run_dir.path.iterdir()) == ["lock", "metrics.jsonl", "result.json", "run.json"]
 

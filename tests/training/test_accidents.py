@@ -57,12 +57,12 @@ def errors() -> dict[str, Exception]:
         (
             "trainer.models.image_sampler.ImageSampler.draw",
             "memory",
-            r"base model standin-smal could not draw the sample pictures \(the memory ran out\)",
+            r"base model standin could not draw the sample pictures \(the memory ran out\)",
         ),
         (
             "trainer.training.sample_images.save_image",
             "disk",
-            r"base model standin-smal could not draw the sample pictures \(the disk is full\)",
+            r"base model standin could not draw the sample pictures \(the disk is full\)",
         ),
         ("trainer.training.validation.mean_losses", "memory", r"under fixed noise .*\(the memory ran out\)"),
         ("trainer.training.sample_images.save_grid", "other", r"grid .*\(RuntimeError: something else\)"),

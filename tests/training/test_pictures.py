@@ -143,7 +143,7 @@ def test_a_sample_of_nan_is_a_warning_and_no_picture(make_run, monkeypatch):
     assert [str(Message.from_json(warning)) for warning in read_json(run_dir.result_json)["warnings"]] == [
         f"{failure} (the model gives no picture but NaN, in fp32 too)."
         for failure in (
-            f"The base model {run_dir.load_run().base_name} could not draw the sample pictures",
+            "The base model standin could not draw the sample pictures",
             "The sample pictures of step 1 could not be drawn",
         )
     ]

@@ -40,74 +40,8 @@ class EvaluateSubject(io.ComfyNode):
             search_aliases=[*SEARCHED, "evaluate", "metric", "similarity", "CLIP-I", "DINO", "CLIP-T", "dreambench"],
             is_input_list=True,  # a list of pictures is one set
             is_output_node=True,
-            inputs=[
-                io.ClipVision.Input(
-                    "clip_vision",
-                    tooltip="The encoder that compares pictures, from Load CLIP Vision. DINOv2 tells one subject from another of "
-                    "its class, CLIP rather one kind of thing from another. Compare numbers of one encoder alone.",
-                ),
-                Dataset.Input("dataset", tooltip="The photos of the subject; better photos that were not trained on."),
-                io.Image.Input(
-                    "pictures",
-                    tooltip="Pictures of the subject that the trained model made: eight or more, of different prompts and seeds.",
-                ),
-                io.Image.Input(
-                    "pictures_before",
-                    optional=True,
-                    tooltip="Pictures that the base made of the same prompts and seeds: what likeness begins from.",
-                ),
-                io.Image.Input(
-                    "class_before",
-                    optional=True,
-                    tooltip="Pictures that the base made of other members of the class: 'a photo of a dog'.",
-                ),
-                io.Image.Input(
-                    "class_after",
-                    optional=True,
-                    tooltip="Pictures that the trained model made of the prompts and seeds of class_before, in the same order.",
-                ),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    tooltip="The whole CLIP that clip_vision belongs to, from Load CLIP, to measure prompt_fidelity. The CLIP of "
-                    "an SD v1.5 checkpoint lacks what is needed.",
-                ),
-                io.String.Input(
-                    "prompt",
-                    optional=True,
-                    default="",
-                    tooltip="What the pictures should show, in words that CLIP knows: with the class and without the token.",
-                ),
-                io.String.Input(
-                    "path",
-                    optional=True,
-                    default="",
-                    tooltip="The exported file that made the pictures: wire path of a training node, or write its name. The "
-                    "numbers are then kept in the run's folder, by its step, and compared with those of other steps.",
-                ),
-                io.Float.Input(
-                    "copy_threshold",
-                    optional=True,
-                    default=COPY_THRESHOLD,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    round=1e-6,
-                    advanced=True,
-                    tooltip="From this cosine with a photo on, a picture counts as copied. Take more than the photos have among "
-                    "themselves: see copying in the table's row dataset.",
-                ),
-            ],
-            outputs=[
-                io.Float.Output("likeness", tooltip="Mean cosine of the pictures with the photos. 1: the same."),
-                io.Float.Output("copying", tooltip="Cosine of the picture and the photo that are nearest to each other."),
-                io.Float.Output("copied", tooltip="Share of the pictures that are as near to a photo as copy_threshold says."),
-                io.Float.Output("variety", tooltip="1 - mean cosine of the pictures with each other. 0: all the same."),
-                io.Float.Output("class_drift", tooltip="1 - mean cosine of class pictures before and after. NaN without them."),
-                io.Float.Output("prompt_fidelity", tooltip="Mean cosine of the pictures with the prompt. NaN without a CLIP."),
-                io.String.Output("table", tooltip="All numbers, those of the base and of the photos beside them, as Markdown."),
-                io.Image.Output("chart", display_name="IMAGE", tooltip="The same as bars; of several steps of a run, as curves."),
-            ],
+            inputs=_inputs(),
+            outputs=_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 
@@ -140,6 +74,82 @@ class EvaluateSubject(io.ComfyNode):
         pixels = torch.from_numpy(np.asarray(chart, dtype=np.float32) / 255.0)[None]
         lines = [text, *notes]
         return io.NodeOutput(*numbers.values(), text, pixels, ui={"text": (joined(lines),), "told": (in_all_languages(lines),)})
+
+
+def _inputs() -> list:
+    """Return the node's inputs."""
+    return [
+        io.ClipVision.Input(
+            "clip_vision",
+            tooltip="The encoder that compares pictures, from Load CLIP Vision. DINOv2 tells one subject from another of "
+            "its class, CLIP rather one kind of thing from another. Compare numbers of one encoder alone.",
+        ),
+        Dataset.Input("dataset", tooltip="The photos of the subject; better photos that were not trained on."),
+        io.Image.Input(
+            "pictures",
+            tooltip="Pictures of the subject that the trained model made: eight or more, of different prompts and seeds.",
+        ),
+        io.Image.Input(
+            "pictures_before",
+            optional=True,
+            tooltip="Pictures that the base made of the same prompts and seeds: what likeness begins from.",
+        ),
+        io.Image.Input(
+            "class_before",
+            optional=True,
+            tooltip="Pictures that the base made of other members of the class: 'a photo of a dog'.",
+        ),
+        io.Image.Input(
+            "class_after",
+            optional=True,
+            tooltip="Pictures that the trained model made of the prompts and seeds of class_before, in the same order.",
+        ),
+        io.Clip.Input(
+            "clip",
+            optional=True,
+            tooltip="The whole CLIP that clip_vision belongs to, from Load CLIP, to measure prompt_fidelity. The CLIP of "
+            "an SD v1.5 checkpoint lacks what is needed.",
+        ),
+        io.String.Input(
+            "prompt",
+            optional=True,
+            default="",
+            tooltip="What the pictures should show, in words that CLIP knows: with the class and without the token.",
+        ),
+        io.String.Input(
+            "path",
+            optional=True,
+            default="",
+            tooltip="The exported file that made the pictures: wire path of a training node, or write its name. The "
+            "numbers are then kept in the run's folder, by its step, and compared with those of other steps.",
+        ),
+        io.Float.Input(
+            "copy_threshold",
+            optional=True,
+            default=COPY_THRESHOLD,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            round=1e-6,
+            advanced=True,
+            tooltip="From this cosine with a photo on, a picture counts as copied. Take more than the photos have among "
+            "themselves: see copying in the table's row dataset.",
+        ),
+    ]
+
+
+def _outputs() -> list:
+    """Return the node's outputs: the numbers of a `Scores`, those of no row, the table and the chart."""
+    return [
+        io.Float.Output("likeness", tooltip="Mean cosine of the pictures with the photos. 1: the same."),
+        io.Float.Output("copying", tooltip="Cosine of the picture and the photo that are nearest to each other."),
+        io.Float.Output("copied", tooltip="Share of the pictures that are as near to a photo as copy_threshold says."),
+        io.Float.Output("variety", tooltip="1 - mean cosine of the pictures with each other. 0: all the same."),
+        io.Float.Output("class_drift", tooltip="1 - mean cosine of class pictures before and after. NaN without them."),
+        io.Float.Output("prompt_fidelity", tooltip="Mean cosine of the pictures with the prompt. NaN without a CLIP."),
+        io.String.Output("table", tooltip="All numbers, those of the base and of the photos beside them, as Markdown."),
+        io.Image.Output("chart", display_name="IMAGE", tooltip="The same as bars; of several steps of a run, as curves."),
+    ]
 
 
 def encoded_sets(clip_vision, dataset: PhotoDataset, inputs: Mapping[str, list], progress: NodeProgress) -> dict[str, Tensor]:

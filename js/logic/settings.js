@@ -28,7 +28,7 @@ function known({ values, initial, wired, presets }, name) {
 }
 
 /** @param {State} state */
-const mayBeLora = (state) => (known(state, "train") ?? "lora").startsWith("lora")
+const mayBeLora = (state) => `${known(state, "train") ?? "lora"}`.startsWith("lora")
 
 /** @param {State} state */
 const hasRates = (state) => known(state, "optimizer") !== "prodigy"

@@ -11,7 +11,7 @@ export const findWidget = (node, name) => node.widgets?.find((widget) => widget.
  * Whether a combo box names something that exists: its placeholders are in parentheses.
  * @param {string | undefined} value
  */
-export const isChosen = (value) => Boolean(value) && !value?.startsWith("(")
+export const isChosen = (value) => Boolean(value) && !`${value}`.startsWith("(")
 
 /**
  * Whether something is wired to the node's input of this name.

@@ -193,7 +193,7 @@ def test_one_widget_turns_prior_preservation_on_and_samples_are_shown(server, qu
     shows = result.outputs[node(quick_graph, "DreamBoothTrain")]
     assert "Loss on held-out photos" in shows["text"][0]
     grid = server.image(shows["images"][0])
-    assert grid.size == (3 * 256, 20 + 2 * 256)  # before, after 1 step, after 2
+    assert grid.size == (3 * 256, 20 + 2 * (20 + 256))  # before, after 1 step, after 2; a line for each prompt
 
 
 def test_pictures_made_in_the_graph_can_be_the_class(server, quick_graph, train, base_directory):

@@ -315,10 +315,10 @@ return found.sort(([a], [b]) => a - b)
 
 
 def test_what_the_panels_say_can_be_read_in_both_themes(page, base_directory):
-    folder = base_directory / "input" / "bare"
+    folder = base_directory / "input" / "uncaptioned"
     folder.mkdir()
     Image.new("RGB", (64, 64), "teal").save(folder / "a.png")
-    choose(page, "DatasetLoader", "folder", "bare")
+    choose(page, "DatasetLoader", "folder", "uncaptioned")
     wait(page, lambda: "no caption" in words(page, "DatasetLoader", "photo_view"))
     page.execute_script(
         'document.body.insertAdjacentHTML(\'beforeend\', \'<div class="st-panel"><div class="st-error">no</div>'

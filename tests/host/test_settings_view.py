@@ -124,7 +124,7 @@ def test_all_settings_are_shown_and_hidden_again(either, server):
     bring_into_sight(page, "DreamBoothTrain")
     queued = queued_prompt(page)
     page.execute_script(TRAIN + "node.showAdvanced = true; node.onConnectionsChange()", "DreamBoothTrain")
-    every = {"embedding", "preset", "name", *method_settings("dreambooth")}
+    every = {"embedding", "start_lora", "preset", "name", *method_settings("dreambooth")}
     shows(page, every - {"early_stopping", "sample_every"})
     set_value(page, "optimizer", "prodigy")
     set_value(page, "class_images", 0)

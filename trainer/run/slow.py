@@ -8,7 +8,7 @@ from .run_dir import Run
 LOW_LORA_RATE = 1e-5
 """Below it a LoRA learns next to nothing."""
 COMPONENT = 0.014
-"""About what a number of a token's embedding in CLIP-L is."""
+"""About what a number of a token's embedding in CLIP-L is: an estimate, not measured."""
 LEAST_SHARE = 0.2
 """Of it, that a token must be able to move by. A step of Adam moves a number by about the learning rate."""
 

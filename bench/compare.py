@@ -38,7 +38,9 @@ class Measured:
     steps_per_s: float
     """Between step `warmup` and the last step."""
     median_step_s: float
-    """Seconds of the median step of that window: what a busy machine disturbs least."""
+    """Seconds of the median step of that window."""
+    median_step_cpu_s: float
+    """Seconds of the processor, of all cores together, in such a step: what a busy machine disturbs least."""
     peak_rss_training_mb: int
     """From the start of the process, loading included, to the end of the last step."""
     peak_rss_mb: int
@@ -138,7 +140,7 @@ def measure(side: str, command: list[str], args: argparse.Namespace, folder: Pat
             env=environment,
         )
     data = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {"step_times_s": []}
-    times = data.pop("step_times_s")
+    times, cpu_times = data.pop("step_times_s"), data.pop("cpu_times_s", [])
     if result.returncode or len(times) != args.steps:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
         sys.exit(f"{side}: exit code {result.returncode} after {len(times)} of {args.steps} steps.\n{tail}")
@@ -146,9 +148,15 @@ def measure(side: str, command: list[str], args: argparse.Namespace, folder: Pat
     return Measured(
         side=side,
         steps_per_s=round((len(window) - 1) / (window[-1] - window[0]), 4),
-        median_step_s=round(statistics.median(b - a for a, b in itertools.pairwise(window)), 4),
+        median_step_s=median_gap(window),
+        median_step_cpu_s=median_gap(cpu_times[args.warmup - 1 :]),
         **{name: data[name] for name in Measured.__dataclass_fields__ if name in data},
     )
+
+
+def median_gap(times: list[float]) -> float:
+    """Return the median of the seconds between two steps."""
+    return round(statistics.median(b - a for a, b in itertools.pairwise(times)), 4)
 
 
 def medians(measured: list[Measured], side: str) -> dict[str, float]:
@@ -164,6 +172,7 @@ def compare(ours: dict[str, float], reference: dict[str, float]) -> dict[str, fl
     return {
         "speed": round(ours["steps_per_s"] / reference["steps_per_s"], 3),
         "speed_by_median_step": round(reference["median_step_s"] / ours["median_step_s"], 3),
+        "speed_by_cpu_time": round(reference["median_step_cpu_s"] / ours["median_step_cpu_s"], 3),
         "memory": round(ours[memory] / reference[memory], 3),
         "memory_with_export": round(ours["peak_rss_mb"] / reference["peak_rss_mb"], 3),
     }
@@ -177,11 +186,11 @@ def caution(args: argparse.Namespace, row: Measured, device: str) -> str:
 
 
 def print_table(result: dict[str, dict[str, float]], ratios: dict[str, dict[str, float]]) -> None:
-    print(f"\n{'':30}{'steps/s':>10}{'s/step (median)':>18}{'peak MB':>10}{'with export':>13}{'GPU MB':>9}")
+    print(f"\n{'':30}{'steps/s':>10}{'s/step (median)':>18}{'CPU s/step':>12}{'peak MB':>10}{'with export':>13}{'GPU MB':>9}")
     for side, row in result.items():
         gpu = f"{row['peak_cuda_allocated_mb']:.0f}" if "peak_cuda_allocated_mb" in row else "-"
         print(
-            f"{side:30}{row['steps_per_s']:10.3f}{row['median_step_s']:18.3f}"
+            f"{side:30}{row['steps_per_s']:10.3f}{row['median_step_s']:18.3f}{row['median_step_cpu_s']:12.3f}"
             f"{row['peak_rss_training_mb']:10.0f}{row['peak_rss_mb']:13.0f}{gpu:>9}"
         )
     for side, ratio in ratios.items():

@@ -44,14 +44,19 @@ class Record:
         self.began = time.monotonic()
         self.times: list[float] = []
         """Seconds from the start to the end of each optimizer step."""
+        self.cpu_times: list[float] = []
+        """Seconds of the processor that the process had taken by then: what other processes disturb little."""
         self.rss_training = 0
         """Bytes: the peak up to the end of the last step, so before anything is saved or exported."""
 
     def step(self, optimizer, args, kwargs) -> None:
+        if optimizer.param_groups[-1]["params"][-1].grad is None:
+            return  # the worker steps one buffer after the other: this was not the last
         # A GPU works in its own time: wait for it where the measured window begins and ends, and nowhere else.
         if torch.cuda.is_available() and len(self.times) + 1 in (self.warmup, self.steps):
             torch.cuda.synchronize()
         self.times.append(time.monotonic() - self.began)
+        self.cpu_times.append(time.process_time())
         if len(self.times) == self.steps:
             self.rss_training = peak_rss()
 
@@ -59,6 +64,7 @@ class Record:
         cuda = torch.cuda.is_available()
         return {
             "step_times_s": [round(seconds, 4) for seconds in self.times],
+            "cpu_times_s": [round(seconds, 4) for seconds in self.cpu_times],
             "total_s": round(time.monotonic() - self.began, 2),
             "peak_rss_training_mb": round(self.rss_training / MB),
             "peak_rss_mb": round(peak_rss() / MB),

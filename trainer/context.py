@@ -89,13 +89,13 @@ def _reason(error: Exception) -> Message | str:
 
 
 def make_accelerator(device: str, precision: str) -> Accelerator:
-    """Return an Accelerator for `device` ("cpu", "cuda:0", "mps") whose autocast is of `precision` (one of PRECISIONS).
+    """Return an Accelerator for `device` ("cpu", "cuda:0", "mps"), where a run of `precision` (one of PRECISIONS) can train.
 
     Processes that train together (LOCAL_RANK in the environment, set by their launcher) take the device of their number instead.
     Raises TrainingError when there are fewer devices, and for fp16 on a CPU.
     """
     if device.startswith("cuda"):
-        torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in fp32
+        torch.set_float32_matmul_precision("high")  # TF32 for what is fp32
         if "LOCAL_RANK" in os.environ:
             _prepare_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         elif ":" in device:
@@ -103,7 +103,6 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
     if precision == "fp16" and device == "cpu":
         raise TrainingError("fp16 training needs a GPU. Choose precision auto or fp32.")
     return Accelerator(
-        mixed_precision="no" if precision == "fp32" else precision,
         cpu=device == "cpu",
         kwargs_handlers=[
             InitProcessGroupKwargs(timeout=WAITING_TIME),

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from demo import photos, standin
 from trainer.dataset.captions import caption_with_token
@@ -14,13 +13,6 @@ from trainer.run.run_dir import RunDir
 from trainer.run.settings import Settings
 
 from .runs import write_run
-
-
-@pytest.fixture(autouse=True)
-def no_precision_left():
-    """Let each test have a precision of its own: accelerate keeps one for the whole process."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

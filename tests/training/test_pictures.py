@@ -6,11 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from trainer.context import make_accelerator
 from trainer.models.image_sampler import GUIDANCE, STEPS, ImageSampler, NotFiniteError
 from trainer.models.sd15 import BaseModel, freeze_as, noise_schedule
 from trainer.run.files import read_json
@@ -32,9 +30,10 @@ def texts() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn((77, 768), generator=numbers), torch.randn((77, 768), generator=numbers)
 
 
-def sampler(base: BaseModel, precision: str) -> ImageSampler:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    return ImageSampler(base.unet(), base.vae(), make_accelerator("cpu", precision))
+def sampler(base: BaseModel, dtype: torch.dtype = torch.float32) -> ImageSampler:
+    unet = base.unet()
+    freeze_as(unet, dtype)
+    return ImageSampler(unet, base.vae())
 
 
 def draw(drawing: ImageSampler, texts) -> Image.Image:
@@ -62,20 +61,24 @@ def test_a_picture_is_that_of_diffusers_own_pipeline(standin_base, texts):
         guidance_scale=GUIDANCE,
         generator=torch.Generator().manual_seed(7),
     ).images[0]
-    drawn = draw(sampler(base, "fp32"), texts)
+    drawn = draw(sampler(base), texts)
     assert drawn.size == (SIZE, SIZE)
     assert np.abs(np.asarray(drawn, dtype=int) - np.asarray(wanted, dtype=int)).max() <= 1
 
 
-@pytest.mark.parametrize("frozen", [torch.float32, torch.bfloat16], ids=["trained whole", "with adapters"])
-def test_latents_are_fp32_whatever_the_weights_are(standin_base, texts, frozen):
-    drawing, seen = sampler(BaseModel(standin_base), "bf16"), []
-    freeze_as(drawing.unet, frozen)
-    drawing.unet.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_latents_are_fp32_whatever_the_weights_are(standin_base, texts, monkeypatch, dtype):
+    drawing, seen, step = sampler(BaseModel(standin_base), dtype), [], DPMSolverMultistepScheduler.step
+
+    def note(scheduler, guided, timestep, latents):
+        seen.append(latents)
+        return step(scheduler, guided, timestep, latents)
+
+    monkeypatch.setattr(DPMSolverMultistepScheduler, "step", note)
     draw(drawing, texts)
     assert {latents.dtype for latents in seen} == {torch.float32}
     assert len(seen) == STEPS
-    assert {p.dtype for p in drawing.unet.parameters()} == {frozen}
+    assert {p.dtype for p in drawing.unet.parameters()} == {dtype}
     # Not rounded to bf16 on the way either.
     assert all((latents != latents.bfloat16()).any() for latents in seen[1:])
 
@@ -83,30 +86,29 @@ def test_latents_are_fp32_whatever_the_weights_are(standin_base, texts, frozen):
 def overflowing(unet: torch.nn.Module, always: bool) -> None:
     """Let the U-Net give NaN in half precision, as a base does that overflows in fp16, or always, as a broken one."""
 
-    def output(_module, _given, result):
-        if always or torch.is_autocast_enabled("cpu"):
+    def output(module, _given, result):
+        if always or module.dtype != torch.float32:
             result.sample = result.sample * torch.nan
         return result
 
     unet.register_forward_hook(output)
 
 
-@pytest.mark.parametrize("frozen", [torch.float32, torch.bfloat16], ids=["trained whole", "with adapters"])
-def test_what_overflows_is_drawn_once_more_in_fp32(standin_base, texts, frozen):
+def test_what_overflows_is_drawn_once_more_in_fp32(standin_base, texts):
     base = BaseModel(standin_base)
-    whole, half = sampler(base, "fp32"), sampler(base, "bf16")
-    for drawing in (whole, half):
-        freeze_as(drawing.unet, frozen)
+    whole, half = sampler(base), sampler(base, torch.bfloat16)
     weights = [p.detach().clone() for p in half.unet.parameters()]
     overflowing(half.unet, always=False)
+    freeze_as(whole.unet, torch.bfloat16)
     freeze_as(whole.unet, torch.float32)
     assert np.array_equal(np.asarray(draw(half, texts)), np.asarray(draw(whole, texts)))
-    assert all(p.dtype == frozen and torch.equal(p, kept) for p, kept in zip(half.unet.parameters(), weights, strict=True))
+    kept = zip(half.unet.parameters(), weights, strict=True)
+    assert all(p.dtype == torch.bfloat16 and torch.equal(p, weight) for p, weight in kept)
 
 
 @pytest.mark.parametrize("broken", ["unet", "vae"])
 def test_a_broken_model_draws_nothing(standin_base, texts, broken):
-    drawing = sampler(BaseModel(standin_base), "bf16")
+    drawing = sampler(BaseModel(standin_base), torch.bfloat16)
     if broken == "unet":
         overflowing(drawing.unet, always=True)
     else:

@@ -83,7 +83,7 @@ def test_both_layouts_of_transformers_are_exported_under_the_same_names(standin_
     weights = {name: torch.full_like(v, 0.5).float() for name, v in keys.text_weights(base.weights, []).items()}
 
     def exported_from(prefix: str) -> dict[str, torch.Tensor]:
-        files = ResultFiles(base)
+        files = ResultFiles(base, {})
         for name, weight in weights.items():
             files.replace_base_tensor(keys.ldm_text_name(prefix + name), weight)
         return files.all_checkpoint_tensors()

@@ -11,6 +11,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..context import Context
 from ..dataset.photos import Dataset
+from ..models.sd15 import DTYPES, cast_frozen
 from ..models.token_embedding import tokenize_captions
 from ..run.stop_request import StopRequest
 from .batches import to_device
@@ -61,14 +62,19 @@ def has_any(ids: Tensor, wanted: Sequence[int]) -> list[bool]:
 def encode_captions(
     context: Context, captions: Sequence[str], text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, text_parts: Sequence[Any]
 ) -> Captions:
-    """Encode the captions, that of a teacher and the sample prompts; states that no trained part can change, for good."""
+    """Encode the captions, that of a teacher and the sample prompts; states that no trained part can change, for good.
+
+    After that the text encoder works in the compute type.
+    """
     settings = context.settings
     of_teacher = [settings.dreambooth.class_prompt] if settings.has_teacher else []
     texts = list(dict.fromkeys([*captions, *of_teacher, *settings.samples.sample_prompts]))
     ids = tokenize_captions(tokenizer, texts, settings.token, text_parts).to(context.device)
     changes = [part.changes(ids) for part in text_parts]
     changing = [any(of_caption) for of_caption in zip([False] * len(ids), *changes, strict=True)]
-    return cache_captions(texts, ids, text_encoder, changing, context.run_dir.path, context.stop)
+    encoded = cache_captions(texts, ids, text_encoder, changing, context.run_dir.path, context.stop)
+    cast_frozen(text_encoder, DTYPES[settings.training.precision])
+    return encoded
 
 
 @torch.no_grad()

@@ -61,7 +61,7 @@ def _draw_missing(
     states, empty = encode_prompts(text_encoder, tokenizer, [context.settings.dreambooth.class_prompt, ""])
     unet = base.unet()
     freeze_as(unet, DTYPES[context.settings.training.precision])
-    sampler = ImageSampler(move(unet, context.device), base.vae(), accelerator)
+    sampler = ImageSampler(move(unet, context.device), base.vae())
     own, begun = missing[accelerator.process_index :: accelerator.num_processes], time.monotonic()
     for done, (number, path) in enumerate(own, 1):
         context.stop.check()

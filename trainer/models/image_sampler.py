@@ -1,16 +1,14 @@
 """How the worker draws a picture itself, with diffusers' sampler."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..run.files import partial_file
 from ..run.messages import MessageError
@@ -31,7 +29,6 @@ class ImageSampler:
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL
-    accelerator: Accelerator
 
     @torch.no_grad()
     def draw(self, states: Tensor, empty: Tensor, resolution: int, generator: torch.Generator, stop: StopRequest) -> Image.Image:
@@ -43,31 +40,30 @@ class ImageSampler:
         side = resolution // 8
         noise = torch.randn((1, 4, side, side), generator=generator).to(states.device)
         texts = torch.stack((empty, states))
-        latents = self._sample(noise, texts, self.accelerator.autocast(), stop)
+        latents = self._sample(self.unet, noise, texts, stop)
         if not latents.isfinite().all():
-            with _in_fp32(self.unet):
-                latents = self._sample(noise, texts, nullcontext(), stop)
+            latents = self._sample(copy.deepcopy(self.unet).float(), noise, texts, stop)
         pixels = self._decode(latents)
         if not pixels.isfinite().all():
             raise NotFiniteError("the model gives no picture but NaN, in fp32 too")
         numbers = pixels.div(2).add(0.5).clamp(0, 1).mul(255).round().byte()
         return Image.fromarray(numbers[0].permute(1, 2, 0).cpu().numpy())
 
-    def _sample(self, noise: Tensor, texts: Tensor, precision: AbstractContextManager, stop: StopRequest) -> Tensor:
+    def _sample(self, unet: UNet2DConditionModel, noise: Tensor, texts: Tensor, stop: StopRequest) -> Tensor:
         """Return latents (1, 4, h, w) fp32 from fp32 noise and the states (2, 77, 768) of the empty and the wanted prompt.
 
-        `precision` is the autocast of the U-Net alone: the latents are fp32 throughout, whatever is trained.
+        The U-Net alone works in its own type: the latents are fp32 throughout.
         """
+        dtype = unet.dtype
         sampler: Any = DPMSolverMultistepScheduler.from_config(noise_schedule().config)
         sampler.set_timesteps(STEPS, device=noise.device)
         latents = noise * sampler.init_noise_sigma
-        with precision:  # one block: it keeps its half-precision copies of the weights to its end
-            for timestep in sampler.timesteps:
-                stop.check()
-                unguided, wanted = self.unet(latents.expand(2, -1, -1, -1), timestep, texts).sample.float().chunk(2)
-                # Classifier-free guidance (Ho and Salimans 2022), in the form that SD v1.5's programs use.
-                guided = unguided + GUIDANCE * (wanted - unguided)
-                latents = sampler.step(guided, timestep, latents).prev_sample
+        for timestep in sampler.timesteps:
+            stop.check()
+            unguided, wanted = unet(latents.expand(2, -1, -1, -1).to(dtype), timestep, texts.to(dtype)).sample.float().chunk(2)
+            # Classifier-free guidance (Ho and Salimans 2022), in the form that SD v1.5's programs use.
+            guided = unguided + GUIDANCE * (wanted - unguided)
+            latents = sampler.step(guided, timestep, latents).prev_sample
         return latents
 
     def _decode(self, latents: Tensor) -> Tensor:
@@ -79,19 +75,6 @@ class ImageSampler:
         finally:
             move(self.vae, "cpu")
         return pixels
-
-
-@contextmanager
-def _in_fp32(model: nn.Module) -> Iterator[None]:
-    """For the block, those weights of the model are fp32 that are kept in half precision."""
-    kept = [(p, p.data) for p in model.parameters() if p.dtype != torch.float32]
-    for p, data in kept:
-        p.data = data.float()
-    try:
-        yield
-    finally:
-        for p, data in kept:
-            p.data = data
 
 
 def save_image(image: Image.Image, path: Path) -> None:

@@ -94,9 +94,15 @@ def move(model: Model, device: torch.device | str) -> Model:
 
 
 def freeze_as(model: nn.Module, dtype: torch.dtype) -> None:
-    """Freeze the model as `dtype`: it need not be kept as fp32, nor be cast again in every forward pass."""
-    for p in model.requires_grad_(False).parameters():
-        p.data = p.data.to(dtype)  # diffusers' own to() would warn
+    """Freeze the model as `dtype`."""
+    cast_frozen(model.requires_grad_(False), dtype)
+
+
+def cast_frozen(model: nn.Module, dtype: torch.dtype) -> None:
+    """Make the weights that are not trained `dtype`; the trained ones become it once their fp32 values are kept elsewhere."""
+    for p in model.parameters():
+        if not p.requires_grad:
+            p.data = p.data.to(dtype)  # diffusers' own to() would warn
 
 
 def load_tokenizer(path: str) -> CLIPTokenizer:

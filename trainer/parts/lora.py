@@ -26,7 +26,7 @@ ADAPTED_WEIGHTS = {"attention": 93_511_680, "attention_and_feed_forward": 266_97
 
 
 class LoRA:
-    """Adapters beside the frozen U-Net's layers, in fp32."""
+    """Adapters beside the frozen U-Net's layers."""
 
     result_kind = "lora"
     learning_rate = 1e-4
@@ -89,7 +89,7 @@ class LoRA:
 
     def export(self, files: "ResultFiles") -> None:
         """Give the result's LoRA file its tensors."""
-        files.lora |= adapter_tensors(self.params, UNET, self.settings)
+        files.lora |= adapter_tensors({name: files.trained[name] for name in self.params}, UNET, self.settings)
 
 
 def _is_lokr(settings: "Settings") -> bool:

@@ -8,8 +8,6 @@ TEXT_ENCODER = 123_060_480
 """Weights of CLIP-L's text encoder."""
 EMBEDDING_WIDTH = 768
 """Numbers in an embedding vector."""
-TEXT_ENCODER_TABLE = 49_408 * EMBEDDING_WIDTH
-"""Weights of the text encoder's embedding table, which are looked up and not multiplied."""
 FORWARD_FLOP = 0.8e12
 """Floating point operations of a 512 x 512 sample's forward pass through SD v1.5's U-Net."""
 FULL_FLOP = 2.41e12
@@ -31,17 +29,15 @@ class PartMemory:
     """What a part costs: on the device by names of models, as what one part trains is not counted as frozen for another."""
 
     trained: dict[str, float] = field(default_factory=dict)
-    """Number of fp32 weights with gradient and optimizer state."""
+    """Number of weights with fp32 master, gradient and optimizer state."""
     frozen: dict[str, float] = field(default_factory=dict)
     """Bytes of weights that are only read."""
-    cast: float = 0.0
-    """Number of trained weights of which autocast keeps a copy in half precision."""
     exported: float = 0.0
     """Bytes of the exported file."""
     activations: float = 0.0
     """Bytes that a 512 x 512 sample keeps in SD v1.5's U-Net for the backward pass, in bf16 without gradient checkpointing.
 
-    Counted over the tensors that autograd keeps, with norms in fp32 as CUDA's autocast computes them. A layer keeps its input
+    Counted over the tensors that autograd keeps, with norms in fp32 as a card was measured with. A layer keeps its input
     only where its own weights, or those of an adapter, are trained. The text side's are a few MB.
     """
     flop: float = 0.0

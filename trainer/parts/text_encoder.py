@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
-from .memory import TEXT_ENCODER, TEXT_ENCODER_TABLE, BaseSize, PartMemory
+from .memory import TEXT_ENCODER, BaseSize, PartMemory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ PREFIX = "text_encoder."
 
 
 class TextEncoder:
-    """CLIP's text encoder, every weight of which is trained, in fp32; with a CLIP skip, every weight up to that layer."""
+    """CLIP's text encoder, every weight of which is trained; with a CLIP skip, every weight up to that layer."""
 
     new_ids = ()
     learning_rate = 0.0
@@ -38,7 +38,7 @@ class TextEncoder:
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
-        return PartMemory(trained={"text encoder": TEXT_ENCODER}, cast=TEXT_ENCODER - TEXT_ENCODER_TABLE)
+        return PartMemory(trained={"text encoder": TEXT_ENCODER})
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         self.settings = context.settings
@@ -62,5 +62,5 @@ class TextEncoder:
         """Put the text encoder's weights in place of the base's."""
         from ..models.key_mapping import ldm_text_name
 
-        for name, param in self.params.items():
-            files.replace_base_tensor(ldm_text_name(name.removeprefix(PREFIX)), param.detach())
+        for name in self.params:
+            files.replace_base_tensor(ldm_text_name(name.removeprefix(PREFIX)), files.trained[name])

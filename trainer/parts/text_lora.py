@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
 from .adapters import TEXT, TEXT_TARGETS, adapter_tensors, add_adapters
-from .memory import TEXT_ENCODER, BaseSize, PartMemory
+from .memory import TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
 from .text_encoder import PREFIX
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ WEIGHTS_PER_RANK = {"attention": 73_728, "attention_and_feed_forward": 165_888, 
 
 
 class TextLoRA:
-    """Adapters beside the layers of CLIP's text encoder, which is frozen, all in fp32; with a CLIP skip, up to that layer."""
+    """Adapters beside the layers of CLIP's text encoder, which is frozen; with a CLIP skip, up to that layer."""
 
     new_ids = ()
     learning_rate = 5e-5
@@ -41,7 +41,8 @@ class TextLoRA:
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
         adapters = settings.dreambooth.lora_rank * WEIGHTS_PER_RANK[settings.dreambooth.lora_layers]
-        return PartMemory(trained={"text_lora": adapters}, frozen={"text encoder": 4 * TEXT_ENCODER}, exported=2 * adapters)
+        frozen = {"text encoder": frozen_bytes(TEXT_ENCODER, settings.training.precision)}
+        return PartMemory(trained={"text_lora": adapters}, frozen=frozen, exported=2 * adapters)
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         import torch
@@ -73,5 +74,5 @@ class TextLoRA:
 
     def export(self, files: "ResultFiles") -> None:
         """Give the result's LoRA file its tensors."""
-        params = {name.removeprefix(PREFIX): p for name, p in self.params.items()}
+        params = {name.removeprefix(PREFIX): files.trained[name] for name in self.params}
         files.lora |= adapter_tensors(params, TEXT, self.settings)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
-from .memory import TEXT_ENCODER, BaseSize, PartMemory
+from .memory import TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
 from .token_vectors import TOKEN_RATE
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TokenRows:
-    """The rows of the token's CLIP tokens ("mysks": those of "my" and "sks"), in fp32."""
+    """The rows of the token's CLIP tokens ("mysks": those of "my" and "sks")."""
 
     new_ids = ()
     learning_rate = TOKEN_RATE
@@ -35,7 +35,7 @@ class TokenRows:
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device: the frozen text encoder, beside which the rows weigh nothing."""
-        return PartMemory(frozen={"text encoder": 4 * TEXT_ENCODER})
+        return PartMemory(frozen={"text encoder": frozen_bytes(TEXT_ENCODER, settings.training.precision)})
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         from ..models.token_embedding import token_ids, train_rows
@@ -59,4 +59,4 @@ class TokenRows:
 
     def export(self, files: "ResultFiles") -> None:
         """Put the rows into the base's embedding table."""
-        files.replace_token_rows(self.ids, self.vectors.detach())
+        files.replace_token_rows(self.ids, files.trained["token_vectors"])

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
 from ..run.names import DREAMBOOTH, TEXTUAL_INVERSION
-from .memory import EMBEDDING_WIDTH, TEXT_ENCODER, BaseSize, PartMemory
+from .memory import EMBEDDING_WIDTH, TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ https://github.com/cloneofsimo/lora/blob/master/training_scripts/multivector_exa
 
 
 class TokenVectors:
-    """Vectors (V, 768), fp32, that stand for the token; DreamBooth that trains the U-Net alone leaves them as they were given."""
+    """Vectors (V, 768) that stand for the token; DreamBooth that trains the U-Net alone leaves them as they were given."""
 
     learning_rate = TOKEN_RATE
 
@@ -50,7 +50,8 @@ class TokenVectors:
         if not TokenVectors.are_trained(settings):
             return PartMemory()
         weights = EMBEDDING_WIDTH * settings.inversion.vectors
-        return PartMemory(trained={"token vectors": weights}, frozen={"text encoder": 4 * TEXT_ENCODER}, exported=4 * weights)
+        frozen = {"text encoder": frozen_bytes(TEXT_ENCODER, settings.training.precision)}
+        return PartMemory(trained={"token vectors": weights}, frozen=frozen, exported=4 * weights)
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         from ..models.token_embedding import embedding_table, initial_vectors, load_vectors, new_ids, train_rows
@@ -66,6 +67,7 @@ class TokenVectors:
         self.new_ids = new_ids(table, len(start))
         self.vectors = train_rows(text_encoder, self.new_ids, start).to(context.device).vectors
         self.vectors.requires_grad_(self.are_trained(self.settings))
+        self.given = self.vectors.detach()  # fp32, also once the text encoder works in the compute type
         self.max_norm = None
         if inversion.norm_limit:
             self.max_norm = inversion.norm_limit * table.float().norm(dim=1).median().to(context.device)
@@ -87,4 +89,4 @@ class TokenVectors:
 
     def export(self, files: "ResultFiles") -> None:
         """Give the result's embedding file its vectors."""
-        files.embedding = self.vectors.detach()
+        files.embedding = files.trained.get("token_vectors", self.given)

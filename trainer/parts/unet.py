@@ -1,4 +1,4 @@
-"""The whole U-Net is trained, in fp32."""
+"""The whole U-Net is trained."""
 
 import copy
 from typing import TYPE_CHECKING
@@ -44,7 +44,6 @@ class UNet:
         return PartMemory(
             trained={"unet": weights},
             frozen={"teacher": teacher},
-            cast=weights,
             exported=base.file_bytes,
             activations=ACTIVATIONS,
             flop=FULL_FLOP,
@@ -77,6 +76,5 @@ class UNet:
 
     def export(self, files: "ResultFiles") -> None:
         """Put the U-Net's weights in place of the base's."""
-        weights = self.model.state_dict()
         for name, ldm_name in self.base.unet_table.items():
-            files.replace_base_tensor(ldm_name, weights[name])
+            files.replace_base_tensor(ldm_name, files.trained[name])

@@ -20,7 +20,8 @@ shrinks to two thirds, not to nothing: 2.13 bytes is the mean over SD v1.5's U-N
 
 # What a training step takes beside weights, gradients and optimizer state. Counted over the tensors of a step, by
 # tests/training/test_memory_counts.py, then fitted to what torch reserved on an NVIDIA H100 at 512 pixels in bf16 in the seven
-# runs of tests/unit/test_resources.py, which it meets within 2 %. A sample is one of 512 x 512 pixels.
+# runs of tests/unit/test_resources.py, which it meets within 2 %. These were runs under autocast, which computes norms in fp32:
+# now that all is of one type, samples take less, and this is more than is needed. A sample is one of 512 x 512 pixels.
 CHECKPOINTED = 0.33 * GB
 """Bytes that a sample has, with gradient checkpointing, when the backward pass begins: the inputs of all blocks (0.18 GB are
 counted), and all that the block which is computed again keeps."""
@@ -65,11 +66,11 @@ class _Needs:
     """What the parts of a run keep on a device, all together, in bytes."""
 
     held: float
-    """Weights, optimizer state and average: there for as long as the run trains."""
+    """Weights, their masters, optimizer state and average: there for as long as the run trains."""
     gradients: float
     """Of all trained weights: there from the backward pass to the end of the step."""
-    copies: float
-    """What autocast keeps of trained weights in half precision while a forward pass runs."""
+    gathered: float
+    """The same in buffers of the step, when nothing else is there."""
     activations: float
     """What a sample keeps for the backward pass without gradient checkpointing."""
 
@@ -96,8 +97,7 @@ def kept_files(settings: Settings) -> int:
 def phases(run: Run, unet_weights: int = SD15_UNET) -> dict[str, float]:
     """Return the bytes that torch reserves on each device in each phase of the run: the run needs the largest of them.
 
-    The loss on held-out photos is no phase of its own: four samples without a backward pass take less than one with it, and
-    gradients more than the half-precision copies.
+    The loss on held-out photos is no phase of its own: four samples without a backward pass take less than one with it.
     """
     settings, training = run.settings, run.settings.training
     parts = [part.memory(settings, BaseSize(unet_weights, 0)) for part in part_types(run)]
@@ -107,25 +107,27 @@ def phases(run: Run, unet_weights: int = SD15_UNET) -> dict[str, float]:
     found = {"encoding": 4 * TEXT_ENCODER + VAE + ENCODE * area, "training": needs.held + _step_bytes(run, needs, sample)}
     if settings.dreambooth.class_images and not run.class_dataset:
         unet = frozen_bytes(unet_weights, training.precision)
-        found["class_images"] = unet + 4 * TEXT_ENCODER + _drawing_bytes(0, sample, area)
+        found["class_images"] = unet + 4 * TEXT_ENCODER + _drawing_bytes(sample, area)
     if settings.samples.sample_prompts:  # between two steps: without gradients, but with all the rest
-        found["sample_pictures"] = needs.held + _drawing_bytes(needs.copies, sample, area)
+        found["sample_pictures"] = needs.held + _drawing_bytes(sample, area)
     return {phase: RESERVED + taken for phase, taken in found.items()}
 
 
-def _drawing_bytes(copies: float, sample: float, area: float) -> float:
+def _drawing_bytes(sample: float, area: float) -> float:
     """Return the bytes that a picture takes while it is drawn: first for the U-Net's forward passes, then for the VAE."""
-    return max(copies + DRAWN_TOGETHER * FORWARD * sample, VAE + DECODE * area)
+    return max(DRAWN_TOGETHER * FORWARD * sample, VAE + DECODE * area)
 
 
 def _needs(run: Run, parts: Sequence[PartMemory]) -> _Needs:
     trained = sum(weights for part in parts for weights in part.trained.values())
     half = run.settings.training.precision != "fp32"
     together = run.settings.training.devices > 1  # the buckets in which processes exchange gradients stay
+    weight = 2 if half else 4  # of the model's, whose type gradients have; in fp32 they are the masters themselves
+    copies = weight if half else 0
     return _Needs(
-        held=trained * (4 + _state_bytes(run) + (4 if together else 0)) + _frozen(parts),
-        gradients=0 if together else 4 * trained,
-        copies=2 * sum(part.cast for part in parts) if half else 0,
+        held=trained * (4 + copies + _state_bytes(run) + (weight if together else 0)) + _frozen(parts),
+        gradients=0 if together else weight * trained,
+        gathered=weight * trained,
         activations=sum(part.activations for part in parts),
     )
 
@@ -133,15 +135,15 @@ def _needs(run: Run, parts: Sequence[PartMemory]) -> _Needs:
 def _step_bytes(run: Run, needs: _Needs, sample: float) -> float:
     """Return the bytes that a training step takes at its peak, beside what is there all the time.
 
-    They are the most either when the backward pass begins: all activations are there, and the half-precision copies; or late in
-    it: nearly all gradients are there, and the activations of the outermost layers. `sample`: how large a sample is, where one
-    of 512 x 512 pixels in bf16 is 1.
+    They are the most either when the backward pass begins, and all activations are there; or late in it: nearly all gradients
+    are there, and the activations of the outermost layers. `sample`: how large a sample is, where one of 512 x 512 pixels in
+    bf16 is 1.
     """
     count = _samples(run) * sample
-    if run.settings.training.gradient_checkpointing:  # the copies are those of one block then
-        return max(count * CHECKPOINTED, needs.gradients + count * LAST_BLOCK)
+    if run.settings.training.gradient_checkpointing:
+        return max(count * CHECKPOINTED, needs.gradients + count * LAST_BLOCK, needs.gathered)
     activations = count * needs.activations
-    return max(needs.copies + activations, needs.gradients + HALFWAY * activations)
+    return max(activations, needs.gradients + HALFWAY * activations, needs.gathered)
 
 
 def _state_bytes(run: Run) -> float:

@@ -6,18 +6,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor
 
 from ..run.memory_errors import out_of_memory
 from ..run.messages import UserError
+from .optimizers import LossScale
 from .tensor_file import write_tensors
 
 
 def save_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str], dtypes: Mapping[str, torch.dtype] | None = None
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str], dtypes: Mapping[str, torch.dtype] | None = None
 ) -> None:
     """Write a safetensors file, whole or not at all; those tensors that `dtypes` names as another type than their own."""
     write_tensors(path, tensors, metadata, dtypes)
@@ -28,14 +28,14 @@ CPU = torch.device("cpu")
 
 def kind_of(optimizer: torch.optim.Optimizer) -> str:
     """Return the name of the optimizer's class: what its states can be read by."""
-    return type(getattr(optimizer, "optimizer", optimizer)).__name__  # accelerate wraps it
+    return type(optimizer).__name__
 
 
 def _numbers(values: Mapping) -> dict:
     return {k: v for k, v in values.items() if isinstance(v, int | float)}
 
 
-def _tensors(values: Mapping, prefix: str) -> dict[str, torch.Tensor]:
+def _tensors(values: Mapping, prefix: str) -> dict[str, Tensor]:
     """Return all tensors, those of dicts within too: bitsandbytes puts its quantized moments into one."""
     tensors = {f"{prefix}/{k}": v for k, v in values.items() if torch.is_tensor(v)}
     for key, value in values.items():
@@ -47,22 +47,22 @@ def _tensors(values: Mapping, prefix: str) -> dict[str, torch.Tensor]:
 def save_state(
     path: Path,
     step: int,
-    params: Mapping[str, nn.Parameter],
+    params: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     ema: EMAModel | None,
-    accelerator: Accelerator,
+    loss_scale: LossScale,
 ) -> None:
-    """Write the complete state after `step` steps; `params` are what is trained, in the optimizer's and the average's order."""
+    """Write the complete state after `step` steps; `params` are the master weights by the names of what is trained."""
     tensors = {f"param/{name}": p for name, p in params.items()}
     held = optimizer.state_dict()
     for index, state in held["state"].items():
         tensors |= _tensors(state, f"optimizer/{index}")
     if ema:
-        tensors |= {f"ema/{name}": p for name, p in zip(params, ema.shadow_params, strict=True)}
+        tensors |= {f"ema/{index}": p for index, p in enumerate(ema.shadow_params)}
     metadata = {
         "step": step,
         "optimizer_kind": kind_of(optimizer),
-        "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
+        "loss_scale": [float(loss_scale.factor), int(loss_scale.good_steps)],
         "optimizer": {index: _numbers(state) for index, state in held["state"].items()},
         "groups": [_numbers(group) for group in held["param_groups"]],  # Prodigy keeps its estimates there
     }
@@ -89,10 +89,10 @@ def _readable(path: Path) -> Iterator[None]:
 
 def load_state(
     path: Path,
-    params: Mapping[str, nn.Parameter],
+    params: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     ema: EMAModel | None,
-    accelerator: Accelerator,
+    loss_scale: LossScale,
 ) -> int:
     """Return the number of steps done; 0, and nothing touched, without a saved state. Raises UserError when it cannot be read."""
     if not path.is_file():
@@ -109,7 +109,7 @@ def load_state(
             )
         state = {int(index): numbers for index, numbers in metadata["optimizer"].items()}
         devices = [p.device for group in optimizer.param_groups for p in group["params"]]
-        shadows = dict(zip(params, ema.shadow_params, strict=True)) if ema else {}
+        shadows = {str(index): p for index, p in enumerate(ema.shadow_params)} if ema else {}
         for key in file.keys():  # noqa: SIM118 - not a dict
             kind, name = key.split("/", 1)
             if kind == "optimizer":
@@ -125,22 +125,23 @@ def load_state(
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         if ema:
             ema.optimization_step = metadata["step"]
-        if accelerator.scaler:
-            accelerator.scaler.load_state_dict(metadata["scaler"])
+        factor, good_steps = metadata["loss_scale"]
+        loss_scale.factor.fill_(factor)
+        loss_scale.good_steps.fill_(good_steps)
         return metadata["step"]
 
 
-def _own_copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def _own_copy(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a copy on the device: the tensor itself is a view of the file, which the next state shall replace."""
     return tensor.clone() if device.type == "cpu" else tensor.to(device)  # at once: all of them would fill the CPU's memory
 
 
-def save_best(path: Path, step: int, params: Mapping[str, nn.Parameter]) -> None:
+def save_best(path: Path, step: int, params: Mapping[str, Tensor]) -> None:
     """Write the weights of the best step so far."""
     save_tensors(path, params, {"step": str(step)})
 
 
-def load_best(path: Path, params: Mapping[str, nn.Parameter]) -> int:
+def load_best(path: Path, params: Mapping[str, Tensor]) -> int:
     """Fill `params` with the best step's weights and return which step that was."""
     with safe_open(path, "pt") as file, torch.no_grad():
         for name, param in params.items():

@@ -1,13 +1,12 @@
 """What is written at the end: the files of the result, and what each says of itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..context import Context
 from ..models.key_mapping import TEXT_PREFIX
 from ..models.sd15 import BaseModel
 from ..run.events import Saved
@@ -22,8 +21,10 @@ TOKEN_TABLE = f"{TEXT_PREFIX}embeddings.token_embedding.weight"
 class ResultFiles:
     """The tensors of the result's files, which the trained parts put in."""
 
-    def __init__(self, base: BaseModel):
+    def __init__(self, base: BaseModel, trained: Mapping[str, Tensor]):
         self._base = base.weights
+        self.trained = trained
+        """What was trained, fp32, by the names that the parts gave their parameters."""
         self.checkpoint: dict[str, Tensor] = {}
         """What replaces the base's tensors, by LDM names, where it is and as the type that it is."""
         self.dtypes: dict[str, torch.dtype] = {}
@@ -54,10 +55,11 @@ def _file_dtype(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if tensor.dtype in (torch.float16, torch.float32) else torch.float16
 
 
-def export(context: Context, base: BaseModel, parts: Sequence[Any], exported: Exported) -> Exported:
+def export(trainer: Trainer, base: BaseModel, parts: Sequence[Any], exported: Exported) -> Exported:
     """Write the files of the result where the run wants them, one process for all; return what they are of, as given."""
-    if context.is_main:
-        _save(Path(context.run.export_path), Path(context.run.embedding_path), _result_files(base, parts), context.run, exported)
+    run = trainer.context.run
+    if trainer.context.is_main:
+        _save(Path(run.export_path), Path(run.embedding_path), _result_files(trainer, base, parts), run, exported)
     return exported
 
 
@@ -77,12 +79,12 @@ def export_now(trainer: Trainer, base: BaseModel, parts: Sequence[Any]) -> None:
         if run.result_kind == "embedding":  # called by its token; what leads up to it is called by the run
             path = path.with_name(f"{run.id}.safetensors")
         path, embedding_path = at_step(path, exported.step), at_step(run.embedding_path or path, exported.step)
-        _save(path, embedding_path, _result_files(base, parts), run, exported)
+        _save(path, embedding_path, _result_files(trainer, base, parts), run, exported)
         context.reporter.emit(Saved(path.name))
 
 
-def _result_files(base: BaseModel, parts: Sequence[Any]) -> ResultFiles:
-    files = ResultFiles(base)
+def _result_files(trainer: Trainer, base: BaseModel, parts: Sequence[Any]) -> ResultFiles:
+    files = ResultFiles(base, trainer.weights.named())
     for part in parts:
         part.export(files)
     return files

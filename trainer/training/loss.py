@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from ..context import Context
 from ..data.caption_cache import Captions
 from ..data.concepts import CLASS, Batch, Concept
-from ..models.sd15 import noise_schedule
+from ..models.sd15 import DTYPES, noise_schedule
 
 PredictNoise = Callable[[Tensor, Tensor, Sequence[int]], Tensor]
 """(noisy latents (B, 4, h, w), timesteps (B,), captions) -> predicted noise (B, 4, h, w)."""
 Teacher = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""The same from text states (B, 77, 768), as the frozen model predicts."""
+"""The same from text states (B, 77, 768), as the frozen model predicts; all in the compute type."""
 
 
 class DiffusionLoss(nn.Module):
@@ -41,6 +41,7 @@ class DiffusionLoss(nn.Module):
         """
         super().__init__()
         self.context, self.unet, self.captions = context, unet.model, captions
+        self.dtype = DTYPES[context.settings.training.precision]
         self.text_encoder = captions.text_encoder
         self.trained = {name: concepts[name] for name in concept_weights if name in concepts}
         self.concept_weights = [concept_weights[name] for name in self.trained]
@@ -68,12 +69,13 @@ class DiffusionLoss(nn.Module):
         assert self.teacher
         class_prompt = self.captions.texts.index(self.context.settings.dreambooth.class_prompt)
         captions = [class_prompt] * len(batch.captions)
-        predicted = self.teacher(batch.noisy, batch.timesteps, self.captions.frozen_states(captions))
+        states = self.captions.frozen_states(captions)
+        predicted = self.teacher(batch.noisy.to(self.dtype), batch.timesteps, states.to(self.dtype))
         return replace(batch, captions=captions, noise=predicted.float(), weights=None)  # masks are about the subject
 
     def predict_noise(self, noisy: Tensor, timesteps: Tensor, captions: Sequence[int]) -> Tensor:
-        """Return the U-Net's prediction (B, 4, h, w) for noisy latents (B, 4, h, w) at timesteps (B,) under these captions."""
-        return self.unet(noisy, timesteps, self.captions.states(captions)).sample
+        """Return the U-Net's prediction (B, 4, h, w), in its own type, for noisy latents (B, 4, h, w) at timesteps (B,)."""
+        return self.unet(noisy.to(self.dtype), timesteps, self.captions.states(captions).to(self.dtype)).sample
 
 
 def timestep_weights(schedule: DDPMScheduler, min_snr_gamma: float, device: torch.device) -> Tensor:

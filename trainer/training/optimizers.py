@@ -1,17 +1,16 @@
-"""The optimizers and learning-rate schedules that a run can choose, all from libraries."""
+"""The optimizers and learning-rate schedules that a run can choose, all from libraries, and how one step is taken."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
 from ..run.eight_bit import REPAIR, why_no_8bit
 from ..run.messages import UserError
-from ..run.settings import OptimizerSettings
+from ..run.settings import OptimizerSettings, TrainingSettings
+from .master_weights import MasterWeights
 
 RESTART_CYCLES, POLYNOMIAL_POWER = 3, 2.0
 """Of cosine_with_restarts and polynomial; with 1 they would be cosine and linear (Loshchilov and Hutter 2017 restart)."""
@@ -29,20 +28,23 @@ class ParamGroup:
     """Longest that a row of the parameters may be after a step, a scalar; None: no limit."""
 
     @torch.no_grad()
-    def limit_norms(self) -> None:
-        """Shorten the rows that have become too long."""
+    def limit_norms(self, weights: Sequence[Tensor]) -> None:
+        """Shorten the rows that have become too long; `weights` are the group's."""
         if self.max_row_norm is not None:
-            for p in self.params.values():
+            for p in weights:
                 p.mul_((self.max_row_norm / p.norm(dim=1, keepdim=True)).clamp(max=1))
 
 
-def make_optimizer(groups: Sequence[ParamGroup], settings: OptimizerSettings, device: torch.device) -> torch.optim.Optimizer:
-    """Return the optimizer of the settings, its parameters in the groups' order.
+def make_optimizer(
+    groups: Sequence[ParamGroup], weights: MasterWeights, settings: OptimizerSettings, device: torch.device
+) -> torch.optim.Optimizer:
+    """Return the optimizer of the settings over the groups' master weights.
 
     Raises UserError when 8-bit AdamW cannot run on the device: another would need memory that nobody has checked.
     """
     options: list[dict[str, Any]] = [
-        {"params": list(group.params.values()), "lr": group.learning_rate, "weight_decay": group.weight_decay} for group in groups
+        {"params": [buffer.master for buffer in buffers], "lr": group.learning_rate, "weight_decay": group.weight_decay}
+        for group, buffers in zip(groups, weights.groups, strict=True)
     ]
     if settings.optimizer == "adamw_8bit":
         reason = why_no_8bit(str(device))
@@ -53,9 +55,7 @@ def make_optimizer(groups: Sequence[ParamGroup], settings: OptimizerSettings, de
                 reason=reason,
                 repair=REPAIR,
             )
-        from bitsandbytes.optim import AdamW8bit
-
-        return AdamW8bit(options)
+        return _adamw_8bit(options, weights)
     if settings.optimizer == "adafactor":
         from transformers.optimization import Adafactor
 
@@ -69,27 +69,75 @@ def make_optimizer(groups: Sequence[ParamGroup], settings: OptimizerSettings, de
     return torch.optim.AdamW(options, fused=device.type in ("cpu", "cuda"))
 
 
+def _adamw_8bit(options: list[dict[str, Any]], weights: MasterWeights) -> torch.optim.Optimizer:
+    """Return bitsandbytes' AdamW; a buffer of small parameters keeps 32-bit moments, as each of them would by itself."""
+    from bitsandbytes import optim
+
+    class AdamW8bit(optim.AdamW8bit):
+        def get_config(self, gindex: int, pindex: int, group: dict) -> dict:
+            bits = 32 if weights.groups[gindex][pindex].is_small else 8
+            return super().get_config(gindex, pindex, group) | {"optim_bits": bits}
+
+    return AdamW8bit(options)
+
+
+class LossScale:
+    """The factor of fp16's losses, so that small gradients do not become 0 (Micikevicius et al. 2018, section 3.2).
+
+    torch's GradScaler, with its numbers, wants the fp32 gradients of all weights at once.
+    """
+
+    FIRST, GOOD_STEPS = 2.0**16, 2000
+
+    def __init__(self, settings: TrainingSettings, device: torch.device):
+        self.adapts = settings.precision == "fp16"
+        self.factor = torch.tensor(self.FIRST if self.adapts else 1.0, device=device)
+        self.good_steps = torch.tensor(0, device=device)
+        """Steps without overflow since the factor last changed."""
+
+    def adapt(self, skipped: Tensor) -> None:
+        """Halve the factor after a step that overflowed, () bool; double it after GOOD_STEPS others. Waits for no device."""
+        if self.adapts:
+            good = torch.where(skipped, 0, self.good_steps + 1)
+            change = torch.where(skipped, 0.5, torch.where(good == self.GOOD_STEPS, 2.0, 1.0))
+            self.factor, self.good_steps = self.factor * change, good % self.GOOD_STEPS
+
+
 @torch.no_grad()
-def update(optimizer: AcceleratedOptimizer, params: Iterable[nn.Parameter], max_norm: float, accelerator: Accelerator) -> Tensor:
+def update(optimizer: torch.optim.Optimizer, weights: MasterWeights, max_norm: float, loss_scale: Tensor) -> Tensor:
     """Take a step with the gradients clipped to the norm `max_norm` (0: as they are), or none when one is not finite.
 
-    Returns whether there was none, () bool on the device. torch's fused AdamW scales, clips and skips in its own kernel, without
-    waiting for the device; so does the loss scaler of fp16. The others are asked, which waits once a step.
+    The gradients are those of the loss times `loss_scale`. Returns whether there was no step, () bool on the device. torch's
+    fused AdamW scales, clips and skips in its own kernel, without waiting for the device; the others are asked, which waits once
+    a step.
     """
-    params = [p for p in params if p.grad is not None]
-    accelerator.unscale_gradients()
-    norm = torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
-    skipped = ~norm.isfinite()
-    if accelerator.scaler is None and optimizer.defaults.get("fused"):
-        factor = (max_norm / (norm + 1e-6)).clamp(max=1.0) if max_norm else torch.ones_like(norm)
-        optimizer.optimizer.grad_scale, optimizer.optimizer.found_inf = 1 / factor, skipped.float()
-        optimizer.step()
+    gradients = weights.take_gradients()
+    norms = [g.float().norm() for g in gradients if g is not None]  # each cast again below: all at once would take the memory
+    norm = (torch.stack(norms).norm() if norms else torch.zeros_like(loss_scale)) / loss_scale
+    skipped, fused = ~norm.isfinite(), bool(optimizer.defaults.get("fused"))
+    if not fused and skipped:
         return skipped
-    if max_norm:
-        torch.nn.utils.clip_grads_with_norm_(params, max_norm, norm)
-    if accelerator.scaler or not skipped:
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0) if max_norm else torch.ones_like(norm)
+    factor = factor / loss_scale
+    if fused:
+        optimizer.grad_scale, optimizer.found_inf = 1 / factor, skipped.float()  # pyright: ignore[reportAttributeAccessIssue]
+    for number, master in enumerate(weights.masters):
+        gradient, gradients[number] = gradients[number], None
+        if gradient is None:
+            continue
+        master.grad = gradient.float() if fused else gradient.float().mul_(factor)
+        if not needs_all_gradients(optimizer):
+            optimizer.step()  # of this buffer: a parameter without gradient is left alone
+            master.grad = None
+    if needs_all_gradients(optimizer):
         optimizer.step()
+        optimizer.zero_grad()
     return skipped
+
+
+def needs_all_gradients(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether a step of it looks at all gradients together, as Prodigy's estimate of the rate does."""
+    return type(optimizer).__name__ == "Prodigy"
 
 
 def learning_rate_schedule(settings: OptimizerSettings, steps: int) -> Callable[[int], float]:

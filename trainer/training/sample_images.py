@@ -29,7 +29,7 @@ class SampleImages:
         self.context, self.captions = context, captions
         self.prompts = [captions.texts.index(prompt) for prompt in context.settings.samples.sample_prompts]
         self.every = context.settings.samples.sample_every
-        self.sampler = ImageSampler(unet, vae, context.accelerator)
+        self.sampler = ImageSampler(unet, vae)
 
     def is_due(self, trainer: Trainer) -> bool:
         """Return whether pictures are drawn now, also because the user wants them; one process draws them all."""
@@ -51,7 +51,7 @@ class SampleImages:
 
     def _draw(self, step: int) -> None:
         run, context = self.context.run, self.context
-        with context.accelerator.autocast(), torch.no_grad():
+        with torch.no_grad():
             *prompts, empty = self.captions.states([*self.prompts, EMPTY])
         for number, states in enumerate(prompts):
             path = context.run_dir.samples / f"step-{step:06}-{number}.png"

@@ -4,7 +4,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +11,14 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from ..context import Context, TrainingError
+from ..models.sd15 import DTYPES
 from ..run.events import TRAINING
 from ..run.messages import message
 from .checkpoint import load_best, load_state, save_best, save_state
 from .early_stopping import best_step, should_stop
+from .master_weights import MasterWeights
 from .metrics import Metrics, memory_in_use
-from .optimizers import ParamGroup, learning_rate_schedule, make_optimizer, update
+from .optimizers import LossScale, ParamGroup, learning_rate_schedule, make_optimizer, update
 
 NOT_MEASURED = message("The loss under fixed noise could not be measured at every step where it is due")
 MAX_SKIPPED = 20
@@ -43,30 +44,35 @@ class Exported:
 class Trainer:
     """Takes the steps of a run, from its newest saved state on.
 
-    `step` is the number of optimizer steps done; a step averages `gradient_accumulation_steps` batches. The parameters are those
-    of the groups; the recipe looks at them between two steps.
+    `step` is the number of optimizer steps done; a step averages `gradient_accumulation_steps` batches. The model has its weights
+    in the compute type, `weights` has them in fp32; the recipe looks at both between two steps.
     """
 
     def __init__(self, groups: Sequence[ParamGroup], loss: nn.Module, context: Context):
-        """Take what is trained, and a module that holds all of it: called with the index of a batch, it gives its scalar loss.
+        """Take what is trained, fp32, and a module that holds all of it: for the index of a batch it gives its scalar loss.
 
         The indices are 0, 1, ... over the whole run; the loss is a pure function of them and of the parameters.
         """
         self.context, self.groups = context, list(groups)
         settings = context.settings
         self.settings, self.accelerator = settings, context.accelerator
-        self.params = {name: p for group in self.groups for name, p in group.params.items()}
+        flat = settings.optimizer.optimizer != "adafactor"  # its state is a parameter's rows and columns
+        self.weights = MasterWeights([group.params for group in self.groups], DTYPES[settings.training.precision], flat)
         self.loss = self.accelerator.prepare(loss) if self.accelerator.num_processes > 1 else loss
-        self.optimizer = self.accelerator.prepare(make_optimizer(self.groups, settings.optimizer, context.device))
+        for buffer in self.weights.buffers:  # the wrapper of several processes gives the parameters other memory
+            buffer.attach()
+        self.loss_scale = LossScale(settings.training, context.device)
+        self.optimizer = make_optimizer(self.groups, self.weights, settings.optimizer, context.device)
         self.ema = None
         if settings.optimizer.ema_decay:  # warm-up: 1 - (1 + step)^-3/4, so that short runs are not held near the base
             self.ema = EMAModel(
-                self.params.values(), decay=settings.optimizer.ema_decay, use_ema_warmup=True, power=3 / 4, foreach=True
+                self.weights.masters, decay=settings.optimizer.ema_decay, use_ema_warmup=True, power=3 / 4, foreach=True
             )
         self.rate_factor = learning_rate_schedule(settings.optimizer, settings.training.steps)
         self.step = self._start = self._saved = load_state(
-            context.run_dir.checkpoint, self.params, self.optimizer, self.ema, self.accelerator
+            context.run_dir.checkpoint, self.weights.named(), self.optimizer, self.ema, self.loss_scale
         )
+        self.weights.copy_to_model()
         if self._start:
             print(f"resuming after step {self._start}", file=sys.stderr, flush=True)
         self.metrics = Metrics(context.run_dir, self._start, writes=context.is_main)
@@ -89,12 +95,13 @@ class Trainer:
         for group, options in zip(self.groups, self.optimizer.param_groups, strict=True):
             options["lr"] = group.learning_rate * factor
         loss = self._accumulate_gradients()
-        skipped = update(self.optimizer, self.params.values(), self.settings.optimizer.max_grad_norm, self.accelerator)
-        self.optimizer.zero_grad(set_to_none=True)
-        for group in self.groups:
-            group.limit_norms()
+        skipped = update(self.optimizer, self.weights, self.settings.optimizer.max_grad_norm, self.loss_scale.factor)
+        self.loss_scale.adapt(skipped)
+        for group, buffers in zip(self.groups, self.weights.groups, strict=True):
+            group.limit_norms([buffer.master for buffer in buffers])
+        self.weights.copy_to_model()
         if self.ema:
-            self.ema.step(self.params.values())
+            self.ema.step(self.weights.masters)
         self.step += 1
         self.metrics.add(self.step, loss, self.settings.optimizer.learning_rate * factor, skipped)
         self.stopping = self._any_process(bool(self.context.stop))
@@ -125,11 +132,9 @@ class Trainer:
         batches = self.settings.training.gradient_accumulation_steps
         total = torch.zeros((), device=self.context.device)
         for index in range(batches):
-            # Processes exchange their gradients once, in the last backward pass.
-            with nullcontext() if index == batches - 1 else self.accelerator.no_sync(self.loss):
-                with self.accelerator.autocast():
-                    loss = self.loss(self.step * batches + index) / batches
-                self.accelerator.backward(loss)
+            loss = self.loss(self.step * batches + index) / batches
+            (loss * self.loss_scale.factor).backward()  # processes exchange their gradients meanwhile
+            self.weights.gather_gradients()
             total += loss.detach()
         return self._reduce(total, "mean") if self.accelerator.num_processes > 1 else total
 
@@ -177,16 +182,18 @@ class Trainer:
 
     @contextlib.contextmanager
     def exported_weights(self) -> Iterator[None]:
-        """For the block, the parameters are the weights that would be exported: their average, if there is one."""
+        """For the block, the weights are those that would be exported: their average, if there is one."""
         began = time.monotonic()
         if self.ema:
-            self.ema.store(self.params.values())
-            self.ema.copy_to(self.params.values())
+            self.ema.store(self.weights.masters)
+            self.ema.copy_to(self.weights.masters)
+            self.weights.copy_to_model()
         try:
             yield
         finally:
             if self.ema:
-                self.ema.restore(self.params.values())
+                self.ema.restore(self.weights.masters)
+                self.weights.copy_to_model()
         self._looking += time.monotonic() - began
 
     def is_due(self, every: int, *, first: bool = True, last: bool = True) -> bool:
@@ -212,7 +219,7 @@ class Trainer:
         self.metrics.add_measurement(self.step, self._agreed(losses))
         best = best_step(self.metrics.measured) == self.step
         if best and self.settings.validation.early_stopping != "off" and self.context.is_main:
-            save_best(self.context.run_dir.best, self.step, self.params)
+            save_best(self.context.run_dir.best, self.step, self.weights.named())
 
     @property
     def is_finished(self) -> bool:
@@ -232,9 +239,10 @@ class Trainer:
 
     def _save(self) -> None:
         self.metrics.sync()
-        check_finite(self.params)
+        check_finite(self.weights.masters)
         if self.context.is_main:
-            save_state(self.context.run_dir.checkpoint, self.step, self.params, self.optimizer, self.ema, self.accelerator)
+            path, weights = self.context.run_dir.checkpoint, self.weights.named()
+            save_state(path, self.step, weights, self.optimizer, self.ema, self.loss_scale)
         self._saved = self.step
 
     @property
@@ -248,7 +256,7 @@ class Trainer:
         return Exported(self.step, averaged=self.ema is not None, finished_early=early)
 
     def use_exported_weights(self) -> Exported:
-        """Put the weights that are exported into the parameters for good: the best ones, the average, or the last ones."""
+        """Make the weights that are exported the weights for good: the best ones, the average, or the last ones."""
         self._checked_loss()
         self.metrics.sync()
         self._warn_of_skipped_steps()
@@ -256,13 +264,13 @@ class Trainer:
         if not self.context.is_main:  # it does not export
             return exported
         if self.settings.validation.early_stopping != "off" and best.is_file():
-            return Exported(load_best(best, self.params), exported.averaged, exported.finished_early)
+            return Exported(load_best(best, self.weights.named()), exported.averaged, exported.finished_early)
         if self.ema:
-            self.ema.copy_to(self.params.values())
+            self.ema.copy_to(self.weights.masters)
         return exported
 
     def _warn_of_skipped_steps(self) -> None:
-        expected = 16 + self.step // 1000 if self.accelerator.scaler else 0  # fp16 finds its loss scale by overflowing
+        expected = 16 + self.step // 1000 if self.loss_scale.adapts else 0  # fp16 finds its loss scale by overflowing
         if self.metrics.skipped > expected:
             self.context.reporter.warning(
                 "{count} of {steps} steps were skipped: their gradients were NaN or infinite. A lower learning rate or precision "
@@ -291,7 +299,7 @@ class Trainer:
         return reduced
 
 
-def check_finite(params: dict[str, nn.Parameter]) -> None:
+def check_finite(weights: Sequence[Tensor]) -> None:
     """Raise TrainingError when a weight is NaN or infinite: such a state is neither saved nor exported."""
-    if not torch.stack([p.detach().isfinite().all() for p in params.values()]).all():
+    if not torch.stack([p.detach().isfinite().all() for p in weights]).all():
         raise TrainingError("The trained weights are no longer numbers: training diverged. Lower the learning rate.")

@@ -29,8 +29,7 @@ class Validation:
         measured = concepts if self.every else {}
         self.batches = {METRIC_NAMES[name]: fixed_batches(concept, loss.schedule) for name, concept in measured.items()}
         if measured and loss.teacher:
-            with context.accelerator.autocast():
-                self.batches[METRIC_NAMES[CLASS]] = [loss.taught(batch) for batch in self.batches[METRIC_NAMES[INSTANCE]]]
+            self.batches[METRIC_NAMES[CLASS]] = [loss.taught(batch) for batch in self.batches[METRIC_NAMES[INSTANCE]]]
 
     def is_due(self, trainer: Trainer) -> bool:
         """Return whether the losses are measured now; not twice at one step, where a run goes on from its saved state."""
@@ -38,7 +37,7 @@ class Validation:
 
     def measure(self) -> dict[str, float] | None:
         """Return the mean loss of each concept; None, and a warning, when it cannot be measured."""
-        with self.context.only_warned(NOT_MEASURED), self.context.accelerator.autocast():
+        with self.context.only_warned(NOT_MEASURED):
             losses = mean_losses(self.batches, self.predict_noise)
             if all(map(math.isfinite, losses.values())):
                 return losses

@@ -1,0 +1,209 @@
+"""The fp32 masters in flat buffers: what a step costs, and that it is the step of the optimizer on the parameters themselves."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from trainer.parts.adapters import TEXT, UNET, adapter_tensors
+from trainer.parts.text_encoder import PREFIX
+from trainer.run.run_dir import RunDir, at_step
+from trainer.run.settings import OptimizerSettings, TrainingSettings
+from trainer.training import master_weights
+from trainer.training.master_weights import BLOCK, SMALL, MasterWeights
+from trainer.training.optimizers import LossScale, ParamGroup, make_optimizer, update
+from trainer.training.trainer import Trainer
+
+from .runs import DREAMBOOTH, work_here
+
+CPU = torch.device("cpu")
+SHAPES = {"convolution": (16, 8, 6, 6), "bias": (16,), "linear": (96, 48), "norm": (48,), "odd": (65, 64), "last": (64, 128)}
+
+
+def parameters(seed: int = 0) -> dict[str, nn.Parameter]:
+    numbers = torch.Generator().manual_seed(seed)
+    return {name: nn.Parameter(torch.randn(shape, generator=numbers)) for name, shape in SHAPES.items()}
+
+
+def gradients(step: int) -> dict[str, torch.Tensor]:
+    return {name: p.detach() * 10.0 for name, p in parameters(step + 1).items()}
+
+
+def test_the_model_has_the_masters_weights_in_its_own_type_and_8bit_blocks_are_of_one_parameter(monkeypatch):
+    monkeypatch.setattr(master_weights, "BUFFER_WEIGHTS", 10_000)
+    given = parameters()
+    before = {name: p.detach().clone() for name, p in given.items()}
+    weights = MasterWeights([given], torch.bfloat16)
+    assert all(torch.equal(weights.named()[name], before[name]) for name in SHAPES)
+    assert all(torch.equal(p, before[name].bfloat16()) and p.dtype == torch.bfloat16 for name, p in given.items())
+    assert sorted(name for buffer in weights.buffers for name in buffer.params) == sorted(SHAPES)
+    assert len(weights.buffers) == 4  # "convolution" and "linear"; "odd", which ends within a block; "last"; the small ones
+    for buffer in weights.buffers:
+        sizes = [p.numel() for p in buffer.params.values()]
+        assert len({size < SMALL for size in sizes}) == 1
+        assert buffer.is_small or all(size % BLOCK == 0 for size in sizes[:-1])
+    with torch.no_grad():
+        for master in weights.masters:
+            master.mul_(3.0)
+    weights.copy_to_model()
+    assert all(torch.equal(p, (3.0 * before[name]).bfloat16()) for name, p in given.items())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "adafactor", "prodigy"])
+def test_a_step_on_the_buffers_is_that_on_the_parameters(optimizer):
+    """Clipped, accumulated, and skipped when a gradient is not finite; the reference has the parameters one by one."""
+    settings = OptimizerSettings(optimizer=optimizer, learning_rate=0.01, max_grad_norm=2.0)
+    given, plain = parameters(), parameters()
+    weights = MasterWeights([given], torch.float32, flat=optimizer != "adafactor")
+    ours = make_optimizer([ParamGroup(given, 0.01, 0.1)], weights, settings, CPU)
+    single = MasterWeights([plain], torch.float32, flat=False)
+    reference = make_optimizer([ParamGroup(plain, 0.01, 0.1)], single, settings, CPU)
+    for step in range(4):
+        found = gradients(step)
+        if step == 2:
+            found["norm"][3] = torch.inf
+        for part in (0.25, 0.75):
+            for name, p in given.items():
+                p.grad = part * found[name]
+            weights.gather_gradients()
+        skipped = update(ours, weights, 2.0, torch.tensor(1.0))
+        assert bool(skipped) == (step == 2)
+        if step == 2:
+            continue
+        for master, name in zip(single.masters, (n for b in single.buffers for n in b.params), strict=True):
+            master.grad = found[name].view_as(master).clone()
+        torch.nn.utils.clip_grad_norm_(single.masters, 2.0)
+        reference.step()
+        reference.zero_grad()
+        for name, view in single.named().items():
+            assert torch.allclose(weights.named()[name], view, rtol=1e-5, atol=1e-6), (step, name)
+
+
+def test_gradients_of_half_precision_are_added_up_in_fp32():
+    """256 + 1 is 256 in bf16."""
+    given = parameters()
+    weights = MasterWeights([given], torch.bfloat16)
+    for amount in (256.0, 1.0, 1.0):
+        for p in given.values():
+            p.grad = torch.full_like(p, amount)
+        weights.gather_gradients()
+        assert all(p.grad is None for p in given.values())
+    assert all((found == 258.0).all() for found in weights.take_gradients() if found is not None)
+
+
+def test_the_loss_scale_is_that_of_torch():
+    """By its GradScaler, which it stands in for, over steps that overflow and steps that do not."""
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.0)
+    scaler, ours = torch.amp.GradScaler("cpu"), LossScale(TrainingSettings(precision="fp16"), CPU)
+    scaler.scale(torch.zeros(()))
+    for step in range(2 * LossScale.GOOD_STEPS + 10):
+        overflow = step in (0, 1, 7)
+        parameter.grad = torch.full((1,), torch.inf if overflow else 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        ours.adapt(torch.tensor(overflow))
+        assert float(ours.factor) == scaler.get_scale(), step
+    assert float(ours.factor) == 2.0**16 / 2**3 * 2**2
+
+
+OPERATIONS = {
+    "casts": ("aten::_to_copy",),
+    "optimizer": ("aten::_fused_adamw_", "bitsandbytes::optimizer_update_8bit_blockwise", "bitsandbytes::optimizer_update_32bit"),
+    "clipping": ("aten::linalg_vector_norm", "aten::_foreach_norm"),
+}
+"""By what torch's profiler calls them."""
+
+
+def counted(run: Callable[[], None]) -> dict[str, int]:
+    """Return how often each kind of operation was called; casts of single numbers are left out."""
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
+        run()
+    found = dict.fromkeys(OPERATIONS, 0)
+    for event in profiled.key_averages(group_by_input_shape=True):
+        for kind, names in OPERATIONS.items():
+            if event.key in names and (kind != "casts" or event.input_shapes[0]):
+                found[kind] += event.count
+    return found
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
+def test_a_step_has_few_casts_and_a_norm_and_an_update_for_each_buffer(make_run, monkeypatch, optimizer):
+    """The stand-in's U-Net has 206 parameters, in a buffer and one of small ones; under autocast each was cast, and back."""
+    found, take_step = [], Trainer.train_step
+
+    def train_step(trainer: Trainer) -> None:
+        if trainer.step == 1:  # the first one makes the optimizer's state
+            found.append(counted(lambda: take_step(trainer)))
+        else:
+            take_step(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+    run_dir = make_run(DREAMBOOTH.replace(precision="bf16", steps=2, lr_warmup_steps=0, ema_decay=0.9, optimizer=optimizer))
+    work_here(run_dir)
+    print(f"\n{json.dumps(found)}")
+    assert found[0]["casts"] <= 12
+    assert found[0]["optimizer"] == 2
+    assert found[0]["clipping"] == 3
+
+
+def test_a_saved_state_has_the_masters_and_not_what_the_model_works_with(make_run):
+    run_dir = make_run(DREAMBOOTH.replace(precision="bf16", learning_rate=2e-6))
+    work_here(run_dir, stop_after=2)
+    state = load_file(run_dir.checkpoint)
+    weights = torch.cat([tensor.flatten() for name, tensor in state.items() if name.startswith("param/")])
+    assert weights.dtype == torch.float32
+    assert (weights != weights.bfloat16()).float().mean() > 0.9
+
+
+def masters_of(run_dir: RunDir) -> dict[str, torch.Tensor]:
+    state = load_file(run_dir.checkpoint)
+    return {name.removeprefix("param/"): tensor for name, tensor in state.items() if name.startswith("param/")}
+
+
+KEPT = DREAMBOOTH.replace(precision="bf16", steps=3, lr_warmup_steps=0, keep_state=True, save_every=2, train="lora", lora_rank=4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"lora_kind": "lokr", "lora_rank": 16, "lora_layers": "all"},
+        {"train": "lora_and_text_encoder"},
+        {"train": "lora_and_token"},
+        {"prior": "teacher", "class_prompt": "a toy"},
+    ],
+    ids=str,
+)
+def test_every_file_of_adapters_has_the_masters_and_a_run_goes_on_from_all_of_them(make_run, change):
+    """That of a kept step, too. fp16 has three more digits than bf16: 7 of 8 of its numbers are none of bf16."""
+    settings = KEPT.replace(**change)
+    run_dir = make_run(settings, "first")
+    work_here(run_dir)
+    run, masters = run_dir.load_run(), masters_of(run_dir)
+    result, kept = load_file(run.export_path), load_file(at_step(run.export_path, 2))
+    unet = {name: tensor for name, tensor in masters.items() if ".lo" in name and not name.startswith(PREFIX)}
+    text = {name.removeprefix(PREFIX): tensor for name, tensor in masters.items() if name.startswith(PREFIX)}
+    expected = adapter_tensors(unet, UNET, settings) | adapter_tensors(text, TEXT, settings)
+    assert result.keys() == expected.keys() == kept.keys()
+    assert all(torch.equal(result[name], expected[name]) for name in expected)
+    weights = torch.cat([tensor.flatten() for name, tensor in kept.items() if not name.endswith("alpha")])
+    assert (weights != weights.bfloat16()).float().mean() > 0.5
+    if "token_vectors" in masters:
+        assert torch.equal(load_file(run.embedding_path)["emb_params"], masters["token_vectors"])
+        return  # which would not begin with these vectors
+    again = make_run(settings.replace(learning_rate=0.0, text_learning_rate=0.0, steps=1), "again", lora=result)
+    work_here(again)
+    repeated = load_file(again.load_run().export_path)
+    assert all(torch.allclose(repeated[name].float(), result[name].float(), rtol=2e-3, atol=1e-7) for name in result)
+
+
+def test_vectors_that_are_only_given_are_exported_as_they_were_given(make_run):
+    given = torch.randn(2, 768, generator=torch.Generator().manual_seed(3))
+    run_dir = make_run(DREAMBOOTH.replace(precision="bf16", steps=1, lr_warmup_steps=0), embedding=given)
+    work_here(run_dir)
+    assert torch.equal(load_file(run_dir.load_run().embedding_path)["emb_params"], given)

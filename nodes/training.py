@@ -221,7 +221,7 @@ def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
 
 
 def _prepare(request: TrainingRequest, run_dir: RunDir, progress: LiveRun, resources: Message) -> None:
-    """Write what the worker reads: run.json, the base, what training starts from, and the state of a shorter run."""
+    """Write what the worker reads, but for the base: run.json, what training starts from, and the state of a shorter run."""
     # In this order: a worker that outlived its ComfyUI may be finishing the run right now.
     if run_dir.finished and exported(run_dir) is None:
         run_dir.result_json.unlink()  # its exported file was deleted
@@ -234,10 +234,6 @@ def _prepare(request: TrainingRequest, run_dir: RunDir, progress: LiveRun, resou
         request.lora.save(run_dir.lora)
     if not run_dir.checkpoint.is_file():
         progress.show(lengthen(request.run, run_dir))
-    if not run_dir.base.is_file():
-        progress.show(message("Saving the base model"))
-        request.base.save(run_dir.base)
-    device.free()
 
 
 def lengthen(run: Run, run_dir: RunDir) -> Message:
@@ -266,8 +262,15 @@ def lengthen(run: Run, run_dir: RunDir) -> Message:
 
 def _run_worker(request: TrainingRequest, run_dir: RunDir, progress: LiveRun) -> Exported:
     """Let the worker train the run to its end, and return what it has exported."""
+
+    def save_base() -> None:
+        if not run_dir.base.is_file():
+            progress.show(message("Saving the base model"))
+            request.base.save(run_dir.base)
+        device.free()  # before the worker begins
+
     try:
-        run_worker(request.run, run_dir, progress)
+        run_worker(request.run, run_dir, progress, save_base)
     finally:
         if not run_dir.checkpoint.is_file():  # nothing to go on from: then the base can as well be saved again
             run_dir.base.unlink(missing_ok=True)

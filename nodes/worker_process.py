@@ -8,10 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..trainer.run.events import PHASES, TRAINING, Failed, Phase, Progress, Sample, Saved, Warned, decode
+from ..trainer.run.events import BEGIN, EXPORTING, PHASES, TRAINING, Failed, Phase, Progress, Sample, Saved, Warned, decode
 from ..trainer.run.interpreter import worker_command
 from ..trainer.run.messages import Message, MessageError, message
 from ..trainer.run.ranks import end_tree
@@ -40,8 +41,8 @@ class WorkerError(MessageError, RuntimeError):
     """The worker failed; the message says why."""
 
 
-def run_worker(run: Run, run_dir: RunDir, live_run: LiveRun) -> None:
-    """Let a worker train the run to its end, and show its progress.
+def run_worker(run: Run, run_dir: RunDir, live_run: LiveRun, save_base: Callable[[], None]) -> None:
+    """Let a worker train the run to its end, and show its progress. It loads its libraries while the base is being saved.
 
     Raises WorkerError when it fails, and ComfyUI's exception on cancel, once the worker has saved its state and ended.
     """
@@ -49,6 +50,8 @@ def run_worker(run: Run, run_dir: RunDir, live_run: LiveRun) -> None:
     with run_dir.log.open("ab") as log_file, _start(command, log_file) as process:
         worker = Worker(process, run_dir, run.settings.training.steps, live_run)
         try:
+            save_base()
+            worker.ask(BEGIN)
             worker.relay()
             worker.wait()
         except BaseException:
@@ -127,11 +130,12 @@ class Worker:
         Files are written whole or not at all, so that killing it can cost no more than that. What it exports on the way is named.
         """
         saves = self._phase == TRAINING
+        waits = saves or self._phase == EXPORTING  # which ends as soon as a state would be saved
         self._live_run.show(message("Stopping: saving the state") if saves else message("Stopping"))
         with contextlib.suppress(OSError):  # it has ended already
             self._stdin.close()
         try:
-            self._process.wait(STOP_SECONDS if saves else POLL_SECONDS)
+            self._process.wait(STOP_SECONDS if waits else POLL_SECONDS)
         except subprocess.TimeoutExpired:
             end_tree(self._process.pid)  # the processes of several devices have sessions of their own
         told = stopped(self._run_dir, self._steps) or message("Stopped. Queue the graph again to go on.")

@@ -6,7 +6,8 @@
 Under the launcher, or accelerate launch, N processes share each batch.
 
 Events go to stdout, one JSON object a line; of several processes the first reports, and the one that fails. A stop request ends
-the run with its state saved: Ctrl-C or SIGTERM, or, when it is attached, a line on stdin or its end instead.
+the run with its state saved: Ctrl-C or SIGTERM, or, when it is attached, a line on stdin or its end instead; then it also waits
+for the line "begin".
 Exit code: 0 finished or stopped, 1 failed (an `error` event says why), 2 called wrongly.
 """
 
@@ -36,7 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Train one run directory.")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--device", default="cpu", help="cpu (unless given), cuda:0, mps; cuda under a launcher")
-    parser.add_argument("--attached", action="store_true", help="stop when stdin has a line, or ends")
+    parser.add_argument("--attached", action="store_true", help="begin when stdin says so, stop when it ends")
     args = parser.parse_args()
     if not (args.run_dir / "run.json").is_file():
         parser.error(f"{args.run_dir} is not the folder of a run: it has no run.json.")
@@ -46,6 +47,7 @@ def main() -> int:
     from trainer.optional_libraries import hide_optional_libraries
     from trainer.run import ranks
     from trainer.run.events import STARTING, Reporter, Stopped
+    from trainer.run.run_dir import RunDir
     from trainer.run.stop_request import StoppedError, StopRequest
 
     # Events have the real stdout to themselves; whatever libraries print goes to stderr, also when they are not Python.
@@ -62,8 +64,11 @@ def main() -> int:
     try:
         reporter.phase(STARTING)
         hide_optional_libraries()
-        from trainer.worker import work
+        from trainer.worker import recipe_of, work
 
+        recipe_of(RunDir(args.run_dir).load_run())  # its libraries take seconds, in which the host still saves the base
+        if args.attached and first:
+            stop.wait_for_begin()
         work(args.run_dir, args.device, reporter, stop)
     except StoppedError:
         reporter.emit(Stopped())

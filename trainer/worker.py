@@ -1,5 +1,6 @@
 """One run from its directory to its result."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from .context import Context, make_accelerator
@@ -39,11 +40,16 @@ def _train(run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) 
     accelerator = make_accelerator(device, run.settings.training.precision)
     accelerator.wait_for_everyone()  # for the first to hold the lock: only then is the saved state there for all
     context = Context(run, run_dir, accelerator, reporter, stop)
+    return run, recipe_of(run)(context)
+
+
+def recipe_of(run: Run) -> Callable[[Context], Exported]:
+    """Return the recipe that trains the run; only its libraries are loaded."""
     if run.settings.method == DREAMBOOTH:
         from .recipes.dreambooth import train
     else:
         from .recipes.textual_inversion import train
-    return run, train(context)
+    return train
 
 
 def _finish(run_dir: RunDir, run: Run, exported: Exported, reporter: Reporter) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from demo.setup import comfyui_path
 from trainer import worker
 from trainer.dataset.photos import Dataset
-from trainer.run.events import Reporter
+from trainer.run.events import BEGIN, Reporter
 from trainer.run.files import write_json
 from trainer.run.interpreter import worker_command
 from trainer.run.messages import Message
@@ -151,7 +151,10 @@ def start_worker(run_dir: RunDir, devices: int = 1) -> subprocess.Popen:
     command = worker_command(run_dir.path, "cpu", devices)
     pipe = subprocess.PIPE
     with run_dir.log.open("ab") as log:
-        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, encoding="utf-8", cwd="/", start_new_session=True)
+        worker = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, encoding="utf-8", cwd="/", start_new_session=True)
+    worker.stdin.write(f"{BEGIN}\n")
+    worker.stdin.flush()
+    return worker
 
 
 def processes(run_dir: RunDir) -> list[psutil.Process]:

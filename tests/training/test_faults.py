@@ -19,6 +19,7 @@ from trainer.__main__ import describe
 from trainer.context import TrainingError
 from trainer.data.disk_cache import DiskCache
 from trainer.run.run_dir import RunDir, at_step, shorter_run
+from trainer.training.checkpoint import save_state
 from trainer.training.loss import concepts_loss
 
 from .runs import DREAMBOOTH, ROOT, start_worker, work_here
@@ -123,6 +124,7 @@ def test_memory_that_runs_out_is_told_in_every_part_of_a_run(make_run, monkeypat
         steps=1,
         lr_warmup_steps=0,
         ema_decay=0.0,
+        keep_state=phase == "saving",
         class_images=int(has_class),
         class_prompt="a toy" if has_class else "",
     )
@@ -138,6 +140,59 @@ def test_memory_that_runs_out_is_told_in_every_part_of_a_run(make_run, monkeypat
         work_here(run_dir)
     assert str(describe(error.value, run_dir.path)).startswith("The memory ran out: with SD v1.5 this run needs about")
     assert not run_dir.finished
+
+
+@pytest.fixture
+def saved_steps(monkeypatch) -> list[int]:
+    """The steps whose states are written from now on."""
+    steps = []
+
+    def save(path: Path, step: int, *state) -> None:
+        steps.append(step)
+        save_state(path, step, *state)
+
+    monkeypatch.setattr("trainer.training.trainer.save_state", save)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({}, []),
+        ({"checkpoint_every": 2}, [2, 4]),
+        ({"keep_state": True}, [5]),
+        ({"ema_decay": 0.9}, [5]),
+        ({"hold_out": 1, "validate_every": 2, "early_stopping": "export_best"}, [5]),
+    ],
+)
+def test_a_state_is_written_where_it_is_of_use(make_run, saved_steps, settings, steps):
+    """Not where the result follows at once, unless the weights after the last step are not the result."""
+    work_here(make_run(DREAMBOOTH.replace(train="lora", steps=5, batch_size=1, **settings)))
+    assert saved_steps == steps
+
+
+def test_states_are_written_by_the_clock_where_no_steps_are_said(make_run, saved_steps, monkeypatch):
+    monkeypatch.setattr("trainer.training.trainer.STATE_SECONDS", 0)
+    monkeypatch.setattr("trainer.training.trainer.STATE_SHARE", 1e9)
+    work_here(make_run(DREAMBOOTH.replace(train="lora", steps=5, batch_size=1)))
+    assert saved_steps == [1, 2, 3, 4]
+
+
+def test_an_export_that_fails_costs_no_step(make_run, monkeypatch):
+    settings = DREAMBOOTH.replace(train="lora", steps=5, batch_size=1)
+    whole, failing = make_run(settings, "whole"), make_run(settings, "failing")
+    work_here(whole)
+
+    def fails(*_) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trainer.training.export.save_tensors", fails)
+        with pytest.raises(OSError, match="No space left"):
+            work_here(failing)
+    assert failing.saved_step() == 5
+    work_here(failing)
+    assert same(failing, whole)
 
 
 def test_a_photo_has_not_changed_when_there_is_no_memory_to_read_it(make_run, monkeypatch):

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from trainer.run.events import FINISH, GO_ON, SAMPLE
-from trainer.run.stop_request import StopRequest
+from trainer.run.events import BEGIN, FINISH, GO_ON, SAMPLE
+from trainer.run.stop_request import StoppedError, StopRequest
 
 
 def asked(*lines: str) -> StopRequest:
@@ -28,6 +28,12 @@ def asked(*lines: str) -> StopRequest:
 )
 def test_the_newest_wish_for_the_result_counts(lines, finishing):
     assert asked(*lines).finishing is finishing
+
+
+def test_it_begins_when_the_host_says_so_and_not_when_the_host_has_gone():
+    asked(BEGIN).wait_for_begin()
+    with pytest.raises(StoppedError):
+        asked().wait_for_begin()
 
 
 def test_samples_are_drawn_once_for_each_wish():

@@ -73,9 +73,10 @@ def train(context: Context) -> Exported:
             break
         trainer.train_step()
 
-    # The result. Its state is saved first: the export may fail for want of disk space.
+    # The result.
     trainer.save_state()
     exported = trainer.use_exported_weights()
     context.reporter.phase(EXPORTING)
     samples.save_grid()
-    return export(trainer, base, parts, exported)
+    with trainer.saved_on_failure():
+        return export(trainer, base, parts, exported)

@@ -26,8 +26,10 @@ from typing import Any, ClassVar, TextIO, get_args
 
 from .messages import Message, message
 
+BEGIN = "begin"
+"""The line on stdin that says that all of the run's files are there."""
 FINISH = "finish"
-"""The line on stdin that asks for the result now."""
+"""The line that asks for the result now."""
 GO_ON = "go on"
 """The line that takes this back, while the export has not begun."""
 SAMPLE = "sample"

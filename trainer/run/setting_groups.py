@@ -198,9 +198,10 @@ class TrainingSettings:
         auto=AUTO,
     )
     checkpoint_every: int = setting(
-        500,
-        "Steps between two saved states, from which a run that was stopped goes on.",
-        low=1,
+        0,
+        "Steps between two saved states, from which a run that was stopped goes on. 0: every five minutes, or less often where "
+        "saving takes long.",
+        low=0,
         high=MAX_STEPS,
         decides=False,
     )

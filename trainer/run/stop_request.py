@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TextIO
 
-from .events import FINISH, GO_ON, SAMPLE
+from .events import BEGIN, FINISH, GO_ON, SAMPLE
 
 
 class StoppedError(Exception):
@@ -17,8 +17,8 @@ class StoppedError(Exception):
 class StopRequest:
     """True once the run shall stop: by Ctrl-C or SIGTERM, or, with `attached_to`, by a line or the end of that pipe.
 
-    Three lines ask for something else. FINISH: `finishing`, no further step but the result of those that are done. GO_ON takes
-    that back. SAMPLE: pictures of the sample prompts now.
+    Four lines say something else. BEGIN: the host has written all that the run reads. FINISH: `finishing`, no further step but
+    the result of those that are done. GO_ON takes that back. SAMPLE: pictures of the sample prompts now.
 
     `follows`: this is not the first of the processes that train together. Before training that one alone decides to leave: if
     another did, the first would wait for it. While they train, they agree after each step.
@@ -29,7 +29,7 @@ class StopRequest:
     _wants_samples = False
 
     def __init__(self, attached_to: TextIO | None = None, follows: bool = False):
-        self._event, self._follows = threading.Event(), follows
+        self._event, self._begun, self._follows = threading.Event(), threading.Event(), follows
         if attached_to is not None:
             threading.Thread(target=self._listen, args=(attached_to,), daemon=True, name="stop-request").start()
         else:
@@ -50,12 +50,19 @@ class StopRequest:
 
     def take(self, line: str) -> None:
         """Do as a line asks."""
-        if line in (FINISH, GO_ON):
+        if line == BEGIN:
+            self._begun.set()
+        elif line in (FINISH, GO_ON):
             self.finishing = line == FINISH
         elif line == SAMPLE:
             self._wants_samples = True
         else:
             self.request()
+
+    def wait_for_begin(self) -> None:
+        """Wait for BEGIN. Raises StoppedError when a stop is requested instead."""
+        while not self._begun.wait(timeout=0.1):
+            self.check()
 
     def take_sample_wish(self) -> bool:
         """Return whether sample pictures are wanted now: once for each wish."""

@@ -21,6 +21,8 @@ from .metrics import Metrics, memory_in_use
 from .optimizers import LossScale, ParamGroup, learning_rate_schedule, make_optimizer, update
 
 NOT_MEASURED = message("The loss under fixed noise could not be measured at every step where it is due")
+STATE_SECONDS, STATE_SHARE = 300, 0.05
+"""How much work may be lost where no number of steps is set, and how much of the time may go into saving it."""
 MAX_SKIPPED = 20
 """Steps in a row whose gradients may be infinite: fp16 begins with a loss scale of 2^16 and halves it at each of them."""
 
@@ -79,6 +81,7 @@ class Trainer:
         self.stopping = False
         self._finish_at = context.run_dir.finish_at()  # asked for before the process or the export failed
         self._began, self._looking = time.monotonic(), 0.0
+        self._next_state = self._began + STATE_SECONDS
         context.reporter.phase(TRAINING, settings.training.steps)
 
     @property
@@ -228,22 +231,46 @@ class Trainer:
         return self.finishing or self.step == self.settings.training.steps or over
 
     def save_state(self) -> None:
-        """Save the complete state where it is due and not saved yet: on a stop, at the end, at the interval.
+        """Save the complete state where it is due and not saved yet: on a stop, at the interval, and at some ends.
 
-        Raises TrainingError for NaN weights.
+        At the end of a run only for one that may go on, or whose last weights are not what is exported. Raises TrainingError for
+        NaN weights.
         """
-        due = self.stopping or self.is_finished or self.step % self.settings.training.checkpoint_every == 0
+        if self.stopping or not self.is_finished:
+            due = self.stopping or self._interval_is_over()
+        else:
+            settings, early = self.settings, self.step < self.settings.training.steps
+            due = settings.training.keep_state or early or self.ema is not None or settings.validation.early_stopping != "off"
         if due and self.step != self._saved:
             self._checked_loss()
             self._save()
 
+    def _interval_is_over(self) -> bool:
+        every = self.settings.training.checkpoint_every
+        if every:
+            return self.step % every == 0
+        return self._any_process(self.context.is_main and time.monotonic() > self._next_state)
+
     def _save(self) -> None:
+        began = time.monotonic()
         self.metrics.sync()
         check_finite(self.weights.masters)
         if self.context.is_main:
             path, weights = self.context.run_dir.checkpoint, self.weights.named()
             save_state(path, self.step, weights, self.optimizer, self.ema, self.loss_scale)
-        self._saved = self.step
+        self._saved, now = self.step, time.monotonic()
+        self._next_state = now + max(STATE_SECONDS, (now - began) / STATE_SHARE)
+
+    @contextlib.contextmanager
+    def saved_on_failure(self) -> Iterator[None]:
+        """Save the state when the block fails, if it is not saved: the export may have found the disk full."""
+        try:
+            yield
+        except BaseException:
+            if self.step != self._saved:
+                with contextlib.suppress(Exception):  # the first failure is told
+                    self._save()
+            raise
 
     @property
     def must_stop(self) -> bool:
@@ -259,6 +286,7 @@ class Trainer:
         """Make the weights that are exported the weights for good: the best ones, the average, or the last ones."""
         self._checked_loss()
         self.metrics.sync()
+        check_finite(self.weights.masters)
         self._warn_of_skipped_steps()
         exported, best = self.exported(), self.context.run_dir.best
         if not self.context.is_main:  # it does not export

@@ -82,8 +82,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def our_command(args: argparse.Namespace, prepared: inputs.Inputs, folder: Path, device: str) -> list[str]:
-    run_dir = inputs.write_run(args, prepared, folder)
-    return [str(ROOT / "trainer" / "__main__.py"), str(run_dir), "--device", device]
+    run_dir = inputs.write_run(inputs.settings_of(args), prepared, args.resolution, folder)
+    return [str(ROOT / "trainer" / "__main__.py"), str(run_dir.path), "--device", device]
 
 
 def reference_command(args: argparse.Namespace, prepared: inputs.Inputs, folder: Path, precomputed: bool) -> list[str]:

@@ -34,8 +34,8 @@ class Inputs:
 
     checkpoint: Path
     """The base as one file in the original layout."""
-    pipeline: Path
-    """The same weights as a folder in diffusers' layout, fp32."""
+    pipeline: Path | None
+    """The same weights as a folder in diffusers' layout, fp32, where the reference wants them."""
     photos: Path
     class_photos: Path | None
     tokenizer: Path
@@ -50,12 +50,16 @@ def prepare(args: argparse.Namespace, work: Path, tokenizer: Path) -> Inputs:
     gather_photos(args.photos, args.batch_size, work / "photos")
     class_photos = None
     if args.prior:
-        class_photos = work / "class"
-        class_photos.mkdir()
-        for number in range(len(list((work / "photos").iterdir()))):
-            colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
-            demo_photos.draw_photo(colour, colour[::-1], shift=60).save(class_photos / f"{number:03}.png")
+        class_photos = draw_class_photos(work / "class", len(list((work / "photos").iterdir())))
     return Inputs(checkpoint, work / "pipeline", work / "photos", class_photos, tokenizer)
+
+
+def draw_class_photos(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
+        demo_photos.draw_photo(colour, colour[::-1], shift=60).save(folder / f"{number:03}.png")
+    return folder
 
 
 def gather_photos(source: Path | None, batch_size: int, target: Path) -> None:
@@ -96,15 +100,9 @@ def dataset(folder: Path, resolution: int, caption: str) -> Dataset:
     return loaded.with_captions([caption] * len(loaded.photos), token=TOKEN, class_word=CLASS_WORD)
 
 
-def write_run(args: argparse.Namespace, prepared: Inputs, folder: Path) -> Path:
-    """A run directory for the worker, as the nodes write it."""
-    run_dir = RunDir(folder / "run")
-    run_dir.path.mkdir()
-    try:
-        os.link(prepared.checkpoint, run_dir.base)
-    except OSError:  # another file system
-        shutil.copy(prepared.checkpoint, run_dir.base)
-    settings = Settings.of(
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings of our side of a comparison."""
+    return Settings.of(
         method=args.method,
         token=TOKEN,
         class_word=CLASS_WORD,
@@ -113,18 +111,26 @@ def write_run(args: argparse.Namespace, prepared: Inputs, folder: Path) -> Path:
         learning_rate=LEARNING_RATE[args.method],
         seed=args.seed,
         precision=args.precision,
-        checkpoint_every=args.steps,  # after the last step, so outside of what is measured
         **METHOD_SETTINGS[args.method],
     )
-    class_dataset = dataset(prepared.class_photos, args.resolution, CLASS_PROMPT) if prepared.class_photos else None
+
+
+def write_run(settings: Settings, prepared: Inputs, resolution: int, folder: Path) -> RunDir:
+    """A run directory for the worker, as the nodes write it; class photos are used where there are any."""
+    run_dir = RunDir(folder / "run")
+    run_dir.path.mkdir()
+    try:
+        os.link(prepared.checkpoint, run_dir.base)
+    except OSError:  # another file system
+        shutil.copy(prepared.checkpoint, run_dir.base)
     run = Run(
         name="bench",
         settings=settings,
-        dataset=dataset(prepared.photos, args.resolution, INSTANCE_PROMPT),
-        class_dataset=class_dataset,
+        dataset=dataset(prepared.photos, resolution, INSTANCE_PROMPT),
+        class_dataset=dataset(prepared.class_photos, resolution, CLASS_PROMPT) if prepared.class_photos else None,
         base_fingerprint="bench",
         export_path=str(folder / "trained.safetensors"),
         tokenizer_path=str(prepared.tokenizer),
     )
     write_json(run_dir.run_json, run.to_json())
-    return run_dir.path
+    return run_dir

@@ -39,12 +39,16 @@ class Size:
     """Channels of each level."""
     vae: tuple[int, int, int, int]
     """Channels of each level; the last is 512 or, for the written weights' groups, 128."""
+    unet_blocks: int = 1
+    """Residual blocks of a level of the U-Net's way down; one more on its way up."""
 
 
 FULL = Size(text_layers=12, unet=CHANNELS, vae=(128, 256, 512, 512))
 """What ComfyUI takes for SD v1.5."""
 SMALL = Size(text_layers=2, unet=(64, 64), vae=(128, 128, 128, 128))
 """What the worker takes for it, and is quicker with: the engine reads these sizes from the file."""
+SD15 = Size(text_layers=12, unet=(320, 640, 1280, 1280), vae=FULL.vae, unet_blocks=2)
+"""SD v1.5's own, to measure what a card makes of it."""
 
 # The channels in which the VAE carries a picture: for each colour the value, its negative, and a large constant and its
 # negative. Four is what one normalisation group of the decoder's last layer holds (128 channels / 32 groups).
@@ -54,7 +58,7 @@ CONSTANT = 30.0
 LATENT_SCALE = 1 / (0.18215 * 0.5)
 
 
-def unet_shapes(channels: tuple[int, ...], layers: int = 1) -> dict[str, tuple[int, ...]]:
+def unet_shapes(channels: tuple[int, ...], blocks: int = 1) -> dict[str, tuple[int, ...]]:
     """Names (original LDM layout) and shapes of an SD v1.5 U-Net with `channels` per level, attention on all but the last."""
     shapes: dict[str, tuple[int, ...]] = {}
     time_dim = 4 * channels[0]
@@ -93,7 +97,7 @@ def unet_shapes(channels: tuple[int, ...], layers: int = 1) -> dict[str, tuple[i
     skips, c, index = [channels[0]], channels[0], 1
     last = len(channels) - 1
     for level, cout in enumerate(channels):
-        for _ in range(layers):
+        for _ in range(blocks):
             res_block(f"input_blocks.{index}.0", c, cout)
             if level != last:
                 transformer(f"input_blocks.{index}.1", cout)
@@ -108,12 +112,12 @@ def unet_shapes(channels: tuple[int, ...], layers: int = 1) -> dict[str, tuple[i
     res_block("middle_block.2", c, c)
     index = 0
     for level in range(last, -1, -1):
-        for i in range(layers + 1):
+        for i in range(blocks + 1):
             res_block(f"output_blocks.{index}.0", c + skips.pop(), channels[level])
             c = channels[level]
             if level != last:
                 transformer(f"output_blocks.{index}.1", c)
-            if level and i == layers:
+            if level and i == blocks:
                 layer(f"output_blocks.{index}.{1 if level == last else 2}.conv", c, c, 3, 3)
             index += 1
     layer("out.0", c)
@@ -121,10 +125,10 @@ def unet_shapes(channels: tuple[int, ...], layers: int = 1) -> dict[str, tuple[i
     return shapes
 
 
-def unet_weights(generator: torch.Generator, channels: tuple[int, ...]) -> dict[str, torch.Tensor]:
+def unet_weights(generator: torch.Generator, size: Size) -> dict[str, torch.Tensor]:
     """Random U-Net: norms are identities, every other layer has torch's default uniform(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
     weights = {}
-    shapes = unet_shapes(channels)
+    shapes = unet_shapes(size.unet, size.unet_blocks)
     for name, shape in shapes.items():
         fan_in = math.prod(shapes[name.removesuffix("bias") + "weight"][1:]) if name.endswith("bias") else math.prod(shape[1:])
         if fan_in == 1:
@@ -265,7 +269,7 @@ def build(path: Path, seed: int = TAUGHT_SEED, size: Size = FULL, taught: bool =
     if taught and (seed, size) != (TAUGHT_SEED, FULL):
         raise ValueError("The taught U-Net goes with the text encoder of seed 0 and full size: ask for taught=False.")
     generator = torch.Generator().manual_seed(seed)
-    unet = unet_weights(generator, size.unet)  # also when it is not used: the text encoder's numbers come after its own
+    unet = unet_weights(generator, size)  # also when it is not used: the text encoder's numbers come after its own
     if taught:
         unet = load_taught(unet_shapes(size.unet))
     weights = {f"model.diffusion_model.{k}": v for k, v in unet.items()}

@@ -1,9 +1,12 @@
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bench.card import CASES, settings_of
+from demo.standin import SD15, unet_shapes
 from trainer.dataset.photos import Dataset
 from trainer.parts.lora import ADAPTED_WEIGHTS
 from trainer.parts.memory import SD15_UNET
@@ -27,6 +30,19 @@ STUDY = Settings.of(
     optimizer="adamw_8bit",
     gradient_checkpointing=True,
 )
+
+
+def test_the_base_that_measures_a_card_has_the_size_that_is_counted_with():
+    """SD v1.5's own: 859,520,964 weights."""
+    shapes = unet_shapes(SD15.unet, SD15.unet_blocks)
+    assert sum(math.prod(shape) for shape in shapes.values()) == SD15_UNET == 859_520_964
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_case_of_a_card_is_what_a_node_would_train(case):
+    settings = settings_of(CASES[case], steps=30)
+    assert settings.flat() | {name: value for name, value in CASES[case].items() if name == "train"} == settings.flat()
+    assert (settings.training.steps, settings.training.precision) == (30, "bf16")
 
 
 def run_of(settings: Settings, resolution: int = 512) -> Run:

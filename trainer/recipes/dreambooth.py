@@ -78,5 +78,4 @@ def train(context: Context) -> Exported:
     exported = trainer.use_exported_weights()
     context.reporter.phase(EXPORTING)
     samples.save_grid()
-    with trainer.saved_on_failure():
-        return export(trainer, base, parts, exported)
+    return export(trainer, base, parts, exported)

@@ -59,7 +59,8 @@ def export(trainer: Trainer, base: BaseModel, parts: Sequence[Any], exported: Ex
     """Write the files of the result where the run wants them, one process for all; return what they are of, as given."""
     run = trainer.context.run
     if trainer.context.is_main:
-        _save(Path(run.export_path), Path(run.embedding_path), _result_files(trainer, base, parts), run, exported)
+        with trainer.saved_on_failure():
+            _save(Path(run.export_path), Path(run.embedding_path), _result_files(trainer, base, parts), run, exported)
     return exported
 
 

@@ -44,13 +44,13 @@ def test_a_text_with_a_line_for_each_photo_captions_a_folder(server, pair):
 
 def test_pictures_and_texts_of_lists_go_together(server, pair, base_directory):
     """As ComfyUI's own loader of pictures with texts gives them, in an order of its own."""
-    (base_directory / "input" / "texts").mkdir()
+    (base_directory / "input" / "texts-of-lists").mkdir()
     for number, photo in enumerate(sorted(pair.glob("*.png"))):
-        photo.rename(base_directory / "input" / "texts" / photo.name)
-        (base_directory / "input" / "texts" / f"{number}.txt").write_text(f"toy number {number}")
-        Image.open(base_directory / "input" / "texts" / photo.name).save(photo)
+        photo.rename(base_directory / "input" / "texts-of-lists" / photo.name)
+        (base_directory / "input" / "texts-of-lists" / f"{number}.txt").write_text(f"toy number {number}")
+        Image.open(base_directory / "input" / "texts-of-lists" / photo.name).save(photo)
     graph = loaded(images=["texts", 0], captions=["texts", 1])
-    graph["texts"] = {"class_type": "LoadImageTextDataSetFromFolder", "inputs": {"folder": "texts"}}
+    graph["texts"] = {"class_type": "LoadImageTextDataSetFromFolder", "inputs": {"folder": "texts-of-lists"}}
     assert sorted(captions(server, graph)) == ["mysks toy number 0", "mysks toy number 1"]
     folder = server.run(graph).outputs["photos"]["panel"][0]["folder"]
 

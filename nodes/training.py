@@ -157,7 +157,7 @@ def with_another_optimizer(request: TrainingRequest, run_dir: RunDir, reason: st
 
     Raises UserError for a run that has begun with 8-bit AdamW: its state is of no use to another.
     """
-    if run_dir.checkpoint.is_file() or shorter_run(request.run, run_dir.path.parent):
+    if run_dir.state.is_file() or shorter_run(request.run, run_dir.path.parent):
         raise UserError(
             "{run} has begun with 8-bit AdamW, which cannot run here any more ({reason}). Repair it in ComfyUI's Python "
             "({repair}), restart ComfyUI and queue the graph again to go on; or choose optimizer adamw to begin anew.",
@@ -209,7 +209,7 @@ def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
     for folder in {run_dir.path.parent, *(Path(path).parent for path in (run.export_path, run.embedding_path) if path)}:
         check_writable(folder)
     resources = estimate(run, base.unet_weights(), base.size())
-    written = sum(path.stat().st_size for path in (run_dir.base, run_dir.checkpoint) if path.is_file())
+    written = sum(path.stat().st_size for path in (run_dir.base, run_dir.state) if path.is_file())
     memory, held_bytes = device.total_memory(training.devices), device.held_by_models()
     reason = refusal(resources, run, memory, free_disk() + written, held_bytes)
     if reason:
@@ -232,7 +232,7 @@ def _prepare(request: TrainingRequest, run_dir: RunDir, progress: LiveRun, resou
         request.embedding.save(run_dir.embedding)
     if request.lora and not run_dir.lora.is_file():
         request.lora.save(run_dir.lora)
-    if not run_dir.checkpoint.is_file():
+    if not run_dir.state.is_file():
         progress.show(lengthen(request.run, run_dir))
     if not run_dir.base.is_file():
         progress.show(message("Saving the base model"))
@@ -256,7 +256,7 @@ def lengthen(run: Run, run_dir: RunDir) -> Message:
         )
     else:
         # In this order: metrics may be newer than the state, should the shorter run be training now, but not older.
-        for source, target in ((shorter.checkpoint, run_dir.checkpoint), (shorter.metrics, run_dir.metrics)):
+        for source, target in ((shorter.state, run_dir.state), (shorter.metrics, run_dir.metrics)):
             with partial_file(target) as partial:
                 shutil.copyfile(source, partial)
         text = message("Going on from the state of {run}", run=shorter.path.name)
@@ -269,7 +269,7 @@ def _run_worker(request: TrainingRequest, run_dir: RunDir, progress: LiveRun) ->
     try:
         run_worker(request.run, run_dir, progress)
     finally:
-        if not run_dir.checkpoint.is_file():  # nothing to go on from: then the base can as well be saved again
+        if not run_dir.state.is_file():  # nothing to go on from: then the base can as well be saved again
             run_dir.base.unlink(missing_ok=True)
     result = exported(run_dir)
     if result is None:

@@ -65,7 +65,7 @@ def known_name(run: Run) -> str:
     known = {run_dir.path.name: run_dir for run_dir in runs_with_key(runs_root(), run.key)}
     # Of several folders with its key, which a user has copied: 1. one whose result is there, 2. one under this name, 3. one that
     # has a saved state, 4. any.
-    order = sorted(known, key=lambda name: (exported(known[name]) is None, name != run.id, not known[name].checkpoint.is_file()))
+    order = sorted(known, key=lambda name: (exported(known[name]) is None, name != run.id, not known[name].state.is_file()))
     return order[0].removesuffix(f"-{run.key}") if order else run.name
 
 

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from trainer.__main__ import describe
 from trainer.run import files
-from trainer.training.checkpoint import save_tensors
+from trainer.training.state import save_tensors
 from trainer.training.tensor_file import TYPES, write_tensors
 
 

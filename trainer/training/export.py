@@ -12,7 +12,7 @@ from ..models.sd15 import BaseModel
 from ..run.events import Saved
 from ..run.messages import message
 from ..run.run_dir import EMBEDDING_KEY, Run, at_step
-from .checkpoint import save_tensors
+from .state import save_tensors
 from .trainer import Exported, Trainer
 
 TOKEN_TABLE = f"{TEXT_PREFIX}embeddings.token_embedding.weight"

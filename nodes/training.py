@@ -22,7 +22,7 @@ from .comfy.embeddings import Embedding
 from .comfy.folders import check_writable, free_disk, runs_root
 from .comfy.lora_files import LoraFile
 from .comfy.progress import check_interrupted
-from .comfy.results import Exported, exported, make_run, output_picture, remember_returned, with_its_places
+from .comfy.results import ExportedFiles, exported_files, make_run, output_picture, remember_returned, with_its_places
 from .page.language import in_all_languages, joined
 from .page.live_runs import LiveRun, QueuedNode, live_run
 from .page.loss_chart import draw_loss_chart
@@ -59,7 +59,7 @@ class Finished:
 
     run: Run
     """What was trained: not always what was asked for first, see `with_another_optimizer`."""
-    exported: Exported
+    exported: ExportedFiles
     loss: dict
     """LOSS_MAP: {"loss": [one a step]}."""
     ui: dict
@@ -103,7 +103,7 @@ def train(request: TrainingRequest) -> Finished:
     on cancel.
     """
     run_dir = RunDir(runs_root() / request.run.id)
-    result = exported(run_dir)
+    result = exported_files(run_dir)
     as_trained = kept_as_trained(request.run, run_dir) if result else []
     if result is None and request.run.settings.optimizer.optimizer == "adamw_8bit":
         reason = why_no_8bit_there(device.name())
@@ -175,7 +175,7 @@ def with_another_optimizer(request: TrainingRequest, run_dir: RunDir, reason: st
     return replace(request, run=with_its_places(request.without_8bit), notes=(*request.notes, note), without_8bit=None)
 
 
-def _train(request: TrainingRequest, run_dir: RunDir) -> Exported:
+def _train(request: TrainingRequest, run_dir: RunDir) -> ExportedFiles:
     """Train the run, unless another ComfyUI does so meanwhile."""
     run = request.run
     for note in request.notes:
@@ -192,7 +192,7 @@ def _train(request: TrainingRequest, run_dir: RunDir) -> Exported:
             progress.show(message("Another ComfyUI trains this run: waiting"))
 
         with held(run_dir.graph_lock, on_wait, check_interrupted):
-            result = exported(run_dir)
+            result = exported_files(run_dir)
             if result is None:
                 _prepare(request, run_dir, progress, resources)
                 result = _run_worker(request, run_dir, progress)
@@ -223,7 +223,7 @@ def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
 def _prepare(request: TrainingRequest, run_dir: RunDir, progress: LiveRun, resources: Message) -> None:
     """Write what the worker reads: run.json, the base, what training starts from, and the state of a shorter run."""
     # In this order: a worker that outlived its ComfyUI may be finishing the run right now.
-    if run_dir.finished and exported(run_dir) is None:
+    if run_dir.finished and exported_files(run_dir) is None:
         run_dir.result_json.unlink()  # its exported file was deleted
     run_dir.set_samples_aside(request.run.settings.samples.sample_prompts)
     write_json(run_dir.run_json, request.run.to_json())  # first of all: a page that learns of the run asks for it
@@ -264,14 +264,14 @@ def lengthen(run: Run, run_dir: RunDir) -> Message:
     return text
 
 
-def _run_worker(request: TrainingRequest, run_dir: RunDir, progress: LiveRun) -> Exported:
+def _run_worker(request: TrainingRequest, run_dir: RunDir, progress: LiveRun) -> ExportedFiles:
     """Let the worker train the run to its end, and return what it has exported."""
     try:
         run_worker(request.run, run_dir, progress)
     finally:
         if not run_dir.state.is_file():  # nothing to go on from: then the base can as well be saved again
             run_dir.base.unlink(missing_ok=True)
-    result = exported(run_dir)
+    result = exported_files(run_dir)
     if result is None:
         raise WorkerError(
             "The exported file of {run} has disappeared. Queue the graph once more; details are in {log}.",

@@ -65,7 +65,7 @@ def known_name(run: Run) -> str:
     known = {run_dir.path.name: run_dir for run_dir in runs_with_key(runs_root(), run.key)}
     # Of several folders with its key, which a user has copied: 1. one whose result is there, 2. one under this name, 3. one that
     # has a saved state, 4. any.
-    order = sorted(known, key=lambda name: (exported(known[name]) is None, name != run.id, not known[name].state.is_file()))
+    order = sorted(known, key=lambda name: (exported_files(known[name]) is None, name != run.id, not known[name].state.is_file()))
     return order[0].removesuffix(f"-{run.key}") if order else run.name
 
 
@@ -80,7 +80,7 @@ def taken_embedding(run: Run) -> str:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedFiles:
     """The files of a finished run, where ComfyUI's loaders find them."""
 
     file: Path
@@ -89,7 +89,7 @@ class Exported:
     """The file with the token's own vectors: `file` itself where the result is an embedding."""
 
 
-def exported(run_dir: RunDir) -> Exported | None:
+def exported_files(run_dir: RunDir) -> ExportedFiles | None:
     """Return what the run has exported, wherever it was moved below the folders that ComfyUI lists.
 
     None while the run is unfinished, or when a file of its result no longer exists.
@@ -97,18 +97,18 @@ def exported(run_dir: RunDir) -> Exported | None:
     files = None
     with passed_over(run_dir.path):
         if run_dir.finished:
-            files = _exported(run_dir.path.name, read_json(run_dir.result_json))
+            files = _files_of_result(run_dir.path.name, read_json(run_dir.result_json))
     return files
 
 
-def _exported(run_id: str, result: dict) -> Exported | None:
+def _files_of_result(run_id: str, result: dict) -> ExportedFiles | None:
     """Return the files that a result.json names, if they are there."""
     kind, name, step = result["kind"], result.get("embedding", ""), (result.get("exported") or {}).get("step")
     file = _find(FOLDERS[kind], result["file"], run_id, step)
     embedding = _find("embeddings", name, run_id, step) if name else None
     if not file or (name and not embedding):
         return None
-    return Exported(file, file if kind == "embedding" else embedding)
+    return ExportedFiles(file, file if kind == "embedding" else embedding)
 
 
 def _find(folder: str, name: str, run_id: str, step: int | None) -> Path | None:
@@ -138,7 +138,7 @@ _lost: list[tuple[Path, ...]] = []
 """Those of them that were deleted, moved or made anew since: ComfyUI's cache must not answer with them."""
 
 
-def remember_returned(run_dir: RunDir, files: Exported) -> None:
+def remember_returned(run_dir: RunDir, files: ExportedFiles) -> None:
     """Remember that a node has returned the run's result."""
     paths = (run_dir.result_json, files.file, *([files.embedding] if files.embedding else []))
     _returned[paths] = list(map(_state, paths))
@@ -200,7 +200,7 @@ def loadable_runs() -> dict[str, dict[str, str | int | None]]:
     """Return when the runs whose result can be loaded were finished, and after which step, by their ids, newest first."""
     found = {}
     for run_dir in finished_runs(runs_root()):
-        if exported(run_dir):
+        if exported_files(run_dir):
             with passed_over(run_dir.path):
                 status, result = run_dir.result_json.stat(), read_json(run_dir.result_json)
                 date = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.st_mtime))
@@ -208,7 +208,7 @@ def loadable_runs() -> dict[str, dict[str, str | int | None]]:
     return found
 
 
-def finished_run(run_id: str) -> tuple[Run, Exported]:
+def finished_run(run_id: str) -> tuple[Run, ExportedFiles]:
     """Return a finished run and what it has exported, by its id or, if its folder was renamed, by its key.
 
     Raises UserError when there is none, or when it cannot be read.
@@ -216,7 +216,7 @@ def finished_run(run_id: str) -> tuple[Run, Exported]:
     own = RunDir(runs_root() / run_id)
     known = [own] if is_child(runs_root(), own.path) else []
     for run_dir in (*known, *runs_with_key(runs_root(), key_of(run_id))):
-        files = exported(run_dir)
+        files = exported_files(run_dir)
         if files is None:
             continue
         try:
@@ -230,7 +230,7 @@ def finished_run(run_id: str) -> tuple[Run, Exported]:
     )
 
 
-def load_result(run: Run, files: Exported) -> tuple:
+def load_result(run: Run, files: ExportedFiles) -> tuple:
     """Return MODEL, CLIP, VAE of a finished run, CLIP with the CLIP skip that was trained with; for an embedding its base's.
 
     Raises UserError when a LoRA or an embedding has lost its base.

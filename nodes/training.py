@@ -19,10 +19,12 @@ from ..trainer.run.summary import summary
 from .comfy import device
 from .comfy.base_model import Base
 from .comfy.embeddings import Embedding
-from .comfy.folders import check_writable, free_disk, runs_root
+from .comfy.exported_files import ExportedFiles, exported_files
+from .comfy.folders import check_writable, free_disk, output_picture, runs_root
 from .comfy.lora_files import LoraFile
+from .comfy.new_run import make_run, with_its_places
 from .comfy.progress import check_interrupted
-from .comfy.results import ExportedFiles, exported_files, make_run, output_picture, remember_returned, with_its_places
+from .comfy.result_changes import remember_returned
 from .page.language import in_all_languages, joined
 from .page.live_runs import LiveRun, QueuedNode, live_run
 from .page.loss_chart import draw_loss_chart

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..models.key_mapping import TEXT_PREFIX
 from ..models.sd15 import BaseModel
+from ..parts.part import Part
 from ..run.events import Saved
 from ..run.messages import message
 from ..run.run_dir import EMBEDDING_KEY, Run, at_step
@@ -55,7 +55,7 @@ def _file_dtype(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if tensor.dtype in (torch.float16, torch.float32) else torch.float16
 
 
-def export(trainer: Trainer, base: BaseModel, parts: Sequence[Any], exported: Exported) -> Exported:
+def export(trainer: Trainer, base: BaseModel, parts: Sequence[Part], exported: Exported) -> Exported:
     """Write the files of the result where the run wants them, one process for all; return what they are of, as given."""
     run = trainer.context.run
     if trainer.context.is_main:
@@ -63,7 +63,7 @@ def export(trainer: Trainer, base: BaseModel, parts: Sequence[Any], exported: Ex
     return exported
 
 
-def export_now(trainer: Trainer, base: BaseModel, parts: Sequence[Any]) -> None:
+def export_now(trainer: Trainer, base: BaseModel, parts: Sequence[Part]) -> None:
     """Write the files of the weights as they are now beside those of the result, named after the step.
 
     That they cannot be written is a warning.
@@ -83,7 +83,7 @@ def export_now(trainer: Trainer, base: BaseModel, parts: Sequence[Any]) -> None:
         context.reporter.emit(Saved(path.name))
 
 
-def _result_files(trainer: Trainer, base: BaseModel, parts: Sequence[Any]) -> ResultFiles:
+def _result_files(trainer: Trainer, base: BaseModel, parts: Sequence[Part]) -> ResultFiles:
     files = ResultFiles(base, trainer.weights.named())
     for part in parts:
         part.export(files)

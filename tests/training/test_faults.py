@@ -110,7 +110,7 @@ PHASES = {
     "steps": "trainer.training.loss.concepts_loss",
     "optimizer": "torch.optim.AdamW.step",
     "saving": "trainer.training.trainer.save_state",
-    "export": "trainer.training.export.save_tensors",
+    "export": "trainer.training.export.write_tensors",
 }
 """What runs out of memory, by the part of the run in which it does. In those that only look at a run it is a warning."""
 

@@ -12,7 +12,7 @@ from ..parts.part import Part
 from ..run.events import Saved
 from ..run.messages import message
 from ..run.run_dir import EMBEDDING_KEY, Run, at_step
-from .state import save_tensors
+from .tensor_file import write_tensors
 from .trainer import Exported, Trainer
 
 TOKEN_TABLE = f"{TEXT_PREFIX}embeddings.token_embedding.weight"
@@ -94,11 +94,11 @@ def _save(path: Path, embedding_path: Path, files: ResultFiles, run: Run, export
     """Write the checkpoint or the LoRA to `path`, and the token's vectors beside it; an inversion's vectors alone to `path`."""
     if files.embedding is not None:
         to = path if run.result_kind == "embedding" else embedding_path
-        save_tensors(to, {EMBEDDING_KEY: files.embedding.float().cpu()}, metadata(run, exported, "textual-inversion"))
+        write_tensors(to, {EMBEDDING_KEY: files.embedding.float().cpu()}, metadata(run, exported, "textual-inversion"))
     if files.lora:
-        save_tensors(path, files.lora, metadata(run, exported, "lora"))
+        write_tensors(path, files.lora, metadata(run, exported, "lora"))
     elif files.checkpoint:
-        save_tensors(path, files.all_checkpoint_tensors(), metadata(run, exported, "dreambooth"), files.dtypes)
+        write_tensors(path, files.all_checkpoint_tensors(), metadata(run, exported, "dreambooth"), files.dtypes)
 
 
 def metadata(run: Run, exported: Exported, kind: str) -> dict[str, str]:

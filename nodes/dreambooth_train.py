@@ -10,11 +10,12 @@ from ..trainer.dataset.photos import Dataset as PhotoDataset
 from ..trainer.run.choice import Asked
 from ..trainer.run.messages import UserError, message
 from ..trainer.run.names import DREAMBOOTH, check_name
-from .comfy import results
 from .comfy.base_model import Base
 from .comfy.embeddings import embedding_fingerprint, read_embedding
+from .comfy.loading import apply_lora, load_checkpoint, load_lora
 from .comfy.lora_files import NONE, find_lora, lora_fingerprint, lora_names
 from .comfy.patches import with_prompt_options, with_sampling_patches
+from .comfy.result_changes import lost_results
 from .comfy.token_clip import clip_with_token, embedding_of
 from .inputs import checked_inputs
 from .page.language import text_for_running_page, translated_errors
@@ -107,7 +108,7 @@ class DreamBoothTrain(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, embedding: str | None = None, start_lora: str | None = None, **_) -> str:
         """Return what changes with the files that `embedding` and `start_lora` name, and when a result is lost."""
-        return f"{embedding_fingerprint(embedding)} {lora_fingerprint(start_lora)} {results.lost_results()}"
+        return f"{embedding_fingerprint(embedding)} {lora_fingerprint(start_lora)} {lost_results()}"
 
     @classmethod
     @translated_errors
@@ -145,11 +146,11 @@ class DreamBoothTrain(io.ComfyNode):
         finished = train(checked_lora(request_for(check_name(name), asked, base, cls.hidden, start, start_lora)))
         file, learned = finished.exported.file, finished.exported.embedding
         if finished.run.result_kind == "lora":
-            lora = results.load_lora(file)
-            trained = (*results.apply_lora(model, clip, lora), vae)
+            lora = load_lora(file)
+            trained = (*apply_lora(model, clip, lora), vae)
         else:
             lora = ExecutionBlocker(text_for_running_page(message("There is no LoRA: set train to 'lora' in the training node.")))
-            loaded_model, loaded_clip, _ = results.load_checkpoint(file)
+            loaded_model, loaded_clip, _ = load_checkpoint(file)
             trained = with_sampling_patches(loaded_model, model), with_prompt_options(loaded_clip, clip), vae
         trained_model, trained_clip, trained_vae = trained
         if learned:

@@ -12,8 +12,8 @@ from ..trainer.dataset.photos import Dataset as PhotoDataset
 from ..trainer.run.messages import Message, UserError, message
 from ..trainer.run.metrics_file import append_entry
 from .comfy.encoders import PictureEncoder, dataset_pictures, prompt_vector, wired_images
+from .comfy.exported_files import run_of_file
 from .comfy.progress import NodeProgress
-from .comfy.results import run_of_file
 from .inputs import checked_inputs
 from .page.evaluation_chart import curves_over_steps, draw_bars, latest_by_step, step_to_use
 from .page.language import in_all_languages, joined, translated_errors

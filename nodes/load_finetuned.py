@@ -2,7 +2,9 @@
 
 from comfy_api.latest import io
 
-from .comfy.results import finished_run, load_result, loadable_runs, result_fingerprint
+from .comfy.exported_files import finished_run, loadable_runs
+from .comfy.loading import load_result
+from .comfy.result_changes import result_fingerprint
 from .comfy.token_clip import clip_with_token, prompt_text
 from .inputs import checked_inputs
 from .page.language import translated_errors

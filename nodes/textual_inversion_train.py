@@ -11,10 +11,11 @@ from ..trainer.run.choice import Asked
 from ..trainer.run.messages import Message, UserError, message
 from ..trainer.run.names import TEXTUAL_INVERSION, check_token
 from ..trainer.run.run_dir import Run
-from .comfy import results
 from .comfy.base_model import Base
 from .comfy.clip_tokens import known_token_note
 from .comfy.embeddings import embedding_fingerprint, is_embedding, read_embedding
+from .comfy.new_run import taken_embedding
+from .comfy.result_changes import lost_results
 from .comfy.token_clip import clip_with_token, prompt_text
 from .inputs import checked_inputs
 from .page.language import translated_errors
@@ -76,7 +77,7 @@ class TextualInversionTrain(io.ComfyNode):
     def fingerprint_inputs(cls, initializer: str | None = None, **_) -> str:
         """Return what changes with the file that `initializer` names, and when a result is lost."""
         named = embedding_fingerprint(initializer if isinstance(initializer, str) and is_embedding(initializer) else None)
-        return f"{named} {results.lost_results()}"
+        return f"{named} {lost_results()}"
 
     @classmethod
     @translated_errors
@@ -125,7 +126,7 @@ def caption_dataset(dataset: PhotoDataset, token: str, class_word: str) -> Photo
 
 def token_notes(run: Run) -> list[Message]:
     """Return what the user should know of the token before it is trained."""
-    taken, notes = results.taken_embedding(run), [known_token_note(run.settings.token)]
+    taken, notes = taken_embedding(run), [known_token_note(run.settings.token)]
     if taken:
         notes.append(
             message(

@@ -19,10 +19,12 @@ from ..trainer.run.summary import summary
 from .comfy import device
 from .comfy.base_model import Base
 from .comfy.embeddings import Embedding
-from .comfy.folders import check_writable, free_disk, runs_root
+from .comfy.exported_files import ExportedFiles, exported_files
+from .comfy.folders import check_writable, free_disk, output_picture, runs_root
 from .comfy.lora_files import LoraFile
+from .comfy.new_run import make_run, with_its_places
 from .comfy.progress import check_interrupted
-from .comfy.results import Exported, exported, make_run, output_picture, remember_returned, with_its_places
+from .comfy.result_changes import remember_returned
 from .page.language import in_all_languages, joined
 from .page.live_runs import LiveRun, QueuedNode, live_run
 from .page.loss_chart import draw_loss_chart
@@ -59,7 +61,7 @@ class Finished:
 
     run: Run
     """What was trained: not always what was asked for first, see `with_another_optimizer`."""
-    exported: Exported
+    exported: ExportedFiles
     loss: dict
     """LOSS_MAP: {"loss": [one a step]}."""
     ui: dict
@@ -103,7 +105,7 @@ def train(request: TrainingRequest) -> Finished:
     on cancel.
     """
     run_dir = RunDir(runs_root() / request.run.id)
-    result = exported(run_dir)
+    result = exported_files(run_dir)
     as_trained = kept_as_trained(request.run, run_dir) if result else []
     if result is None and request.run.settings.optimizer.optimizer == "adamw_8bit":
         reason = why_no_8bit_there(device.name())
@@ -157,7 +159,7 @@ def with_another_optimizer(request: TrainingRequest, run_dir: RunDir, reason: st
 
     Raises UserError for a run that has begun with 8-bit AdamW: its state is of no use to another.
     """
-    if run_dir.checkpoint.is_file() or shorter_run(request.run, run_dir.path.parent):
+    if run_dir.state.is_file() or shorter_run(request.run, run_dir.path.parent):
         raise UserError(
             "{run} has begun with 8-bit AdamW, which cannot run here any more ({reason}). Repair it in ComfyUI's Python "
             "({repair}), restart ComfyUI and queue the graph again to go on; or choose optimizer adamw to begin anew.",
@@ -175,7 +177,7 @@ def with_another_optimizer(request: TrainingRequest, run_dir: RunDir, reason: st
     return replace(request, run=with_its_places(request.without_8bit), notes=(*request.notes, note), without_8bit=None)
 
 
-def _train(request: TrainingRequest, run_dir: RunDir) -> Exported:
+def _train(request: TrainingRequest, run_dir: RunDir) -> ExportedFiles:
     """Train the run, unless another ComfyUI does so meanwhile."""
     run = request.run
     for note in request.notes:
@@ -192,7 +194,7 @@ def _train(request: TrainingRequest, run_dir: RunDir) -> Exported:
             progress.show(message("Another ComfyUI trains this run: waiting"))
 
         with held(run_dir.graph_lock, on_wait, check_interrupted):
-            result = exported(run_dir)
+            result = exported_files(run_dir)
             if result is None:
                 _prepare(request, run_dir, progress, resources)
                 result = _run_worker(request, run_dir, progress)
@@ -209,7 +211,7 @@ def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
     for folder in {run_dir.path.parent, *(Path(path).parent for path in (run.export_path, run.embedding_path) if path)}:
         check_writable(folder)
     resources = estimate(run, base.unet_weights(), base.size())
-    written = sum(path.stat().st_size for path in (run_dir.base, run_dir.checkpoint) if path.is_file())
+    written = sum(path.stat().st_size for path in (run_dir.base, run_dir.state) if path.is_file())
     memory, held_bytes = device.total_memory(training.devices), device.held_by_models()
     reason = refusal(resources, run, memory, free_disk() + written, held_bytes)
     if reason:
@@ -223,7 +225,7 @@ def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
 def _prepare(request: TrainingRequest, run_dir: RunDir, progress: LiveRun, resources: Message) -> None:
     """Write what the worker reads, but for the base: run.json, what training starts from, and the state of a shorter run."""
     # In this order: a worker that outlived its ComfyUI may be finishing the run right now.
-    if run_dir.finished and exported(run_dir) is None:
+    if run_dir.finished and exported_files(run_dir) is None:
         run_dir.result_json.unlink()  # its exported file was deleted
     run_dir.set_samples_aside(request.run.settings.samples.sample_prompts)
     write_json(run_dir.run_json, request.run.to_json())  # first of all: a page that learns of the run asks for it
@@ -232,7 +234,7 @@ def _prepare(request: TrainingRequest, run_dir: RunDir, progress: LiveRun, resou
         request.embedding.save(run_dir.embedding)
     if request.lora and not run_dir.lora.is_file():
         request.lora.save(run_dir.lora)
-    if not run_dir.checkpoint.is_file():
+    if not run_dir.state.is_file():
         progress.show(lengthen(request.run, run_dir))
 
 
@@ -252,7 +254,7 @@ def lengthen(run: Run, run_dir: RunDir) -> Message:
         )
     else:
         # In this order: metrics may be newer than the state, should the shorter run be training now, but not older.
-        for source, target in ((shorter.checkpoint, run_dir.checkpoint), (shorter.metrics, run_dir.metrics)):
+        for source, target in ((shorter.state, run_dir.state), (shorter.metrics, run_dir.metrics)):
             with partial_file(target) as partial:
                 shutil.copyfile(source, partial)
         text = message("Going on from the state of {run}", run=shorter.path.name)
@@ -260,7 +262,7 @@ def lengthen(run: Run, run_dir: RunDir) -> Message:
     return text
 
 
-def _run_worker(request: TrainingRequest, run_dir: RunDir, progress: LiveRun) -> Exported:
+def _run_worker(request: TrainingRequest, run_dir: RunDir, progress: LiveRun) -> ExportedFiles:
     """Let the worker train the run to its end, and return what it has exported."""
 
     def save_base() -> None:
@@ -272,9 +274,9 @@ def _run_worker(request: TrainingRequest, run_dir: RunDir, progress: LiveRun) ->
     try:
         run_worker(request.run, run_dir, progress, save_base)
     finally:
-        if not run_dir.checkpoint.is_file():  # nothing to go on from: then the base can as well be saved again
+        if not run_dir.state.is_file():  # nothing to go on from: then the base can as well be saved again
             run_dir.base.unlink(missing_ok=True)
-    result = exported(run_dir)
+    result = exported_files(run_dir)
     if result is None:
         raise WorkerError(
             "The exported file of {run} has disappeared. Queue the graph once more; details are in {log}.",

@@ -71,6 +71,6 @@ def _finish(run_dir: RunDir, run: Run, exported: Exported, reporter: Reporter) -
     )
     # A run that the user has ended may be taken up again: then it needs what it would have after a stop.
     best = [] if exported.finished_early else [run_dir.best]
-    state = [] if exported.finished_early or run.settings.training.keep_state else [run_dir.checkpoint]
+    state = [] if exported.finished_early or run.settings.training.keep_state else [run_dir.state]
     for leftover in (run_dir.base, run_dir.finish, *best, *state):
         leftover.unlink(missing_ok=True)

@@ -160,6 +160,12 @@ def is_child(root: Path, path: Path) -> bool:
     return path.parent == root and leads_into(root, path) and path.resolve().parent == root.resolve()
 
 
+def output_picture(path: Path) -> dict[str, str]:
+    """Return how the page asks ComfyUI for a picture below the output folder."""
+    folder = path.parent.relative_to(folder_paths.get_output_directory())
+    return {"filename": path.name, "subfolder": folder.as_posix(), "type": "output"}
+
+
 def _input_folder() -> Path:
     return Path(folder_paths.get_input_directory())
 

@@ -27,8 +27,8 @@ from trainer.run.names import DREAMBOOTH
 from trainer.run.presets import NAMED, given
 from trainer.run.run_dir import RunDir
 from trainer.run.stop_request import StopRequest
-from trainer.training.checkpoint import save_tensors
 from trainer.training.export import ResultFiles
+from trainer.training.tensor_file import write_tensors
 
 from .graphs import picture_graph, same, shown, up_to_training
 
@@ -64,7 +64,7 @@ def own_model(run_dir: RunDir, standin_base, folder, target) -> None:
     dreambooth.train(Context(run, again, accelerator, Reporter(io.StringIO()), StopRequest(os.fdopen(reading))))
     base = BaseModel(again.base)
     unet = base.unet()
-    text_encoder, state, files = base.text_encoder(), load_file(again.checkpoint), ResultFiles(base, {})
+    text_encoder, state, files = base.text_encoder(), load_file(again.state), ResultFiles(base, {})
     pattern = TEXT_TARGETS[run.settings.dreambooth.lora_layers]
     text_params = add_adapters(text_encoder, pattern, run.settings, torch.float32)
     for model, params, prefix in ((unet, add_lora(unet, run.settings), ""), (text_encoder, text_params, PREFIX)):
@@ -77,7 +77,7 @@ def own_model(run_dir: RunDir, standin_base, folder, target) -> None:
             if ".lora_" not in name:
                 name = name.replace(".base_layer.", ".")
                 files.replace_base_tensor(ldm_text_name(name) if prefix else base.unet_table[name], merged)
-    save_tensors(target, files.all_checkpoint_tensors(), {}, files.dtypes)
+    write_tensors(target, files.all_checkpoint_tensors(), {}, files.dtypes)
 
 
 def test_a_lora_gives_the_trainers_own_picture_at_strength_1_and_the_bases_at_0(

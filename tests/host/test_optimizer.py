@@ -34,10 +34,10 @@ def test_8bit_that_cannot_run_is_decided_before_the_memory_is_checked(server, br
     with pytest.raises(Failed, match="interrupted"):
         server.run(graph, on_text=interrupt)
     (begun,) = (base_directory / "output" / "finetune").glob("eight-*")
-    state = RunDir(begun).checkpoint.read_bytes()
+    state = RunDir(begun).state.read_bytes()
     with pytest.raises(Failed, match=r"has begun with 8-bit AdamW, .* \(RuntimeError: libbitsandbytes_cuda130\.so is missing\)"):
         broken_server.run(graph)
-    assert RunDir(begun).checkpoint.read_bytes() == state
+    assert RunDir(begun).state.read_bytes() == state
 
     train["steps"] = 1  # another run, of which nothing is there
     texts = []

@@ -16,8 +16,8 @@ from trainer.context import TrainingError
 from trainer.run.files import read_json
 from trainer.run.messages import Message
 from trainer.run.run_dir import RunDir
-from trainer.training.checkpoint import kind_of
 from trainer.training.loss import DiffusionLoss
+from trainer.training.state import kind_of
 from trainer.training.trainer import Trainer
 
 from .runs import DREAMBOOTH, INVERSION, work_here
@@ -102,7 +102,7 @@ def test_the_state_is_saved_before_anything_is_looked_at(make_run, monkeypatch):
     monkeypatch.setattr("trainer.training.sample_images.SampleImages.draw", dies)
     with pytest.raises(KeyboardInterrupt):
         work_here(run_dir)
-    assert run_dir.checkpoint.is_file()
+    assert run_dir.state.is_file()
     monkeypatch.undo()
     plain = make_run(QUICK, "plain")
     work_here(plain)
@@ -180,12 +180,12 @@ def test_many_skipped_steps_in_a_row_end_the_run_with_its_last_good_state(make_r
     broken_steps(set(range(good, 40)), "loss")
     with pytest.raises(TrainingError, match=sentence):
         work_here(run_dir)
-    state = {name: tensor for name, tensor in load_file(run_dir.checkpoint).items() if name.startswith("param/")}
+    state = {name: tensor for name, tensor in load_file(run_dir.state).items() if name.startswith("param/")}
     assert all(tensor.isfinite().all() for tensor in state.values())
     reference = make_run(QUICK.replace(steps=good or 1, learning_rate=1e-3 if good else 0.0, keep_state=True), "reference")
     monkeypatch.undo()
     work_here(reference)
-    wanted = load_file(reference.checkpoint)
+    wanted = load_file(reference.state)
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in state.items())
     assert not Path(run_dir.load_run().export_path).exists()
 
@@ -216,7 +216,7 @@ def test_an_8bit_state_waits_for_its_optimizer(make_run, monkeypatch):
     whole, run_dir = make_run(settings, "whole"), make_run(settings, "broken")
     work_here(whole)
     work_here(run_dir, stop_after=2)
-    state = run_dir.checkpoint.read_bytes()
+    state = run_dir.state.read_bytes()
     with monkeypatch.context() as patched:
         for name in [name for name in sys.modules if name.split(".")[0] == "bitsandbytes"]:
             patched.delitem(sys.modules, name)
@@ -225,7 +225,7 @@ def test_an_8bit_state_waits_for_its_optimizer(make_run, monkeypatch):
             ValueError, match=r"8-bit AdamW cannot run here \(\w+Error: .*bitsandbytes.*\)\. Repair it .*pip install"
         ):
             work_here(run_dir)
-        assert run_dir.checkpoint.read_bytes() == state
+        assert run_dir.state.read_bytes() == state
         # Nor is it read as the state of another optimizer.
         run = read_json(run_dir.run_json)
         run["settings"]["optimizer"]["optimizer"] = "adamw"
@@ -242,7 +242,7 @@ def test_an_8bit_state_waits_for_its_optimizer(make_run, monkeypatch):
 def test_a_state_knows_its_optimizer(make_run, optimizer, rate):
     run_dir = make_run(QUICK.replace(optimizer=optimizer, learning_rate=rate, steps=1, keep_state=True))
     work_here(run_dir)
-    with safe_open(run_dir.checkpoint, "pt") as file:
+    with safe_open(run_dir.state, "pt") as file:
         kind = json.loads(file.metadata()["optimizer_kind"])
     assert kind == {"adamw": "AdamW", "adamw_8bit": "AdamW8bit", "adafactor": "Adafactor", "prodigy": "Prodigy"}[optimizer]
     assert kind_of(torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])) == "AdamW"
@@ -277,7 +277,7 @@ def test_the_result_of_the_steps_so_far_is_that_of_the_step_it_was_asked_at(make
     with pytest.raises(OSError, match=r"directory|denied"):
         work_here(early, finish_after=2)
     blocker.rmdir()
-    early.checkpoint.unlink()
+    early.state.unlink()
     assert work_here(early)[-1]["event"] == "done"
     assert len(early.losses()) == 2
     assert same(short, early)

@@ -51,7 +51,7 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(make_run, capfd):
     whole, broken = make_run(settings, "whole"), make_run(settings, "broken")
     work_here(whole)
     work_here(broken, stop_after=3)
-    assert broken.checkpoint.is_file()
+    assert broken.state.is_file()
     assert not broken.finished
     assert len(broken.losses()) == 3
     assert work_here(broken)[-1]["event"] == "done"
@@ -132,7 +132,7 @@ def test_without_a_host_sigterm_saves_the_state(make_run):
                 worker.terminate()
                 break
         assert list(events)[-1]["event"] == "stopped"
-    assert run_dir.checkpoint.is_file()
+    assert run_dir.state.is_file()
 
 
 def test_a_failed_export_keeps_the_training(make_run, tmp_path):
@@ -141,7 +141,7 @@ def test_a_failed_export_keeps_the_training(make_run, tmp_path):
     blocker.mkdir()  # a folder where the file shall go
     with pytest.raises(OSError, match=r"directory|denied"):
         work_here(run_dir)
-    assert run_dir.checkpoint.is_file()
+    assert run_dir.state.is_file()
     blocker.rmdir()
     events = work_here(run_dir)
     assert events[-1]["event"] == "done"

@@ -19,8 +19,8 @@ from trainer.__main__ import describe
 from trainer.context import TrainingError
 from trainer.data.disk_cache import DiskCache
 from trainer.run.run_dir import RunDir, at_step, shorter_run
-from trainer.training.checkpoint import save_state
 from trainer.training.loss import concepts_loss
+from trainer.training.state import save_state
 
 from .runs import DREAMBOOTH, ROOT, start_worker, work_here
 
@@ -63,7 +63,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(make_run, wanted):
             at_step.append(len(runs[-1].losses()))
         # Nothing half written lies where a whole file is looked for.
         exported = runs[-1].path.parent / f"{runs[-1].path.name}.safetensors"
-        for file in (runs[-1].checkpoint, exported):
+        for file in (runs[-1].state, exported):
             if file.is_file():
                 load_file(file)
     print(f"\n{kills} kills over {len(runs)} runs, at the steps {at_step}")
@@ -77,12 +77,12 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(make_run, wanted):
 def test_a_saved_state_that_cannot_be_read_is_named(make_run):
     run_dir = make_run(SETTINGS.replace(train="lora"))
     work_here(run_dir, stop_after=2)
-    whole = run_dir.checkpoint.read_bytes()
+    whole = run_dir.state.read_bytes()
     for damage in (whole[: len(whole) // 2], b"", whole[:8] + b"x" + whole[9:]):
-        run_dir.checkpoint.write_bytes(damage)
+        run_dir.state.write_bytes(damage)
         with pytest.raises(ValueError, match=r"checkpoint\.safetensors cannot be read .* the run then begins anew"):
             work_here(run_dir)
-    run_dir.checkpoint.unlink()
+    run_dir.state.unlink()
     assert work_here(run_dir)[-1]["event"] == "done"
 
 
@@ -111,7 +111,7 @@ PHASES = {
     "steps": "trainer.training.loss.concepts_loss",
     "optimizer": "torch.optim.AdamW.step",
     "saving": "trainer.training.trainer.save_state",
-    "export": "trainer.training.export.save_tensors",
+    "export": "trainer.training.export.write_tensors",
 }
 """What runs out of memory, by the part of the run in which it does. In those that only look at a run it is a warning."""
 
@@ -187,7 +187,7 @@ def test_an_export_that_fails_costs_no_step(make_run, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("trainer.training.export.save_tensors", fails)
+        patched.setattr("trainer.training.export.write_tensors", fails)
         with pytest.raises(OSError, match="No space left"):
             work_here(failing)
     assert failing.saved_step() == 5
@@ -213,11 +213,11 @@ def test_a_photo_has_not_changed_when_there_is_no_memory_to_read_it(make_run, mo
 def test_a_loss_of_exactly_zero_stops_the_run_and_keeps_the_last_state(make_run, monkeypatch):
     run_dir = make_run(SETTINGS.replace(train="lora"))
     work_here(run_dir, stop_after=2)
-    state = run_dir.checkpoint.read_bytes()
+    state = run_dir.state.read_bytes()
     monkeypatch.setattr("trainer.training.loss.concepts_loss", lambda *given: 0.0 * concepts_loss(*given))
     with pytest.raises(TrainingError, match="exactly 0 at step 3"):
         work_here(run_dir)
-    assert run_dir.checkpoint.read_bytes() == state
+    assert run_dir.state.read_bytes() == state
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_a_full_disk_costs_nothing_but_the_step(make_run, small_disk):
     settings = SETTINGS.replace(train="lora", steps=6, checkpoint_every=1)
     whole, moved = make_run(settings, "whole"), make_run(settings, "moved")
     work_here(whole, stop_after=2)
-    state = whole.checkpoint.stat().st_size
+    state = whole.state.stat().st_size
     work_here(whole)
     on_disk = RunDir(small_disk(state * 3 // 2))  # one state fits, the next beside it does not
     on_disk.run_json.write_bytes(moved.run_json.read_bytes())
@@ -251,7 +251,7 @@ def test_a_full_disk_costs_nothing_but_the_step(make_run, small_disk):
     with pytest.raises(OSError, match="The disk is full") as error:
         work_here(on_disk)
     assert "checkpoint.safetensors" in str(describe(error.value, on_disk.path))
-    assert any(name.startswith("param/") for name in load_file(on_disk.checkpoint))
+    assert any(name.startswith("param/") for name in load_file(on_disk.state))
     small_disk(state * 10)
     assert work_here(on_disk)[-1]["event"] == "done"
     assert same(on_disk, whole)
@@ -266,11 +266,11 @@ def test_a_run_made_longer_equals_one_asked_for_at_once(make_run, train):
     work_here(shorter)
     longer = make_run(settings, "longer")
     assert shorter_run(longer.load_run(), longer.path.parent) == shorter
-    for there, here in ((shorter.metrics, longer.metrics), (shorter.checkpoint, longer.checkpoint)):
+    for there, here in ((shorter.metrics, longer.metrics), (shorter.state, longer.state)):
         here.write_bytes(there.read_bytes())
     work_here(longer)
     assert same(longer, whole)
-    assert not whole.checkpoint.exists()
+    assert not whole.state.exists()
 
 
 @pytest.mark.parametrize("train", ["lora", pytest.param("unet_and_token", marks=pytest.mark.nightly)])

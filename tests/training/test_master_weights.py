@@ -154,14 +154,14 @@ def test_a_step_has_few_casts_and_a_norm_and_an_update_for_each_buffer(make_run,
 def test_a_saved_state_has_the_masters_and_not_what_the_model_works_with(make_run):
     run_dir = make_run(DREAMBOOTH.replace(precision="bf16", learning_rate=2e-6))
     work_here(run_dir, stop_after=2)
-    state = load_file(run_dir.checkpoint)
+    state = load_file(run_dir.state)
     weights = torch.cat([tensor.flatten() for name, tensor in state.items() if name.startswith("param/")])
     assert weights.dtype == torch.float32
     assert (weights != weights.bfloat16()).float().mean() > 0.9
 
 
 def masters_of(run_dir: RunDir) -> dict[str, torch.Tensor]:
-    state = load_file(run_dir.checkpoint)
+    state = load_file(run_dir.state)
     return {name.removeprefix("param/"): tensor for name, tensor in state.items() if name.startswith("param/")}
 
 

@@ -33,7 +33,7 @@ def test_the_loss_is_that_of_the_photos_and_half_of_the_distance_to_the_base(mak
     for run_dir in (one, two, alone):
         work_here(run_dir)
     assert two.losses()[0] == one.losses()[0] == pytest.approx(alone.losses()[0], rel=1e-5)
-    state = {name.removeprefix("param/"): t for name, t in load_file(one.checkpoint).items() if name.startswith("param/")}
+    state = {name.removeprefix("param/"): t for name, t in load_file(one.state).items() if name.startswith("param/")}
     if train == "lora_and_text_encoder":  # the text states of the teacher are the base's, which is what is computed first
         assert two.losses()[1] != alone.losses()[0]
         return
@@ -59,7 +59,7 @@ def test_the_teacher_has_no_gradient_nor_state_and_the_class_curve_begins_at_not
     work_here(run_dir)
     curve = [entry["class"] for entry in run_dir.measurements()]
     assert curve[0] == 0 < min(curve[1:])
-    state = load_file(run_dir.checkpoint)
+    state = load_file(run_dir.state)
     names = [name for name in state if name.startswith("param/")]
     trained = load_file(run_dir.load_run().export_path)
     assert len(names) == sum(("lora_" in n and "alpha" not in n) or "diffusion_model" in n for n in trained)

@@ -81,7 +81,7 @@ def test_no_process_of_a_run_that_ends_is_left(make_run, launch, phase, end):
     assert [event for event in last if event["event"] == "error"] == []
     if end in (close_stdin, subprocess.Popen.terminate):
         assert last[-1]["event"] == "stopped"
-        assert run_dir.checkpoint.is_file() == (phase == "training")
+        assert run_dir.state.is_file() == (phase == "training")
         assert "[rank " not in run_dir.log.read_text()  # nobody failed on the way
 
 

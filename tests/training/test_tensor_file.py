@@ -14,7 +14,6 @@ from torch.utils._pytree import tree_leaves
 
 from trainer.__main__ import describe
 from trainer.run import files
-from trainer.training.checkpoint import save_tensors
 from trainer.training.tensor_file import TYPES, write_tensors
 
 
@@ -91,7 +90,7 @@ def test_the_order_of_types_is_that_of_safetensors(tmp_path):
 
 def test_tensors_may_share_memory_and_be_written_as_another_type(tmp_path):
     table = torch.randn(4, 6)
-    save_tensors(tmp_path / "file", {"a": table, "b": table[1:], "c": table.T}, {"x": "y"}, {"b": torch.float16})
+    write_tensors(tmp_path / "file", {"a": table, "b": table[1:], "c": table.T}, {"x": "y"}, {"b": torch.float16})
     read = load_file(tmp_path / "file")
     assert torch.equal(read["a"], table)
     assert same_bits(read["b"], table[1:].half())
@@ -104,7 +103,7 @@ def test_saving_takes_the_memory_of_about_one_tensor(tmp_path, dtype):
     tensors = {str(number): torch.randn(256, 512).T for number in range(40)}
     largest = 256 * 512 * 4
     with LiveBytes() as live:
-        save_tensors(tmp_path / "file", tensors, {}, dict.fromkeys(tensors, dtype))
+        write_tensors(tmp_path / "file", tensors, {}, dict.fromkeys(tensors, dtype))
     assert 0 < live.peak <= 2 * largest
     assert live.now == 0
     assert all(torch.equal(tensor, tensors[name].to(dtype)) for name, tensor in load_file(tmp_path / "file").items())
@@ -113,7 +112,7 @@ def test_saving_takes_the_memory_of_about_one_tensor(tmp_path, dtype):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_named_with_the_file_and_leaves_what_was_there(tmp_path, monkeypatch, number):
     path = tmp_path / "state.safetensors"
-    save_tensors(path, {"a": torch.zeros(3)}, {})
+    write_tensors(path, {"a": torch.zeros(3)}, {})
     before = path.read_bytes()
 
     def fails(*_) -> None:
@@ -121,7 +120,7 @@ def test_a_full_disk_is_named_with_the_file_and_leaves_what_was_there(tmp_path, 
 
     monkeypatch.setattr("trainer.training.tensor_file._bytes", fails)
     with pytest.raises(OSError, match="The disk is full") as error:
-        save_tensors(path, {"a": torch.ones(3)}, {})
+        write_tensors(path, {"a": torch.ones(3)}, {})
     assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(path))
     assert str(describe(error.value, tmp_path)).startswith(f"The disk is full: {path}.")
     assert path.read_bytes() == before

@@ -250,7 +250,7 @@ def test_an_8bit_optimizer_needs_a_quarter_of_the_state(make_run):
         blocked.mkdir()  # the export fails, the state stays
         with pytest.raises(OSError, match=r"directory|denied"):
             work_here(run_dir)
-        sizes[optimizer] = run_dir.checkpoint.stat().st_size
+        sizes[optimizer] = run_dir.state.stat().st_size
     assert sizes["adamw_8bit"] < 0.55 * sizes["adamw"]  # 4 + 2 of 4 + 8 bytes a weight
 
 

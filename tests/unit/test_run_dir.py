@@ -122,13 +122,13 @@ def test_the_same_run_with_fewer_steps_is_found_if_it_has_a_state(run, tmp_path)
         run_dir = RunDir(tmp_path / f"toy-{name}")
         run_dir.path.mkdir()
         write_json(run_dir.run_json, replace(run, settings=run.settings.replace(**changes)).to_json())
-        run_dir.checkpoint.touch()
+        run_dir.state.touch()
         return run_dir
 
     longer = replace(run, settings=run.settings.replace(steps=20, validate_every=4))
     assert shorter_run(longer, tmp_path) is None
     made("other-seed", seed=1)
-    made("no-state").checkpoint.unlink()
+    made("no-state").state.unlink()
     made("as-long", steps=20)
     assert shorter_run(longer, tmp_path) is None
     wanted = made("shorter", validate_every=2)
@@ -214,7 +214,7 @@ def test_a_damaged_folder_neither_hides_nor_stops_the_other_runs(run, tmp_path, 
     damaged, sound = RunDir(tmp_path / "damaged"), RunDir(tmp_path / "sound")
     for run_dir in (damaged, sound):
         run_dir.path.mkdir()
-        run_dir.checkpoint.touch()
+        run_dir.state.touch()
     write_json(sound.run_json, run.to_json())
     write_json(sound.result_json, {})
     DAMAGES[damage](damaged.run_json, run.to_json())

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from ..context import Context
 from ..dataset.photos import Dataset
 from ..models.sd15 import DTYPES, cast_frozen
 from ..models.token_embedding import tokenize_captions
+from ..parts.part import TextPart
 from ..run.stop_request import StopRequest
 from .batches import to_device
 from .disk_cache import DiskCache
@@ -60,7 +60,11 @@ def has_any(ids: Tensor, wanted: Sequence[int]) -> list[bool]:
 
 
 def encode_captions(
-    context: Context, captions: Sequence[str], text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, text_parts: Sequence[Any]
+    context: Context,
+    captions: Sequence[str],
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    text_parts: Sequence[TextPart],
 ) -> Captions:
     """Encode the captions, that of a teacher and the sample prompts; states that no trained part can change, for good.
 

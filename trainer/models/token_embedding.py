@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..dataset.captions import split_at_word
+from ..parts.part import TextPart
 from ..run.messages import UserError
 from ..run.run_dir import EMBEDDING_KEY
 from .sd15 import CONTEXT_LENGTH, tokenize
@@ -115,7 +116,7 @@ def load_vectors(path: Path) -> Tensor:
     return load_file(path)[EMBEDDING_KEY].float()
 
 
-def tokenize_captions(tokenizer: CLIPTokenizer, texts: Sequence[str], token: str, text_parts: Sequence[Any]) -> Tensor:
+def tokenize_captions(tokenizer: CLIPTokenizer, texts: Sequence[str], token: str, text_parts: Sequence[TextPart]) -> Tensor:
     """Return token ids (T, 77): the token means the new ids that one of the parts gives it, otherwise what CLIP makes of it."""
     new_ids = [i for part in text_parts for i in part.new_ids]
     return tokenize_with(tokenizer, texts, token, new_ids) if new_ids else tokenize(tokenizer, list(texts))

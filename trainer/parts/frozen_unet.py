@@ -21,6 +21,7 @@ class FrozenUNet:
     result_kind = "embedding"
     learning_rate = 5e-3
     """That of the token's vectors beside it."""
+    teach = None
 
     @staticmethod
     def title(settings: "Settings") -> None:

@@ -5,13 +5,16 @@ preset, several for `auto`, of which choice.py takes the first that fits the dev
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..parts import TRAIN
 from .messages import UserError
 from .names import DREAMBOOTH, TEXTUAL_INVERSION
 from .setting import AUTO
 from .settings import SWITCH, method_settings, plain_default
+
+if TYPE_CHECKING:
+    from ..parts import PartTypes
 
 OWN = "own settings"
 RATES = ("learning_rate", "text_learning_rate")
@@ -179,7 +182,7 @@ def _completed(
     return values
 
 
-def _parts(train: str) -> tuple[Any, ...]:
+def _parts(train: str) -> "PartTypes":
     """Return the parts that a value of `train` names. Raises UserError for a value that is none."""
     parts = TRAIN.get(train)
     if parts is None:

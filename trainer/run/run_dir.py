@@ -145,7 +145,7 @@ class RunDir:
     base = property(lambda self: self.path / "base.safetensors")
     embedding = property(lambda self: self.path / "embedding.safetensors")
     lora = property(lambda self: self.path / "lora.safetensors")
-    checkpoint = property(lambda self: self.path / "checkpoint.safetensors")
+    state = property(lambda self: self.path / "checkpoint.safetensors")  # so named in all runs that were ever begun
     best = property(lambda self: self.path / "best.safetensors")
     finish = property(lambda self: self.path / "finish")
     samples = property(lambda self: self.path / "samples")
@@ -170,7 +170,7 @@ class RunDir:
 
     def in_the_way(self) -> Path | None:
         """Return what stands where the run writes and is no file, such as a folder, or a link that would be written through."""
-        replaced = (self.run_json, self.base, self.embedding, self.lora, self.checkpoint, self.best, self.result_json)
+        replaced = (self.run_json, self.base, self.embedding, self.lora, self.state, self.best, self.result_json)
         written_to = (self.finish, self.metrics, self.log, self.lock, self.graph_lock, self.failure_lock)
         for path in (self.path, self.samples, *replaced, *written_to):
             with suppress(FileNotFoundError):
@@ -199,12 +199,12 @@ class RunDir:
         """Return whether the user has ended the run before its last step, and its state is there to train on from."""
         with suppress(OSError, ValueError, AttributeError):
             ended_early = (read_json(self.result_json).get("exported") or {}).get("finished_early", False)
-            return bool(ended_early) and self.checkpoint.is_file()
+            return bool(ended_early) and self.state.is_file()
         return False
 
     def saved_step(self) -> int | None:
         """Return the step of the newest saved state, by the header of its file; None where there is none."""
-        with suppress(OSError, SafetensorError, ValueError, TypeError, KeyError), safe_open(self.checkpoint, "np") as file:
+        with suppress(OSError, SafetensorError, ValueError, TypeError, KeyError), safe_open(self.state, "np") as file:
             return int(file.metadata()["step"])
         return None
 
@@ -249,14 +249,14 @@ def shorter_run(run: Run, root: Path) -> RunDir | None:
     shorter: dict[RunDir, float] = {}
     for other in map(RunDir, _folders(root)):
         with passed_over(other.path):
-            if not other.checkpoint.is_file():
+            if not other.state.is_file():
                 continue
             theirs = other.load_run()
             given = theirs.settings.flat()
             lengths = {name: given[name] for name in ("steps", "validate_every")}  # measurements change no weight
             alike = replace(run, settings=run.settings.replace(**lengths))
             if given["steps"] < run.settings.training.steps and alike.key == theirs.key:
-                shorter[other] = other.checkpoint.stat().st_mtime
+                shorter[other] = other.state.stat().st_mtime
     return max(shorter, key=lambda other: shorter[other], default=None)
 
 

@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..models.key_mapping import TEXT_PREFIX
 from ..models.sd15 import BaseModel
+from ..parts.part import Part
 from ..run.events import Saved
 from ..run.messages import message
 from ..run.run_dir import EMBEDDING_KEY, Run, at_step
-from .checkpoint import save_tensors
+from .tensor_file import write_tensors
 from .trainer import Exported, Trainer
 
 TOKEN_TABLE = f"{TEXT_PREFIX}embeddings.token_embedding.weight"
@@ -55,7 +55,7 @@ def _file_dtype(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if tensor.dtype in (torch.float16, torch.float32) else torch.float16
 
 
-def export(trainer: Trainer, base: BaseModel, parts: Sequence[Any], exported: Exported) -> Exported:
+def export(trainer: Trainer, base: BaseModel, parts: Sequence[Part], exported: Exported) -> Exported:
     """Write the files of the result where the run wants them, one process for all; return what they are of, as given."""
     run = trainer.context.run
     if trainer.context.is_main:
@@ -64,7 +64,7 @@ def export(trainer: Trainer, base: BaseModel, parts: Sequence[Any], exported: Ex
     return exported
 
 
-def export_now(trainer: Trainer, base: BaseModel, parts: Sequence[Any]) -> None:
+def export_now(trainer: Trainer, base: BaseModel, parts: Sequence[Part]) -> None:
     """Write the files of the weights as they are now beside those of the result, named after the step.
 
     That they cannot be written is a warning.
@@ -84,7 +84,7 @@ def export_now(trainer: Trainer, base: BaseModel, parts: Sequence[Any]) -> None:
         context.reporter.emit(Saved(path.name))
 
 
-def _result_files(trainer: Trainer, base: BaseModel, parts: Sequence[Any]) -> ResultFiles:
+def _result_files(trainer: Trainer, base: BaseModel, parts: Sequence[Part]) -> ResultFiles:
     files = ResultFiles(base, trainer.weights.named())
     for part in parts:
         part.export(files)
@@ -95,11 +95,11 @@ def _save(path: Path, embedding_path: Path, files: ResultFiles, run: Run, export
     """Write the checkpoint or the LoRA to `path`, and the token's vectors beside it; an inversion's vectors alone to `path`."""
     if files.embedding is not None:
         to = path if run.result_kind == "embedding" else embedding_path
-        save_tensors(to, {EMBEDDING_KEY: files.embedding.float().cpu()}, metadata(run, exported, "textual-inversion"))
+        write_tensors(to, {EMBEDDING_KEY: files.embedding.float().cpu()}, metadata(run, exported, "textual-inversion"))
     if files.lora:
-        save_tensors(path, files.lora, metadata(run, exported, "lora"))
+        write_tensors(path, files.lora, metadata(run, exported, "lora"))
     elif files.checkpoint:
-        save_tensors(path, files.all_checkpoint_tensors(), metadata(run, exported, "dreambooth"), files.dtypes)
+        write_tensors(path, files.all_checkpoint_tensors(), metadata(run, exported, "dreambooth"), files.dtypes)
 
 
 def metadata(run: Run, exported: Exported, kind: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
@@ -14,6 +13,7 @@ from ..context import Context
 from ..data.caption_cache import Captions
 from ..data.concepts import CLASS, Batch, Concept
 from ..models.sd15 import DTYPES, noise_schedule
+from ..parts.part import UNetPart
 
 PredictNoise = Callable[[Tensor, Tensor, Sequence[int]], Tensor]
 """(noisy latents (B, 4, h, w), timesteps (B,), captions) -> predicted noise (B, 4, h, w)."""
@@ -30,7 +30,7 @@ class DiffusionLoss(nn.Module):
     def __init__(
         self,
         context: Context,
-        unet: Any,
+        unet: UNetPart,
         captions: Captions,
         concepts: Mapping[str, Concept],
         concept_weights: Mapping[str, float],

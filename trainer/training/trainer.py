@@ -14,11 +14,11 @@ from ..context import Context, TrainingError
 from ..models.sd15 import DTYPES
 from ..run.events import TRAINING
 from ..run.messages import message
-from .checkpoint import load_best, load_state, save_best, save_state
 from .early_stopping import best_step, should_stop
 from .master_weights import MasterWeights
 from .metrics import Metrics, memory_in_use
 from .optimizers import LossScale, ParamGroup, learning_rate_schedule, make_optimizer, update
+from .state import load_best, load_state, save_best, save_state
 
 NOT_MEASURED = message("The loss under fixed noise could not be measured at every step where it is due")
 STATE_SECONDS, STATE_SHARE = 300, 0.05
@@ -72,7 +72,7 @@ class Trainer:
             )
         self.rate_factor = learning_rate_schedule(settings.optimizer, settings.training.steps)
         self.step = self._start = self._saved = load_state(
-            context.run_dir.checkpoint, self.weights.named(), self.optimizer, self.ema, self.loss_scale
+            context.run_dir.state, self.weights.named(), self.optimizer, self.ema, self.loss_scale
         )
         self.weights.copy_to_model()
         if self._start:
@@ -256,7 +256,7 @@ class Trainer:
         self.metrics.sync()
         check_finite(self.weights.masters)
         if self.context.is_main:
-            path, weights = self.context.run_dir.checkpoint, self.weights.named()
+            path, weights = self.context.run_dir.state, self.weights.named()
             save_state(path, self.step, weights, self.optimizer, self.ema, self.loss_scale)
         self._saved, now = self.step, time.monotonic()
         self._next_state = now + max(STATE_SECONDS, (now - began) / STATE_SHARE)

@@ -15,14 +15,6 @@ from ..run.messages import UserError
 from .optimizers import LossScale
 from .tensor_file import write_tensors
 
-
-def save_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str], dtypes: Mapping[str, torch.dtype] | None = None
-) -> None:
-    """Write a safetensors file, whole or not at all; those tensors that `dtypes` names as another type than their own."""
-    write_tensors(path, tensors, metadata, dtypes)
-
-
 CPU = torch.device("cpu")
 
 
@@ -66,7 +58,7 @@ def save_state(
         "optimizer": {index: _numbers(state) for index, state in held["state"].items()},
         "groups": [_numbers(group) for group in held["param_groups"]],  # Prodigy keeps its estimates there
     }
-    save_tensors(path, tensors, {key: json.dumps(value) for key, value in metadata.items()})
+    write_tensors(path, tensors, {key: json.dumps(value) for key, value in metadata.items()})
 
 
 @contextmanager
@@ -138,7 +130,7 @@ def _own_copy(tensor: Tensor, device: torch.device) -> Tensor:
 
 def save_best(path: Path, step: int, params: Mapping[str, Tensor]) -> None:
     """Write the weights of the best step so far."""
-    save_tensors(path, params, {"step": str(step)})
+    write_tensors(path, params, {"step": str(step)})
 
 
 def load_best(path: Path, params: Mapping[str, Tensor]) -> int:

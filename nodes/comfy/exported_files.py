@@ -1,0 +1,121 @@
+"""The files that runs have exported: found again wherever they were moved, and the runs that they are of."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import folder_paths
+
+from ...trainer.run.files import read_json
+from ...trainer.run.messages import MessageError, UserError
+from ...trainer.run.result_file import result_file
+from ...trainer.run.run_dir import Run, RunDir, finished_runs, is_same_run, key_of, passed_over, runs_with_key
+from .folders import is_child, runs_root
+
+FOLDERS = {"checkpoint": "checkpoints", "lora": "loras", "embedding": "embeddings"}
+"""ComfyUI's kind of folder for each kind of result."""
+
+
+@dataclass(frozen=True)
+class ExportedFiles:
+    """The files of a finished run, where ComfyUI's loaders find them."""
+
+    file: Path
+    """Checkpoint, LoRA or embedding."""
+    embedding: Path | None
+    """The file with the token's own vectors: `file` itself where the result is an embedding."""
+
+
+def exported_files(run_dir: RunDir) -> ExportedFiles | None:
+    """Return what the run has exported, wherever it was moved below the folders that ComfyUI lists.
+
+    None while the run is unfinished, or when a file of its result no longer exists.
+    """
+    files = None
+    with passed_over(run_dir.path):
+        if run_dir.finished:
+            files = _files_of_result(run_dir.path.name, read_json(run_dir.result_json))
+    return files
+
+
+def _files_of_result(run_id: str, result: dict) -> ExportedFiles | None:
+    """Return the files that a result.json names, if they are there."""
+    kind, name, step = result["kind"], result.get("embedding", ""), (result.get("exported") or {}).get("step")
+    file = _find(FOLDERS[kind], result["file"], run_id, step)
+    embedding = _find("embeddings", name, run_id, step) if name else None
+    if not file or (name and not embedding):
+        return None
+    return ExportedFiles(file, file if kind == "embedding" else embedding)
+
+
+def _find(folder: str, name: str, run_id: str, step: int | None) -> Path | None:
+    """Return the file of a run's result in one of ComfyUI's kinds of folders: under its name, or else moved or renamed.
+
+    A file under another name must also be of this step: what was exported on the way is of the same run.
+    """
+    path = folder_paths.get_full_path(folder, Path(name).name)
+    if path and is_exported_by(Path(path), run_id):
+        return Path(path)
+    for other in folder_paths.get_filename_list(folder):
+        path = folder_paths.get_full_path(folder, other)
+        found = result_file(Path(path)) if path else None
+        if path and found and is_same_run(found.run, run_id) and found.step == str(step):
+            return Path(path)
+    return None
+
+
+def is_exported_by(path: Path, run_id: str) -> bool:
+    """Return whether a file is what a run has exported, the result or what led up to it."""
+    found = result_file(path)
+    return found is not None and is_same_run(found.run, run_id)
+
+
+def run_of_file(path: str) -> tuple[RunDir, int]:
+    """Return the run that has exported a file, and the step that its weights are of.
+
+    Looked up by its name below ComfyUI's folders: `path` may come from anybody. Raises UserError when there is no such run.
+    """
+    for folder in FOLDERS.values():
+        file = folder_paths.get_full_path(folder, Path(path).name)
+        found = result_file(Path(file)) if file else None
+        if found and found.step.isdecimal():
+            for run_dir in runs_with_key(runs_root(), key_of(found.run)):
+                return run_dir, int(found.step)
+    raise UserError(
+        "No run has exported {name!r}. Wire path of a training node, or write the name of a file that one has exported.",
+        name=Path(path).name,
+    )
+
+
+def loadable_runs() -> dict[str, dict[str, str | int | None]]:
+    """Return when the runs whose result can be loaded were finished, and after which step, by their ids, newest first."""
+    found = {}
+    for run_dir in finished_runs(runs_root()):
+        if exported_files(run_dir):
+            with passed_over(run_dir.path):
+                status, result = run_dir.result_json.stat(), read_json(run_dir.result_json)
+                date = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.st_mtime))
+                found[run_dir.path.name] = {"date": date, "step": (result.get("exported") or {}).get("step")}
+    return found
+
+
+def finished_run(run_id: str) -> tuple[Run, ExportedFiles]:
+    """Return a finished run and what it has exported, by its id or, if its folder was renamed, by its key.
+
+    Raises UserError when there is none, or when it cannot be read.
+    """
+    own = RunDir(runs_root() / run_id)
+    known = [own] if is_child(runs_root(), own.path) else []
+    for run_dir in (*known, *runs_with_key(runs_root(), key_of(run_id))):
+        files = exported_files(run_dir)
+        if files is None:
+            continue
+        try:
+            return run_dir.load_run(), files
+        except (OSError, ValueError) as error:
+            reason = error.message if isinstance(error, MessageError) else str(error)
+            raise UserError("The run {run!r} cannot be read: {reason}", run=run_id, reason=reason) from None
+    raise UserError(
+        "There is no finished run {run!r}, or its exported file is gone. Press R to refresh the list, or train it.",
+        run=run_id,
+    )

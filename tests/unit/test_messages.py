@@ -75,7 +75,7 @@ NOT_SHOWN = {
     # the worker's command line, and its log
     "Train one run directory.",
     "cpu (unless given), cuda:0, mps; cuda under a launcher",
-    "stop when stdin has a line, or ends",
+    "begin when stdin says so, stop when it ends",
     "resuming after step {}",
     "[rank {}] ",
     "{} is not the folder of a run: it has no run.json.",

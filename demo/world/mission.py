@@ -14,6 +14,8 @@ from .scenes import STYLES
 from .subject import CLASS_WORD, TOKEN
 
 PHOTO, WATERCOLOR, PENCIL, SUNSET = STYLES
+WORDS = f"{TOKEN} {CLASS_WORD}"
+"""How the subject is written."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Wanted:
     style: str
 
 
-def of_subject(place: str, style: str = PHOTO, words: str = f"{TOKEN} {CLASS_WORD}") -> Wanted:
+def of_subject(place: str, style: str = PHOTO, words: str = WORDS) -> Wanted:
     """Return what is wanted of a prompt for the subject in a place and a style."""
     return Wanted(style.format(f"{words} {place}"), SUBJECT, place, style)
 

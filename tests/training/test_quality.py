@@ -4,24 +4,25 @@ The judge says what a picture shows (demo/world/judge.py). Every figure is print
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from demo.world import mission, subject
-from demo.world.drawing import draw
+from demo.world.drawing import decode, draw, encode, sample_latents
 from demo.world.judge import Verdict, decoded, judge
 from demo.world.mission import SUNSET, WATERCOLOR, Figures, Wanted, change, count, of_thing
 from trainer.dataset.captions import caption_with_token
 from trainer.dataset.folder import read_folder
 from trainer.dataset.photos import Dataset
-from trainer.models.sd15 import BaseModel
+from trainer.models.sd15 import BaseModel, load_tokenizer
 from trainer.run.settings import Settings
 
-from .runs import DREAMBOOTH, INVERSION, work_here, write_run
+from .runs import DREAMBOOTH, INVERSION, TOKENIZER, work_here, write_run
 
 LEARNING = DREAMBOOTH.replace(
     steps=240, batch_size=4, learning_rate=5e-5, lr_scheduler="constant", lr_warmup_steps=0, precision="bf16"
@@ -111,8 +112,6 @@ def shares(wanted: tuple[Wanted, ...], verdicts: list[Verdict]) -> dict[str, flo
 
 def test_the_judges_formula_is_what_the_vae_does(taught_base):
     """So that the judge may compare what a model draws with what is drawn by hand."""
-    import torch
-
     photo = subject.photos()[0][0].resize((128, 128), Image.Resampling.BOX)
     vae = BaseModel(taught_base).vae()
     pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 127.5 - 1
@@ -184,6 +183,47 @@ def test_the_token_means_the_subject_with_its_class_and_alone(captioned):
     print(f"\nthe token alone: subject {figures.thing}, place {figures.place}, style {figures.style} of {figures.pictures}")
     assert figures.thing >= figures.pictures / 3
     assert min(figures.place, figures.style) >= 5 / 6 * figures.pictures
+
+
+def drawn_with_weight(file: Path, wanted: tuple[Wanted, ...], words: str, weight: float) -> list[Image.Image]:
+    """Draw as ComfyUI does with weighted words: their states are moved away from those of the empty prompt, or towards them."""
+    base = BaseModel(file)
+    tokenizer = load_tokenizer(str(TOKENIZER))
+    empty, *states = encode(base, ["", *(of.prompt for of in wanted)])
+    for of, state in zip(wanted, states, strict=True):
+        before, _ = of.prompt.split(words)
+        first, count = (len(tokenizer(text).input_ids) - 1 for text in (before.strip(), words))  # -1: the end; after the start
+        weighted = slice(first, first + count - 1)
+        state[weighted] = empty[weighted] + weight * (state[weighted] - empty[weighted])
+    return decode(base.vae(), sample_latents(base.unet(), torch.stack(states), empty[None], SEEDS[0]))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("weight", [0.8, 1.2])
+def test_a_weighted_token_still_means_the_subject(captioned, weight):
+    """As in (mysks plush toy:1.2)."""
+    figures = mission.figures(mission.NEW, drawn_with_weight(captioned.file, mission.NEW, mission.WORDS, weight))
+    print(f"\nweight {weight}: subject {figures.thing}, place {figures.place}, style {figures.style} of {figures.pictures}")
+    assert figures.thing >= figures.pictures / 3
+    assert min(figures.place, figures.style) >= 5 / 6 * figures.pictures
+
+
+@pytest.mark.nightly
+def test_early_stopping_exports_a_step_that_generalises_better_than_the_last_of_a_long_run(learn):
+    long = LEARNING.replace(steps=960, hold_out=2, validate_every=60)
+    last = learn("the last of 960 steps", long)
+    best = learn("the step of the lowest held-out loss", long.replace(early_stopping="export_best"))
+    assert best.kept.thing >= last.kept.thing
+    assert best.changed < last.changed
+    assert best.new.whole >= last.new.whole
+
+
+@pytest.mark.nightly
+def test_mirrored_and_moved_views_do_not_cost_the_subject(captioned, learn, photos):
+    """Six photos that are seen from a few more sides each time."""
+    augmented = learn("augmented", LEARNING, replace(photos, flip=True, view_jitter=0.2))
+    assert augmented.new.thing >= captioned.new.thing - 1
+    assert augmented.kept.thing >= captioned.kept.thing
 
 
 @pytest.mark.nightly

@@ -81,7 +81,7 @@ class Trainer:
         self.stopping = False
         self._finish_at = context.run_dir.finish_at()  # asked for before the process or the export failed
         self._began, self._looking = time.monotonic(), 0.0
-        self._next_state = self._began + STATE_SECONDS
+        self._next_state, self._state_due = self._began + STATE_SECONDS, False
         context.reporter.phase(TRAINING, settings.training.steps)
 
     @property
@@ -107,19 +107,22 @@ class Trainer:
             self.ema.step(self.weights.masters)
         self.step += 1
         self.metrics.add(self.step, loss, self.settings.optimizer.learning_rate * factor, skipped)
-        self.stopping = self._any_process(bool(self.context.stop))
-        self._heed_user()
+        self._hear()
         if self.metrics.is_due or self.finishing or self.step == self.settings.training.steps:
             self._report()
 
-    def _heed_user(self) -> None:
-        """Note that the user wants the result of the steps done so far, or no longer does: in all processes at the same step."""
-        wanted, run_dir = self.context.stop.finishing, self.context.run_dir
-        if not self.finishing and self._any_process(wanted is True):
+    def _hear(self) -> None:
+        """Note what was asked of any process: all of them must save, and leave the loop, at the same step."""
+        stop, run_dir = self.context.stop, self.context.run_dir
+        by_clock = self.context.is_main and time.monotonic() > self._next_state
+        self.stopping, finish, go_on, self._state_due = self._in_any_process(
+            bool(stop), stop.finishing is True, stop.finishing is False, by_clock
+        )
+        if finish and not self.finishing:
             self._finish_at = self.step
             if self.context.is_main:
                 run_dir.finish.write_text(str(self.step))
-        elif self.finishing and self._any_process(wanted is False):
+        elif go_on and self.finishing:
             self._finish_at = None
             if self.context.is_main:
                 run_dir.finish.unlink(missing_ok=True)
@@ -127,7 +130,7 @@ class Trainer:
     def ends_here(self) -> bool:
         """Return whether no further step is taken; the user may have thought better of it while pictures were drawn."""
         if self.finishing:
-            self._heed_user()
+            self._hear()
         return self.is_finished
 
     def _accumulate_gradients(self) -> Tensor:
@@ -214,7 +217,7 @@ class Trainer:
 
         None: this process could not measure. When one could not, there is no measurement.
         """
-        failed = self._any_process(losses is None)
+        (failed,) = self._in_any_process(losses is None)
         if failed and losses is not None:
             self.context.warn_once(NOT_MEASURED, message("another process failed at it"))
         if failed or losses is None:
@@ -249,7 +252,7 @@ class Trainer:
         every = self.settings.training.checkpoint_every
         if every:
             return self.step % every == 0
-        return self._any_process(self.context.is_main and time.monotonic() > self._next_state)
+        return self._state_due
 
     def _save(self) -> None:
         began = time.monotonic()
@@ -307,11 +310,11 @@ class Trainer:
                 steps=self.step,
             )
 
-    def _any_process(self, flag: bool) -> bool:
-        """Return whether the flag is up in any process: all of them must leave the loop at the same step."""
+    def _in_any_process(self, *flags: bool) -> list[bool]:
+        """Return of each flag whether it is up in any process."""
         if self.accelerator.num_processes == 1:
-            return flag
-        return bool(self._reduce(torch.tensor(float(flag), device=self.context.device), "sum") > 0)
+            return list(flags)
+        return (self._reduce(torch.tensor(flags, dtype=torch.float32, device=self.context.device), "sum") > 0).tolist()
 
     def _agreed(self, losses: dict[str, float]) -> dict[str, float]:
         """Return the same numbers in every process, where devices round differently: all must stop at the same step."""

@@ -4,7 +4,7 @@ recipes/    dreambooth, textual_inversion: a run from top to bottom, the loop in
 training/   the step, the loss, optimizers, validation, sample images, saved state, export
 data/       latents and text states, computed once; which photos and noise a batch has; class images
 models/     SD v1.5 from a checkpoint file, its names, the token's embedding
-context.py  what every piece of a run needs to know of it
+context.py  what every piece of a run needs to know of it; failures.py says why something failed
 __main__.py starts the worker process; worker.py takes one run from its directory to its result
 ---------- below this line: plain data, no torch; the nodes import run/ and dataset/ alone
 parts/      what is trained, a part a file: U-Net, LoRA, text encoder, rows or vectors of the token. Plain data until a part is

@@ -12,7 +12,6 @@ Exit code: 0 finished or stopped, 1 failed (an `error` event says why), 2 called
 """
 
 import argparse
-import errno
 import faulthandler
 import os
 import sys
@@ -44,6 +43,7 @@ def main() -> int:
     faulthandler.enable()  # a crash in native code leaves its place in the log
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is local; never wait for a network
 
+    from trainer.failures import describe
     from trainer.optional_libraries import hide_optional_libraries
     from trainer.run import ranks
     from trainer.run.events import STARTING, Reporter, Stopped
@@ -113,48 +113,6 @@ def leave_failed(run_dir: Path, reporter: "Reporter") -> NoReturn:
         tell_failure(lost_process(RunDir(run_dir)), run_dir, reporter)
     finally:
         os._exit(1)
-
-
-def describe(error: Exception, run_dir: Path) -> "Message":
-    """Return what went wrong; for want of memory with what the run needs and how it needs less."""
-    from trainer.optional_libraries import broken_library, repair
-    from trainer.run.memory_errors import out_of_memory
-    from trainer.run.messages import MessageError, message
-    from trainer.run.resources import GB, estimate, remedies
-    from trainer.run.run_dir import RunDir
-
-    kind = type(error).__name__
-    if out_of_memory(error):  # also where it has become another error's cause on its way here
-        run = RunDir(run_dir).load_run()
-        return message(
-            "The memory ran out: with SD v1.5 this run needs about {memory:.1f} GB on the device. Close other programs that use "
-            "it, or make the run need less with: {remedies}.",
-            memory=estimate(run).memory / GB,
-            remedies=remedies(run),
-        )
-    if isinstance(error, MessageError):
-        return error.message
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return message(
-            "The disk is full: {file}. Free some space and queue the graph again.",
-            file=error.filename or message("the output folder"),
-        )
-    library = broken_library(error)
-    if library:
-        return message(
-            "{library} is missing or broken in ComfyUI's Python ({reason}). Install it with: {command}. Then queue the graph "
-            "again.",
-            library=library,
-            reason=f"{kind}: {error}".splitlines()[0][:300],
-            command=repair(library, error),
-        )
-    if kind == "AcceleratorError" or "CUDA error" in str(error):
-        return message(
-            "The device failed ({reason}). Queue the graph again to go on from the last saved state; if it fails again, restart "
-            "the computer, and look for a newer driver.",
-            reason=str(error).splitlines()[0][:500],
-        )
-    return message("{kind}: {error}", kind=kind, error=str(error)[:2000])
 
 
 if __name__ == "__main__":

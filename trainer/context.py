@@ -1,7 +1,6 @@
 """What every piece of a run needs to know of it."""
 
 import contextlib
-import errno
 import os
 import sys
 import traceback
@@ -13,10 +12,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, check_cuda_p2p_ib_support
 
+from .failures import describe
 from .run.devices import device_refusal
 from .run.events import Reporter
-from .run.memory_errors import out_of_memory
-from .run.messages import Message, MessageError, message
+from .run.messages import Message, MessageError
 from .run.run_dir import Run, RunDir
 from .run.settings import Settings
 from .run.stop_request import StoppedError, StopRequest
@@ -63,9 +62,9 @@ class Context:
             raise
         except Exception as error:
             traceback.print_exc()
-            self.warn_once(failure, _reason(error))
+            self.warn_once(failure, describe(error))
 
-    def warn_once(self, failure: Message, reason: Message | str) -> None:
+    def warn_once(self, failure: Message, reason: Message) -> None:
         """Warn of a failure, unless another of its kind was told before."""
         if failure.template not in self._told:
             self._told.add(failure.template)
@@ -75,17 +74,6 @@ class Context:
     def is_main(self) -> bool:
         """Return whether this process is the one, of those that train together, that writes files."""
         return self.accelerator.is_main_process
-
-
-def _reason(error: Exception) -> Message | str:
-    """Return in a few words why something failed."""
-    if isinstance(error, MessageError):
-        return error.message
-    if out_of_memory(error):
-        return message("the memory ran out")
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return message("the disk is full")
-    return f"{type(error).__name__}: {error}"[:500]
 
 
 def make_accelerator(device: str, precision: str) -> Accelerator:

@@ -12,7 +12,7 @@ from blake3 import blake3
 from ...trainer.dataset.masks import wired_mask
 from ...trainer.dataset.photo_roots import chosen_folders, find_folder, leads_into
 from ...trainer.dataset.upload import make_folder
-from ...trainer.dataset.wired import as_image, wired_pixels
+from ...trainer.dataset.wired import as_image, check_one_for_each, wired_pixels
 from ...trainer.run.files import partial_file
 from ...trainer.run.messages import UserError
 
@@ -82,13 +82,7 @@ def write_masks(masks: list[torch.Tensor], names: list[str]) -> Path:
 
     It is named after what is in it. Raises UserError when there are more or fewer than photos, and for what is no mask.
     """
-    if len(masks) != len(names):
-        raise UserError(
-            "{masks} masks come through masks, and there are {photos} photos. Wire one for each, in the order of the photos: "
-            "that of their names, or of the pictures wired to images.",
-            masks=len(masks),
-            photos=len(names),
-        )
+    check_one_for_each("masks", len(masks), len(names))
     pictures = [wired_mask(mask.float().cpu().numpy(), number) for number, mask in enumerate(masks, 1)]
     hasher = blake3()
     for picture, name in zip(pictures, names, strict=True):

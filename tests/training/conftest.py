@@ -16,15 +16,9 @@ from .runs import write_run
 
 
 @pytest.fixture(scope="session")
-def standin_base(made_once) -> Path:
+def small_base(made_once) -> Path:
     """Return a small random stand-in: the worker is quicker with it, and no test of this is about the size."""
     return made_once("standin-small.safetensors", lambda path: standin.build(path, size=standin.SMALL, taught=False))
-
-
-@pytest.fixture(scope="session")
-def full_base(made_once) -> Path:
-    """Return the random stand-in of full size."""
-    return made_once("standin-sd15.safetensors", lambda path: standin.build(path, taught=False))
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +39,7 @@ def class_dataset(tmp_path_factory) -> Dataset:
 
 
 @pytest.fixture
-def make_run(dataset, standin_base, tmp_path):
+def make_run(dataset, small_base, tmp_path):
     """Write a run directory, as the nodes do, and give it."""
 
     def make(
@@ -54,7 +48,7 @@ def make_run(dataset, standin_base, tmp_path):
         class_dataset: Dataset | None = None,
         *,
         dataset=dataset,
-        base=standin_base,
+        base=small_base,
         embedding: torch.Tensor | None = None,
         lora: dict[str, torch.Tensor] | None = None,
     ) -> RunDir:

@@ -24,7 +24,7 @@ def settings_for(device, method: str = "dreambooth"):
 
 
 @pytest.mark.parametrize("picked", PICKS, ids=lambda picked: "-".join(map(str, picked)))
-def test_each_choice_trains(make_run, standin_base, picked):
+def test_each_choice_trains(make_run, small_base, picked):
     run_dir = make_run(settings_for(PICKS[picked]))
     work_here(run_dir)
     assert run_dir.finished
@@ -33,7 +33,7 @@ def test_each_choice_trains(make_run, standin_base, picked):
     if picked[0] == "lora":
         assert all(tensor.any() for name, tensor in exported.items() if "lora_up" in name)
     else:
-        base = load_file(standin_base)
+        base = load_file(small_base)
         changed = {name for name in base if not torch.equal(base[name], exported[name])}
         assert TOKEN_TABLE in changed
         assert any(name.startswith("model.diffusion_model.") for name in changed)

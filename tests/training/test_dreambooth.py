@@ -22,11 +22,11 @@ def same(one: dict, two: dict) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) and one[k].dtype == two[k].dtype for k in one)
 
 
-def test_training_changes_the_unet_alone_and_keeps_names_and_types(make_run, standin_base):
+def test_training_changes_the_unet_alone_and_keeps_names_and_types(make_run, small_base):
     run_dir = make_run(DREAMBOOTH)
     events = work_here(run_dir)
     assert events[-1]["event"] == "done"
-    base, result = load_file(standin_base), exported(run_dir)
+    base, result = load_file(small_base), exported(run_dir)
     assert result.keys() == base.keys()
     assert all(result[k].dtype == base[k].dtype for k in base)
     changed = {k for k in base if not torch.equal(base[k], result[k])}
@@ -39,10 +39,10 @@ def test_training_changes_the_unet_alone_and_keeps_names_and_types(make_run, sta
     assert sorted(p.name for p in run_dir.path.iterdir()) == ["lock", "metrics.jsonl", "result.json", "run.json"]
 
 
-def test_a_learning_rate_of_zero_exports_exactly_the_base(make_run, standin_base):
+def test_a_learning_rate_of_zero_exports_exactly_the_base(make_run, small_base):
     run_dir = make_run(DREAMBOOTH.replace(learning_rate=0.0))
     work_here(run_dir)
-    assert same(exported(run_dir), load_file(standin_base))
+    assert same(exported(run_dir), load_file(small_base))
 
 
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(make_run, capfd):

@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trainer.__main__ import describe
 from trainer.context import TrainingError
 from trainer.data.disk_cache import DiskCache
+from trainer.failures import describe
 from trainer.run.run_dir import RunDir, at_step, shorter_run
 from trainer.training.loss import concepts_loss
 from trainer.training.state import save_state

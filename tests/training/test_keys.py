@@ -49,8 +49,8 @@ def test_both_layouts_of_the_text_encoder_are_served():
     assert set(keys.text_weights(base, ["final_layer_norm.bias"])) == {"final_layer_norm.bias"}
 
 
-def test_a_base_with_a_missing_or_misshapen_tensor_is_named(standin_base):
-    base = BaseModel(standin_base)
+def test_a_base_with_a_missing_or_misshapen_tensor_is_named(small_base):
+    base = BaseModel(small_base)
     name = keys.TEXT_PREFIX + "final_layer_norm.bias"
     base.weights[name] = torch.zeros(5)
     with pytest.raises(ValueError, match=r"text encoder is not SD v1\.5's: 1 tensors differ.*final_layer_norm\.bias"):
@@ -60,8 +60,8 @@ def test_a_base_with_a_missing_or_misshapen_tensor_is_named(standin_base):
         base.text_encoder()
 
 
-def test_the_standin_vae_shows_a_photo_again(standin_base, dataset):
-    vae = BaseModel(standin_base).vae()
+def test_the_standin_vae_shows_a_photo_again(small_base, dataset):
+    vae = BaseModel(small_base).vae()
     with open(dataset.photos[0].path, "rb") as file:
         photo = to_tensor(prepare(decode_photo(file.read()), 128, "center"))[None]
     with torch.no_grad():
@@ -73,24 +73,24 @@ def test_the_standin_vae_shows_a_photo_again(standin_base, dataset):
     assert torch.corrcoef(torch.stack(small))[0, 1] > 0.95
 
 
-def test_prompts_are_cut_and_padded_to_77_pieces(standin_base):
+def test_prompts_are_cut_and_padded_to_77_pieces(small_base):
     tokenizer = load_tokenizer(str(TOKENIZER))
-    states = encode_prompts(BaseModel(standin_base).text_encoder(), tokenizer, ["a toy", "toy " * 200])
+    states = encode_prompts(BaseModel(small_base).text_encoder(), tokenizer, ["a toy", "toy " * 200])
     assert states.shape == (2, 77, 768)
     assert not torch.equal(states[0], states[1])
 
 
-def test_the_same_seed_builds_the_same_standin(standin_base, tmp_path):
+def test_the_same_seed_builds_the_same_standin(small_base, tmp_path):
     standin.build(tmp_path / "again.safetensors", size=standin.SMALL, taught=False)
-    with safe_open(standin_base, "pt") as one, safe_open(tmp_path / "again.safetensors", "pt") as two:
+    with safe_open(small_base, "pt") as one, safe_open(tmp_path / "again.safetensors", "pt") as two:
         assert set(one.keys()) == set(two.keys())
         assert all(torch.equal(one.get_tensor(k), two.get_tensor(k)) for k in one.keys())  # noqa: SIM118 - not a dict
 
 
 @pytest.mark.parametrize("shape", [None, (), (0, 128, 3, 3), (100, 128, 3, 3), (32,)])
-def test_a_width_that_no_vae_has_is_told_as_a_tensor_that_differs(standin_base, shape):
+def test_a_width_that_no_vae_has_is_told_as_a_tensor_that_differs(small_base, shape):
     """Not as whatever diffusers says of a model that cannot be built."""
-    base = BaseModel(standin_base)
+    base = BaseModel(small_base)
     name = f"{keys.VAE_PREFIX}encoder.down.1.block.0.conv1.weight"
     if shape is None:
         del base.weights[name]

@@ -19,7 +19,7 @@ from .runs import DREAMBOOTH, TOKENIZER, open_pipe, work_here
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_each_photo_meets_its_own_latents_and_caption(make_run, dataset, class_dataset, standin_base, batch_size):
+def test_each_photo_meets_its_own_latents_and_caption(make_run, dataset, class_dataset, small_base, batch_size):
     """Everything on: captions of their own, shuffled; caches; prior preservation; token rows; mirror images; accumulation.
 
     A photo under another's caption, or a mirror image in its place, would give another loss.
@@ -36,7 +36,7 @@ def test_each_photo_meets_its_own_latents_and_caption(make_run, dataset, class_d
     flipped = replace(dataset, flip=True)
     run_dir = make_run(settings, class_dataset=class_dataset, dataset=flipped)
     work_here(run_dir)
-    base = BaseModel(standin_base)
+    base = BaseModel(small_base)
     unet = base.unet()
     with torch.no_grad():
         parts = [
@@ -48,8 +48,8 @@ def test_each_photo_meets_its_own_latents_and_caption(make_run, dataset, class_d
 
 
 @pytest.fixture(scope="module")
-def model(standin_base):
-    base = BaseModel(standin_base)
+def model(small_base):
+    base = BaseModel(small_base)
     return base, base.unet().requires_grad_(True)
 
 

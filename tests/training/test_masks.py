@@ -55,8 +55,8 @@ def test_the_gradient_outside_is_exactly_the_weight_times_its_share():
 
 
 @pytest.fixture(scope="module")
-def vae(standin_base):
-    return BaseModel(standin_base).vae()
+def vae(small_base):
+    return BaseModel(small_base).vae()
 
 
 @pytest.fixture

@@ -40,8 +40,8 @@ def draw(drawing: ImageSampler, texts) -> Image.Image:
     return drawing.draw(*texts, SIZE, torch.Generator().manual_seed(7), StopRequest(open_pipe()))
 
 
-def test_a_picture_is_that_of_diffusers_own_pipeline(standin_base, texts):
-    base = BaseModel(standin_base)
+def test_a_picture_is_that_of_diffusers_own_pipeline(small_base, texts):
+    base = BaseModel(small_base)
     pipeline = StableDiffusionPipeline(
         vae=base.vae(),
         text_encoder=None,
@@ -67,8 +67,8 @@ def test_a_picture_is_that_of_diffusers_own_pipeline(standin_base, texts):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_latents_are_fp32_whatever_the_weights_are(standin_base, texts, monkeypatch, dtype):
-    drawing, seen, step = sampler(BaseModel(standin_base), dtype), [], DPMSolverMultistepScheduler.step
+def test_latents_are_fp32_whatever_the_weights_are(small_base, texts, monkeypatch, dtype):
+    drawing, seen, step = sampler(BaseModel(small_base), dtype), [], DPMSolverMultistepScheduler.step
 
     def note(scheduler, guided, timestep, latents):
         seen.append(latents)
@@ -94,8 +94,8 @@ def overflowing(unet: torch.nn.Module, always: bool) -> None:
     unet.register_forward_hook(output)
 
 
-def test_what_overflows_is_drawn_once_more_in_fp32(standin_base, texts):
-    base = BaseModel(standin_base)
+def test_what_overflows_is_drawn_once_more_in_fp32(small_base, texts):
+    base = BaseModel(small_base)
     whole, half = sampler(base), sampler(base, torch.bfloat16)
     weights = [p.detach().clone() for p in half.unet.parameters()]
     overflowing(half.unet, always=False)
@@ -107,8 +107,8 @@ def test_what_overflows_is_drawn_once_more_in_fp32(standin_base, texts):
 
 
 @pytest.mark.parametrize("broken", ["unet", "vae"])
-def test_a_broken_model_draws_nothing(standin_base, texts, broken):
-    drawing = sampler(BaseModel(standin_base), torch.bfloat16)
+def test_a_broken_model_draws_nothing(small_base, texts, broken):
+    drawing = sampler(BaseModel(small_base), torch.bfloat16)
     if broken == "unet":
         overflowing(drawing.unet, always=True)
     else:

@@ -16,11 +16,11 @@ SHORT = DREAMBOOTH.replace(steps=2, batch_size=1, lr_scheduler="constant", lr_wa
 
 
 @pytest.mark.parametrize("train", ["unet", "unet_and_token", "unet_and_text_encoder", "lora", "lora_and_text_encoder"])
-def test_the_run_carries_the_model_and_the_word(make_run, standin_base, class_dataset, train):
+def test_the_run_carries_the_model_and_the_word(make_run, small_base, class_dataset, train):
     settings = SHORT.replace(train=train, prior_loss_weight=1.0)
     run_dir = make_run(settings, embedding=GIVEN, class_dataset=class_dataset)
     work_here(run_dir)
-    run, before = run_dir.load_run(), load_file(standin_base)
+    run, before = run_dir.load_run(), load_file(small_base)
     word = load_file(run.embedding_path)["emb_params"]
     assert word.shape == GIVEN.shape
     assert torch.equal(word, GIVEN) == (train == "unet")
@@ -34,11 +34,11 @@ def test_the_run_carries_the_model_and_the_word(make_run, standin_base, class_da
     assert any(not torch.equal(exported[k], before[k]) for k in before if k.startswith("model.diffusion_model."))
 
 
-def test_the_loss_is_the_published_one_under_the_given_token(make_run, dataset, full_base):
+def test_the_loss_is_the_published_one_under_the_given_token(make_run, dataset, standin_base):
     """Under CLIP-L's depth, where the token changes the loss by more than rounding does."""
-    run_dir = make_run(SHORT.replace(train="unet_and_token", steps=1, batch_size=2), embedding=GIVEN, base=full_base)
+    run_dir = make_run(SHORT.replace(train="unet_and_token", steps=1, batch_size=2), embedding=GIVEN, base=standin_base)
     work_here(run_dir)
-    base, tokenizer = BaseModel(full_base), load_tokenizer(str(TOKENIZER))
+    base, tokenizer = BaseModel(standin_base), load_tokenizer(str(TOKENIZER))
     text_encoder, ids = base.text_encoder(), [49408, 49409]
     train_rows(text_encoder, ids, GIVEN)
     encode = lambda text: text_encoder(tokenize_with(tokenizer, [text], "mysks", ids)).last_hidden_state  # noqa: E731

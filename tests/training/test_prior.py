@@ -25,7 +25,7 @@ TAUGHT = DREAMBOOTH.replace(
 
 
 @pytest.mark.parametrize("train", ["unet", "lora", "lora_and_text_encoder"])
-def test_the_loss_is_that_of_the_photos_and_half_of_the_distance_to_the_base(make_run, standin_base, dataset, train):
+def test_the_loss_is_that_of_the_photos_and_half_of_the_distance_to_the_base(make_run, small_base, dataset, train):
     """In the second step: in the first one there is none. The trained weights of the first are read from its saved state."""
     settings = TAUGHT.replace(train=train, hold_out=0, validate_every=0)
     one, two = make_run(settings.replace(steps=1), "one"), make_run(settings, "two")
@@ -37,7 +37,7 @@ def test_the_loss_is_that_of_the_photos_and_half_of_the_distance_to_the_base(mak
     if train == "lora_and_text_encoder":  # the text states of the teacher are the base's, which is what is computed first
         assert two.losses()[1] != alone.losses()[0]
         return
-    base = BaseModel(standin_base)
+    base = BaseModel(small_base)
     unet = base.unet()
     teacher = copy.deepcopy(unet)
     params = add_lora(unet, settings) if train == "lora" else dict(unet.named_parameters())
@@ -67,8 +67,8 @@ def test_the_teacher_has_no_gradient_nor_state_and_the_class_curve_begins_at_not
     assert moments == 2 * sum(state[name].numel() for name in names)
 
 
-def test_without_its_adapters_a_model_is_the_base_and_then_has_them_again(standin_base):
-    unet, base = BaseModel(standin_base).unet(), BaseModel(standin_base).unet()
+def test_without_its_adapters_a_model_is_the_base_and_then_has_them_again(small_base):
+    unet, base = BaseModel(small_base).unet(), BaseModel(small_base).unet()
     given = torch.randn(1, 4, 8, 8), torch.tensor([500]), torch.randn(1, 77, 768)
     params = add_lora(unet, TAUGHT.replace(train="lora"))
     with torch.no_grad():

@@ -58,9 +58,9 @@ def learned(params: dict) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_by_any_programs_names_is_the_same_lora(standin_base, tmp_path, kind):
+def test_a_file_by_any_programs_names_is_the_same_lora(small_base, tmp_path, kind):
     """At another alpha of the run too, and from matrices in place of 1 x 1 convolutions."""
-    base, settings = BaseModel(standin_base), SETTINGS.replace(lora_kind=kind, lora_rank=16)
+    base, settings = BaseModel(small_base), SETTINGS.replace(lora_kind=kind, lora_rank=16)
     unet, given = base.unet(), (torch.randn(1, 4, 8, 8), torch.tensor([500]), torch.randn(1, 77, 768))
     params = add_lora(unet, settings)
     learned(params)
@@ -88,10 +88,10 @@ def test_a_file_by_any_programs_names_is_the_same_lora(standin_base, tmp_path, k
             assert torch.allclose(again(*given).sample, wanted, atol=2e-2 * float(wanted.std())), program
 
 
-def test_that_of_the_text_encoder_too(standin_base, tmp_path):
+def test_that_of_the_text_encoder_too(small_base, tmp_path):
     results = []
     for _ in range(2):
-        text_encoder = BaseModel(standin_base).text_encoder()
+        text_encoder = BaseModel(small_base).text_encoder()
         results.append(add_adapters(text_encoder, TEXT_TARGETS["all"], BOTH, torch.float32))
     learned(results[0])
     tensors = adapter_tensors(results[0], TEXT, BOTH) | {"lora_unet_any.alpha": torch.tensor(2.0)}
@@ -120,8 +120,8 @@ def test_that_of_the_text_encoder_too(standin_base, tmp_path):
     ],
     ids=str,
 )
-def test_another_lora_is_refused_with_what_differs(standin_base, tmp_path, change, said):
-    base = BaseModel(standin_base)
+def test_another_lora_is_refused_with_what_differs(small_base, tmp_path, change, said):
+    base = BaseModel(small_base)
     tensors = adapter_tensors(add_lora(base.unet(), SETTINGS), UNET, SETTINGS)
     if "train" in change:
         tensors["lora_te_text_model_encoder_layers_0_mlp_fc1.alpha"] = torch.tensor(2.0)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trainer.__main__ import describe
+from trainer.failures import describe
 from trainer.run import files
 from trainer.training.tensor_file import TYPES, write_tensors
 

@@ -50,13 +50,13 @@ def test_a_layer_that_is_not_there_is_refused(make_run, layer):
 @pytest.mark.parametrize(
     "optimizer", ["adamw", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("adamw_8bit", "adafactor"))]
 )
-def test_a_skipped_layer_is_exported_as_it_was(make_run, standin_base, optimizer):
+def test_a_skipped_layer_is_exported_as_it_was(make_run, small_base, optimizer):
     """The decay must not reach it either; everything before it, and the last norm, learns."""
     settings = QUICK.replace(train="unet_and_text_encoder", optimizer=optimizer, weight_decay=0.5, ema_decay=0.5, text_layer=-2)
     run_dir = make_run(settings)
     work_here(run_dir, stop_after=1)
     work_here(run_dir)
-    base, result = load_file(standin_base), load_file(run_dir.load_run().export_path)
+    base, result = load_file(small_base), load_file(run_dir.load_run().export_path)
     assert result.keys() == base.keys()
     text = [name for name in base if name.startswith(keys.TEXT_PREFIX)]
     changed = {name for name in text if not torch.equal(base[name], result[name])}
@@ -65,10 +65,10 @@ def test_a_skipped_layer_is_exported_as_it_was(make_run, standin_base, optimizer
         assert any(part in name for name in changed), part
 
 
-def test_the_token_learns_through_an_earlier_layer(make_run, standin_base):
+def test_the_token_learns_through_an_earlier_layer(make_run, small_base):
     run_dir = make_run(QUICK.replace(train="unet_and_token", text_layer=-2))
     work_here(run_dir)
-    base, result = load_file(standin_base), load_file(run_dir.load_run().export_path)
+    base, result = load_file(small_base), load_file(run_dir.load_run().export_path)
     rows = (base[TOKEN_TABLE] != result[TOKEN_TABLE]).any(dim=1).nonzero().flatten().tolist()
     assert rows == sorted(load_tokenizer(str(TOKENIZER))("mysks", add_special_tokens=False).input_ids)
     assert {n for n in base if n.startswith(keys.TEXT_PREFIX) and not torch.equal(base[n], result[n])} == {TOKEN_TABLE}

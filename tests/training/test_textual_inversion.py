@@ -26,8 +26,8 @@ def learned(run_dir) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def table(standin_base) -> torch.Tensor:
-    return load_file(standin_base)[TOKEN_TABLE].float()
+def table(small_base) -> torch.Tensor:
+    return load_file(small_base)[TOKEN_TABLE].float()
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def step_seen():
 @pytest.mark.parametrize(
     ("optimizer", "rate"), [("adamw", 0.1), ("prodigy", 1.0), pytest.param("adamw_8bit", 0.1, marks=pytest.mark.nightly)]
 )
-def test_only_the_new_rows_change_with_any_optimizer(make_run, standin_base, table, monkeypatch, step_seen, optimizer, rate):
+def test_only_the_new_rows_change_with_any_optimizer(make_run, small_base, table, monkeypatch, step_seen, optimizer, rate):
     kept = {}
 
     class KeepingBase(BaseModel):
@@ -72,7 +72,7 @@ def test_only_the_new_rows_change_with_any_optimizer(make_run, standin_base, tab
     run_dir = make_run(settings)
     work_here(run_dir)
 
-    fresh = BaseModel(standin_base)
+    fresh = BaseModel(small_base)
     for part in ("unet", "vae", "text_encoder"):
         before = getattr(fresh, part)().state_dict()
         after = {k.replace("token_embedding.table.", "token_embedding."): v for k, v in kept[part].state_dict().items()}
@@ -101,14 +101,14 @@ def test_weight_decay_does_not_shrink_the_word(make_run):
 
 
 @pytest.mark.parametrize(("vectors", "template_set"), [(1, "captions"), (4, "captions"), (4, "object"), (2, "style")])
-def test_the_gradient_is_that_of_the_published_loss(make_run, dataset, standin_base, step_seen, vectors, template_set):
+def test_the_gradient_is_that_of_the_published_loss(make_run, dataset, small_base, step_seen, vectors, template_set):
     """As published: the words added to the tokenizer, the table made longer, the gradient of its last rows."""
     settings = SHORT.replace(steps=1, batch_size=2, max_grad_norm=0.0, vectors=vectors, template_set=template_set)
     run_dir = make_run(settings)
     work_here(run_dir)
     (((_, ours, _),),) = step_seen
 
-    base, tokenizer = BaseModel(standin_base), load_tokenizer(str(TOKENIZER))
+    base, tokenizer = BaseModel(small_base), load_tokenizer(str(TOKENIZER))
     text_encoder = base.text_encoder()
     words = [f"<{i}>" for i in range(vectors)]
     assert tokenizer.add_tokens(words) == vectors
@@ -214,15 +214,15 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(make_run):
 
 
 @pytest.mark.parametrize("vectors", [1, 4])
-def test_diffusers_reads_the_file_to_the_same_vectors(make_run, standin_base, tokenizer, vectors):
+def test_diffusers_reads_the_file_to_the_same_vectors(make_run, small_base, tokenizer, vectors):
     run_dir = make_run(SHORT.replace(vectors=vectors, initializer="brown toy"))
     work_here(run_dir)
-    text_encoder = BaseModel(standin_base).text_encoder()
+    text_encoder = BaseModel(small_base).text_encoder()
     pipeline = StableDiffusionPipeline(
         vae=None,
         text_encoder=text_encoder,
         tokenizer=load_tokenizer(str(TOKENIZER)),
-        unet=BaseModel(standin_base).unet(),
+        unet=BaseModel(small_base).unet(),
         scheduler=None,
         safety_checker=None,
         feature_extractor=None,

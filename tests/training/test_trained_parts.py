@@ -34,10 +34,10 @@ def text_part(tensors: dict) -> dict:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
-def test_token_rows_alone_change_in_the_text_encoder(make_run, standin_base, optimizer):
+def test_token_rows_alone_change_in_the_text_encoder(make_run, small_base, optimizer):
     run_dir = make_run(QUICK.replace(train="unet_and_token", optimizer=optimizer, weight_decay=0.5))
     work_here(run_dir)
-    base, result = text_part(load_file(standin_base)), text_part(exported(run_dir))
+    base, result = text_part(load_file(small_base)), text_part(exported(run_dir))
     assert result.keys() == base.keys()
     assert {k for k in base if not torch.equal(base[k], result[k])} == {TOKEN_TABLE}
     changed = (base[TOKEN_TABLE] != result[TOKEN_TABLE]).any(dim=1).nonzero().flatten().tolist()
@@ -45,7 +45,7 @@ def test_token_rows_alone_change_in_the_text_encoder(make_run, standin_base, opt
     assert metadata(run_dir)["subject_trainer.trained"] == "unet_and_token"
 
 
-def test_decay_never_shrinks_the_tokens_rows(make_run, standin_base):
+def test_decay_never_shrinks_the_tokens_rows(make_run, small_base):
     """After one step the rows are where they would be without any decay; the U-Net's weights are not."""
     results = []
     for decay in (0.0, 1.0):
@@ -55,15 +55,15 @@ def test_decay_never_shrinks_the_tokens_rows(make_run, standin_base):
         results.append(exported(run_dir))
     without, decayed = results
     assert torch.equal(decayed[TOKEN_TABLE], without[TOKEN_TABLE])
-    assert not torch.equal(decayed[TOKEN_TABLE], load_file(standin_base)[TOKEN_TABLE])
+    assert not torch.equal(decayed[TOKEN_TABLE], load_file(small_base)[TOKEN_TABLE])
     key = "model.diffusion_model.input_blocks.1.0.in_layers.2.weight"
     assert not torch.equal(decayed[key], without[key])
 
 
-def test_the_whole_text_encoder_trains_at_its_own_rate(make_run, standin_base):
+def test_the_whole_text_encoder_trains_at_its_own_rate(make_run, small_base):
     run_dir = make_run(QUICK.replace(steps=1, train="unet_and_text_encoder", learning_rate=0.0, text_learning_rate=1e-2))
     work_here(run_dir)
-    base, result = load_file(standin_base), exported(run_dir)
+    base, result = load_file(small_base), exported(run_dir)
     assert result.keys() == base.keys()
     assert all(result[k].dtype == base[k].dtype and result[k].isfinite().all() for k in base)
     changed = {k for k in base if not torch.equal(base[k], result[k])}
@@ -78,8 +78,8 @@ def test_the_whole_text_encoder_trains_at_its_own_rate(make_run, standin_base):
         assert any(part in k for k in changed), part
 
 
-def test_both_layouts_of_transformers_are_exported_under_the_same_names(standin_base):
-    base = BaseModel(standin_base)
+def test_both_layouts_of_transformers_are_exported_under_the_same_names(small_base):
+    base = BaseModel(small_base)
     weights = {name: torch.full_like(v, 0.5).float() for name, v in keys.text_weights(base.weights, []).items()}
 
     def exported_from(prefix: str) -> dict[str, torch.Tensor]:
@@ -129,13 +129,13 @@ def test_a_lora_of_the_text_encoder_is_in_the_same_file_and_learns_alike_with_ch
     assert all(torch.allclose(plain[name], checkpointed[name], atol=1e-3) for name in plain)
 
 
-def test_beside_a_lora_the_token_begins_as_clip_reads_it_and_is_exported_as_an_embedding(make_run, standin_base):
+def test_beside_a_lora_the_token_begins_as_clip_reads_it_and_is_exported_as_an_embedding(make_run, small_base):
     alone, beside = (make_run(QUICK.replace(train=train), train) for train in ("lora", "lora_and_token"))
     work_here(alone)
     work_here(beside)
     assert beside.losses()[0] == alone.losses()[0]
     vectors = load_file(beside.load_run().embedding_path)["emb_params"]
-    rows = load_file(standin_base)[TOKEN_TABLE][load_tokenizer(str(TOKENIZER))("mysks", add_special_tokens=False).input_ids]
+    rows = load_file(small_base)[TOKEN_TABLE][load_tokenizer(str(TOKENIZER))("mysks", add_special_tokens=False).input_ids]
     assert vectors.shape == rows.shape
     assert 1e-4 < (vectors - rows.float()).abs().max() < 5e-3  # two steps of AdamW at 1e-3
     assert exported(beside).keys() == exported(alone).keys()
@@ -154,13 +154,13 @@ def test_the_start_of_a_lora_is_drawn_from_the_seed(make_run):
     assert not torch.equal(results[0][key], results[2][key])
 
 
-def test_the_average_is_between_the_base_and_the_last_weights_and_says_so(make_run, standin_base):
+def test_the_average_is_between_the_base_and_the_last_weights_and_says_so(make_run, small_base):
     last, averaged = make_run(QUICK.replace(steps=6), "last"), make_run(QUICK.replace(steps=6, ema_decay=0.99), "averaged")
     work_here(last)
     work_here(averaged)
     assert averaged.losses() == last.losses()
     key = "model.diffusion_model.input_blocks.1.0.in_layers.2.weight"
-    base, end, mean = (tensors[key].double() for tensors in (load_file(standin_base), exported(last), exported(averaged)))
+    base, end, mean = (tensors[key].double() for tensors in (load_file(small_base), exported(last), exported(averaged)))
     share = float(((mean - base) * (end - base)).sum() / (end - base).square().sum())
     assert 0.3 < share < 0.99  # without a warm-up a decay of 0.99 would leave 0.03
     assert metadata(averaged)["subject_trainer.weights"] == "ema"
@@ -254,11 +254,11 @@ def test_an_8bit_optimizer_needs_a_quarter_of_the_state(make_run):
     assert sizes["adamw_8bit"] < 0.55 * sizes["adamw"]  # 4 + 2 of 4 + 8 bytes a weight
 
 
-def test_small_steps_are_not_swallowed_in_bf16(make_run, standin_base):
+def test_small_steps_are_not_swallowed_in_bf16(make_run, small_base):
     """The forward pass is bf16, the weights are not: 2e-6 moves nearly every one of them, where bf16 would hold most still."""
     run_dir = make_run(QUICK.replace(steps=1, learning_rate=2e-6, precision="bf16"))
     assert work(run_dir)[-1]["event"] == "done", run_dir.log.read_text()
-    base, result = load_file(standin_base), exported(run_dir)
+    base, result = load_file(small_base), exported(run_dir)
     names = [k for k in base if (k.startswith(keys.UNET_PREFIX) and k.endswith("conv.weight")) or ".to_q.weight" in k]
     moved = torch.cat([(base[k] != result[k]).flatten() for k in names]).float().mean()
     swallowed = torch.cat([(base[k].bfloat16() == result[k].bfloat16()).flatten() for k in names]).float().mean()

@@ -71,8 +71,8 @@ def test_single_coloured_grey_and_tiny_photos_say_nothing():
     assert not vae_check.is_sdxl_vae([tiny], [latents])
 
 
-def test_the_standin_vae_is_not_sdxls(standin_base):
-    vae = BaseModel(standin_base).vae()
+def test_the_standin_vae_is_not_sdxls(small_base):
+    vae = BaseModel(small_base).vae()
     pictures = photos()
     with torch.no_grad():
         means = [vae.encode(picture[None]).latent_dist.mean[0] for picture in pictures]

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
-from trainer.__main__ import describe
 from trainer.context import TrainingError
 from trainer.dataset.decode import decode_photo
+from trainer.failures import describe
 from trainer.run.memory_errors import out_of_memory
 from trainer.run.messages import UserError
 

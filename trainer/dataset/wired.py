@@ -55,19 +55,25 @@ def as_image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
+def check_one_for_each(name: str, count: int, photos: int) -> None:
+    """Raise UserError unless as many captions or masks come through the socket `name`, called after them, as there are photos."""
+    if count != photos:
+        raise UserError(
+            "{count} {name} come through {name}, and there are {photos} photos. Wire one for each, in the order of the photos: "
+            "that of their names, or of the pictures wired to images.",
+            count=count,
+            name=name,
+            photos=photos,
+        )
+
+
 def with_wired_captions(captions: Mapping[str, Caption], texts: Sequence[str]) -> dict[str, Caption]:
     """Return the captions by photo, with a wired text where a photo has none: a file beside it is what the user has settled on.
 
     The texts are in the order of the photos, or one text with a line for each. Raises UserError when there are more or fewer.
     """
     lines = texts[0].splitlines() if len(texts) == 1 and len(captions) > 1 else texts
-    if len(lines) != len(captions):
-        raise UserError(
-            "{texts} captions come through captions, and there are {photos} photos. Wire one for each, in the order of the "
-            "photos: that of their names, or of the pictures wired to images.",
-            texts=len(lines),
-            photos=len(captions),
-        )
+    check_one_for_each("captions", len(lines), len(captions))
     wired = {name: clean(text) for name, text in zip(captions, lines, strict=True)}
     return {
         name: caption if caption.texts or not wired[name] else replace(caption, texts=(wired[name],))

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
 from .memory import TEXT_ENCODER, BaseSize, PartMemory
+from .text_side import text_param_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,10 +54,7 @@ class TextEncoder:
 
     def param_groups(self) -> "list[ParamGroup]":
         """Return the text encoder's parameters with their learning rate and decay."""
-        from ..training.optimizers import ParamGroup
-
-        rate = self.settings.dreambooth.text_learning_rate or self.settings.optimizer.learning_rate
-        return [ParamGroup(self.params, rate, self.settings.optimizer.weight_decay)]
+        return text_param_groups(self.params, self.settings)
 
     def export(self, files: "ResultFiles") -> None:
         """Put the text encoder's weights in place of the base's."""

@@ -6,6 +6,7 @@ from ..run.messages import Message, message
 from .adapters import TEXT, TEXT_TARGETS, adapter_tensors, add_adapters
 from .memory import TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
 from .text_encoder import PREFIX
+from .text_side import text_param_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,10 +68,7 @@ class TextLoRA:
 
     def param_groups(self) -> "list[ParamGroup]":
         """Return the adapters' parameters with their learning rate and decay."""
-        from ..training.optimizers import ParamGroup
-
-        rate = self.settings.dreambooth.text_learning_rate or self.settings.optimizer.learning_rate
-        return [ParamGroup(self.params, rate, self.settings.optimizer.weight_decay)]
+        return text_param_groups(self.params, self.settings)
 
     def export(self, files: "ResultFiles") -> None:
         """Give the result's LoRA file its tensors."""

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
 from .memory import TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
+from .text_side import text_rate
 from .token_vectors import TOKEN_RATE
 
 if TYPE_CHECKING:
@@ -54,8 +55,7 @@ class TokenRows:
         """Return the rows with their learning rate; without decay, which would only make the token weaker."""
         from ..training.optimizers import ParamGroup
 
-        rate = self.settings.dreambooth.text_learning_rate or self.settings.optimizer.learning_rate
-        return [ParamGroup({"token_vectors": self.vectors}, rate, weight_decay=0.0)]
+        return [ParamGroup({"token_vectors": self.vectors}, text_rate(self.settings), weight_decay=0.0)]
 
     def export(self, files: "ResultFiles") -> None:
         """Put the rows into the base's embedding table."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ..run.messages import Message, message
 from ..run.names import DREAMBOOTH, TEXTUAL_INVERSION
 from .memory import EMBEDDING_WIDTH, TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
+from .text_side import text_rate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +85,7 @@ class TokenVectors:
 
         if not self.vectors.requires_grad:
             return []
-        rate = self.settings.dreambooth.text_learning_rate or self.settings.optimizer.learning_rate
+        rate = text_rate(self.settings)
         return [ParamGroup({"token_vectors": self.vectors}, rate, weight_decay=0.0, max_row_norm=self.max_norm)]
 
     def export(self, files: "ResultFiles") -> None:

@@ -1,6 +1,7 @@
 """What a run will hardly learn at its rates, said before it trains. Plain data, no torch."""
 
 from ..parts import LoRA, TokenRows, TokenVectors, part_types
+from ..parts.text_side import text_rate
 from .messages import Message, message
 from .names import DREAMBOOTH
 from .run_dir import Run
@@ -17,7 +18,7 @@ def slow_parts(run: Run) -> list[Message]:
     """Return what of the run will hardly learn, and at which rate it would."""
     parts, settings = part_types(run), run.settings
     rate, steps = settings.optimizer.learning_rate, settings.training.steps
-    token_rate = settings.dreambooth.text_learning_rate or rate
+    token_rate = text_rate(settings)
     if settings.method != DREAMBOOTH or settings.optimizer.optimizer == "prodigy":
         return []
     notes = []

@@ -1,0 +1,21 @@
+"""What the parts of the text side share. Plain data, no torch."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..run.settings import Settings
+    from ..training.optimizers import ParamGroup
+
+
+def text_rate(settings: "Settings") -> float:
+    """Return the learning rate of the text side: its own, or that of the U-Net."""
+    return settings.dreambooth.text_learning_rate or settings.optimizer.learning_rate
+
+
+def text_param_groups(params: "dict[str, nn.Parameter]", settings: "Settings") -> "list[ParamGroup]":
+    """Return parameters of the text encoder with their learning rate and decay."""
+    from ..training.optimizers import ParamGroup
+
+    return [ParamGroup(params, text_rate(settings), settings.optimizer.weight_decay)]

@@ -1,5 +1,6 @@
 """The node that gives every caption the subject's token."""
 
+from functools import partial
 from pathlib import Path
 
 from comfy_api.latest import io
@@ -12,7 +13,8 @@ from ..trainer.run.names import check_token
 from .comfy.clip_tokens import clip_pieces, known_token_note, long_captions_note
 from .inputs import checked_inputs
 from .page.language import in_all_languages, joined, translated_errors
-from .widgets import CATEGORY, SEARCHED, Dataset, validation
+from .queued import answer, check_text, check_wired
+from .widgets import CATEGORY, SEARCHED, Dataset
 
 MAX_CAPTIONS = 200
 """So many captions are shown with their pieces."""
@@ -56,13 +58,14 @@ class CaptionWithToken(io.ComfyNode):
                 io.String.Output("class_prompt", tooltip="The same prompt for any member of the class."),
                 io.String.Output("subject", tooltip="What means your subject within a prompt: token and class."),
             ],
+            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,
         )
 
     @classmethod
     def validate_inputs(cls, token: str | None = None) -> bool | str:
-        """Check the token before the graph is queued."""
-        return validation("token", check_token, token)
+        """Check that photos come, and the token, before the graph is queued."""
+        return answer(partial(check_wired, cls), partial(check_text, "token", check_token, token))
 
     @classmethod
     @translated_errors

@@ -1,6 +1,7 @@
 """The node that reads a folder of photos."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from .comfy.folders import captions_of_pictures, photo_folder, photo_folders, pi
 from .comfy.progress import NodeProgress
 from .inputs import checked_inputs
 from .page.language import in_all_languages, joined, translated_errors
-from .widgets import CATEGORY, SEARCHED, Dataset, validation
+from .queued import answer, check_text
+from .widgets import CATEGORY, SEARCHED, Dataset
 
 NO_FOLDER = "(no folder with photos yet)"
 """The default while there is none: ComfyUI makes a folder `3d` in its input that nobody wants to choose."""
@@ -58,7 +60,7 @@ class DatasetLoader(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, folder: Sequence[Any] = (None,), images: object = None) -> bool | str:
         """Check the folder before the graph is queued, unless pictures are wired: they win."""
-        return images is not None or validation("folder", chosen_folder, folder[0])
+        return images is not None or answer(partial(check_text, "folder", chosen_folder, folder[0]))
 
     @classmethod
     def fingerprint_inputs(cls, folder: Sequence[Any], images: object = None, **_) -> str | float:

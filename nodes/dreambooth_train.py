@@ -18,7 +18,9 @@ from .comfy.patches import with_prompt_options, with_sampling_patches
 from .comfy.result_changes import lost_results
 from .comfy.token_clip import clip_with_token, embedding_of
 from .inputs import checked_inputs
+from .page.checked_graph import checked_inputs_of, source_inputs
 from .page.language import text_for_running_page, translated_errors
+from .queued import answer, check_text, training_checks
 from .training import TrainingRequest, request_for, train
 from .widgets import (
     BASE_INPUTS,
@@ -26,11 +28,8 @@ from .widgets import (
     SEARCHED,
     Dataset,
     LossMap,
-    answer,
-    check_queued,
     preset_input,
     setting_inputs,
-    validation,
 )
 
 
@@ -102,8 +101,9 @@ class DreamBoothTrain(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, name: str | None = None) -> bool | str:
         """Check the name, and the settings together, before the graph is queued."""
-        said = validation("name", check_name, name)
-        return said if said is not True else answer(partial(check_queued, DREAMBOOTH, cls.hidden.unique_id))
+        inputs = checked_inputs_of(cls.hidden.unique_id)
+        checks = partial(check_text, "name", check_name, name), partial(check_captioned, inputs)
+        return answer(*checks, *training_checks(DREAMBOOTH, cls))
 
     @classmethod
     def fingerprint_inputs(cls, embedding: str | None = None, start_lora: str | None = None, **_) -> str:
@@ -171,10 +171,21 @@ def checked_lora(request: TrainingRequest) -> TrainingRequest:
     return request
 
 
+def check_captioned(inputs: dict) -> None:
+    """Raise UserError for a dataset that comes straight from the photo loader, in the graph that is being checked."""
+    if source_inputs(inputs, "dataset", "DatasetLoader") is not None:
+        raise no_token()
+
+
+def no_token() -> UserError:
+    """Return what is said of a dataset without a token."""
+    return UserError("The dataset has no token. Put Caption with Token between the photo loader and this node.")
+
+
 def check_dataset(dataset: PhotoDataset, class_dataset: PhotoDataset | None) -> None:
     """Raise UserError for photos without a token, or class images that need the class and have none."""
     if not dataset.token:
-        raise UserError("The dataset has no token. Put Caption with Token between the photo loader and this node.")
+        raise no_token()
     if class_dataset and not all(photo.caption for photo in class_dataset.photos):
         check_class_word(dataset.class_word)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from .comfy.progress import NodeProgress
 from .inputs import checked_inputs
 from .page.evaluation_chart import curves_over_steps, draw_bars, latest_by_step, step_to_use
 from .page.language import in_all_languages, joined, translated_errors
+from .queued import answer, check_wired
 from .similarity import Scores, drift, fidelity, score, score_photos
 from .widgets import CATEGORY, SEARCHED, Dataset
 
@@ -44,6 +46,11 @@ class EvaluateSubject(io.ComfyNode):
             outputs=_outputs(),
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, prompt: Sequence | None = None) -> bool | str:
+        """Check that something comes to each socket that needs it; ComfyUI tells it beside an input, which is `prompt`."""
+        return answer(partial(check_wired, cls))
 
     @classmethod
     @translated_errors

@@ -8,7 +8,7 @@ from .dataset_loader import DatasetLoader
 from .dreambooth_train import DreamBoothTrain
 from .evaluate_subject import EvaluateSubject
 from .load_finetuned import LoadFinetuned
-from .page.language import on_prompt
+from .page.checked_graph import on_prompt
 from .page.routes import add_routes
 from .textual_inversion_train import TextualInversionTrain
 

@@ -1,5 +1,7 @@
 """The node that loads a finished run again."""
 
+from functools import partial
+
 from comfy_api.latest import io
 
 from .comfy.exported_files import finished_run, loadable_runs
@@ -8,7 +10,8 @@ from .comfy.result_changes import result_fingerprint
 from .comfy.token_clip import clip_with_token, prompt_text
 from .inputs import checked_inputs
 from .page.language import translated_errors
-from .widgets import CATEGORY, SEARCHED, validation
+from .queued import answer, check_text
+from .widgets import CATEGORY, SEARCHED
 
 
 class LoadFinetuned(io.ComfyNode):
@@ -45,7 +48,7 @@ class LoadFinetuned(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, run: str | None = None) -> bool | str:
         """Check the run before the graph is queued."""
-        return validation("run", finished_run, run)
+        return answer(partial(check_text, "run", finished_run, run))
 
     @classmethod
     def fingerprint_inputs(cls, run: str | None = None) -> str | float:

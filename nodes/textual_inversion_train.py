@@ -19,6 +19,7 @@ from .comfy.result_changes import lost_results
 from .comfy.token_clip import clip_with_token, prompt_text
 from .inputs import checked_inputs
 from .page.language import translated_errors
+from .queued import answer, check_text, training_checks
 from .training import request_for, train
 from .widgets import (
     BASE_INPUTS,
@@ -26,11 +27,8 @@ from .widgets import (
     SEARCHED,
     Dataset,
     LossMap,
-    answer,
-    check_queued,
     preset_input,
     setting_inputs,
-    validation,
 )
 
 
@@ -70,8 +68,8 @@ class TextualInversionTrain(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, token: str | None = None) -> bool | str:
         """Check the token, and the settings together, before the graph is queued."""
-        said = validation("token", check_token, token)
-        return said if said is not True else answer(partial(check_queued, TEXTUAL_INVERSION, cls.hidden.unique_id))
+        check = partial(check_text, "token", check_token, token)
+        return answer(check, *training_checks(TEXTUAL_INVERSION, cls))
 
     @classmethod
     def fingerprint_inputs(cls, initializer: str | None = None, **_) -> str:

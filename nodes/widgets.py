@@ -5,24 +5,13 @@ settings of the inputs' values.
 """
 
 import dataclasses
-import logging
-from collections.abc import Callable
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..trainer.dataset.folder_files import photo_names
-from ..trainer.dataset.photos import check_hold_out
-from ..trainer.run.choice import check_widgets
-from ..trainer.run.messages import UserError
 from ..trainer.run.presets import for_page, presets
 from ..trainer.run.setting import AUTO, Setting
 from ..trainer.run.settings import method_settings, widget_default, widget_options
-from .comfy.folders import photo_folder
-from .inputs import as_meant
-from .page.language import checked_node, text_for_checked_page
-
-log = logging.getLogger("subject_trainer")
 
 CATEGORY = "Subject Trainer"
 SEARCHED = ["dreambooth", "lora", "finetune", "fine-tune", "train", "subject", "face", "character", "style"]
@@ -44,53 +33,6 @@ BASE_INPUTS = [
     ),
     io.Vae.Input("vae", tooltip="The base model's VAE. It turns the photos into latents."),
 ]
-
-
-def answer(check: Callable[[], object]) -> bool | str:
-    """Return what `validate_inputs` answers: True, or the sentence of the UserError that `check` raises, for the page."""
-    try:
-        check()
-    except UserError as error:
-        return text_for_checked_page(error.message)
-    return True
-
-
-def validation(name: str, check: Callable[[str], object], value: Any) -> bool | str:
-    """Return the answer of `check` about the text of an input, `name`.
-
-    A value that comes by a link is None here; the node checks it when it runs.
-    """
-    return answer(lambda: value is None or check(as_meant(name, "STRING", value)))
-
-
-def check_queued(method: str, node_id: str) -> None:
-    """Raise UserError where the settings of a node in the graph that is being checked contradict each other.
-
-    The graph is asked for them, because ComfyUI leaves its own checks of bounds and options out for what `validate_inputs` names,
-    and would list one sentence for each of these inputs.
-    """
-    inputs = checked_node(node_id)
-    try:
-        check_widgets(method, inputs)
-        count = queued_photos(inputs)
-        if count and isinstance(inputs.get("hold_out"), int):
-            check_hold_out(inputs["hold_out"], count)
-    except TypeError:  # a value of another type, which ComfyUI's own check has refused
-        log.debug("The settings of node %s are not checked together", node_id, exc_info=True)
-
-
-def queued_photos(inputs: dict) -> int | None:
-    """Return how many photos the dataset of a node in the graph that is being checked has, where its folder alone says so."""
-    passed = set()
-    while isinstance(link := inputs.get("dataset"), list) and link[0] not in passed:
-        passed.add(link[0])
-        inputs = checked_node(link[0])
-    if "images" in inputs or not isinstance(inputs.get("folder"), str):
-        return None
-    try:
-        return len(photo_names(photo_folder(inputs["folder"])))
-    except (UserError, OSError):  # the loader says so
-        return None
 
 
 def preset_input(method: str, tooltip: str) -> io.Input:

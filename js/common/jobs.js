@@ -5,7 +5,7 @@
 import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
 import { findNode } from "../logic/run.js"
-import { bindJob, forgetErrors, fromHistory, isCopy, note, nothing, withKept } from "../logic/shown.js"
+import { bindJob, forgetErrors, fromHistory, fromRefusal, isCopy, note, nothing, withKept } from "../logic/shown.js"
 
 /** @import { Bound, Shown } from "../logic/shown.js" */
 /** @import { Progress } from "./server.js" */
@@ -98,6 +98,21 @@ function receive(id, shown) {
 }
 
 /**
+ * Let nodes say why they were not queued. ComfyUI may have queued the rest of the graph as a job.
+ * @param {Tab | undefined} tab
+ * @param {Parameters<typeof fromRefusal>[0]} refused
+ * @param {string} [prompt]
+ */
+function showRefusals(tab, refused, prompt) {
+  if (!tab || !Object.keys(refused ?? {}).length) return
+  forgetErrors(tab.bound).forEach((id) => tell(tab, id))
+  for (const [id, error] of Object.entries(fromRefusal(refused))) {
+    note(tab.bound, id, { prompt: prompt ?? tab.bound.nodes[id]?.prompt ?? "", error })
+    tell(tab, id)
+  }
+}
+
+/**
  * Show again what the nodes of the workflow that was opened have shown. What they told before the page was loaded, ComfyUI's
  * history has.
  * @param {Tab} tab
@@ -105,7 +120,8 @@ function receive(id, shown) {
 async function showAgain(tab) {
   const { nodes } = tab.bound
   Object.keys(nodes).forEach((id) => tell(tab, id))
-  const jobs = new Set(Object.values(nodes).filter(({ output, error }) => !output && !error).map(({ prompt }) => prompt))
+  const untold = Object.values(nodes).filter(({ prompt, output, error }) => prompt && !output && !error)
+  const jobs = new Set(untold.map(({ prompt }) => prompt))
   for (const prompt of jobs) {
     const answer = await api.fetchApi(`/history/${prompt}`).then((response) => response.json()).catch(() => ({}))
     for (const [id, shown] of Object.entries(fromHistory(prompt, answer[prompt]))) {
@@ -141,11 +157,12 @@ api.queuePrompt = (...given) => {
   const tab = currentTab()
   const queued = Promise.all(beforehand.map((prepare) => prepare())).then(() => queue(...given))
   queueing = queued.then(
-    ({ prompt_id: prompt }) => {
+    ({ prompt_id: prompt, node_errors: refused }) => {
       if (tab && prompt) bindJob(tab.bound, prompt)
       if (tracker) keep(tracker)
+      showRefusals(tab, refused, prompt)
     },
-    () => {} // The page shows why.
+    (error) => showRefusals(tab, error?.response?.node_errors)
   )
   return queueing.then(() => queued)
 }
@@ -157,7 +174,7 @@ api.addEventListener("executed", async ({ detail: { prompt_id: prompt, display_n
 })
 api.addEventListener("execution_start", async ({ detail: { prompt_id: prompt } }) => {
   await queueing
-  forJob(prompt, (tab) => forgetErrors(tab.bound).forEach((id) => tell(tab, id)))
+  forJob(prompt, (tab) => forgetErrors(tab.bound, prompt).forEach((id) => tell(tab, id)))
 })
 api.addEventListener("execution_error", async ({ detail: { prompt_id: prompt, node_id: node, exception_message: error } }) => {
   await queueing

@@ -35,13 +35,30 @@ export function note(bound, id, shown) {
 }
 
 /**
- * Forget why nodes have failed before, and return the ids of those that had.
+ * Forget why nodes have failed in other jobs than the one that begins, and return the ids of those that had.
  * @param {Bound} bound
+ * @param {string} [prompt]
  */
-export function forgetErrors(bound) {
-  const failed = Object.keys(bound.nodes).filter((id) => bound.nodes[id].error)
+export function forgetErrors(bound, prompt) {
+  const failed = Object.keys(bound.nodes).filter((id) => bound.nodes[id].error && bound.nodes[id].prompt !== prompt)
   for (const id of failed) delete bound.nodes[id].error
   return failed
+}
+
+/**
+ * Why ComfyUI has not queued nodes, by their ids: in this pack's words where it has some, else in ComfyUI's.
+ * @param {Record<string, { errors: { type: string, message: string, details: string }[] }> | null} [refused]
+ * @returns {Record<string, string>}
+ */
+export function fromRefusal(refused) {
+  /** @type {Record<string, string>} */
+  const found = {}
+  for (const [id, { errors }] of Object.entries(refused ?? {})) {
+    const own = errors.filter(({ type }) => type === "custom_validation_failed").map(({ details }) => details.replace(/^\S+ - /, ""))
+    const theirs = errors.map(({ message, details }) => [message, details].filter(Boolean).join(": "))
+    if (errors.length) found[id] = [...new Set(own.length ? own : theirs)].join("\n")
+  }
+  return found
 }
 
 /**

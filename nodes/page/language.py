@@ -7,7 +7,6 @@ sends it to others later, so that it goes out in every language (`in_all_languag
 import functools
 import json
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from pathlib import Path
 
 from aiohttp import web
@@ -15,14 +14,13 @@ from server import PromptServer
 
 from ...trainer.run.files import DISK_FULL
 from ...trainer.run.messages import Catalog, Message, MessageError
+from .checked_graph import checking_client
 
 ENGLISH = "en"
 LOCALES = Path(__file__).parents[2] / "locales"
 
 _pages: dict[str, tuple[object, str]] = {}
 """Socket and language by the id of the client. A page that is loaded again keeps its id and has another socket."""
-_checked: ContextVar[dict] = ContextVar("checked", default={})  # noqa: B039 - never changed
-"""What was sent to be queued: the graph that is being checked, and which page sent it."""
 
 
 @functools.cache
@@ -68,20 +66,9 @@ def remember_language(client: str, language: str) -> None:
         _pages[client] = sockets[client], language
 
 
-def on_prompt(queued: dict) -> dict:
-    """Note which page queued which graph; ComfyUI calls this before it checks the graph, and goes on with what it returns."""
-    _checked.set(queued)
-    return queued
-
-
-def checked_node(node_id: str) -> dict:
-    """Return the inputs of a node of the graph that is being checked, by name: values, and links as lists."""
-    return _checked.get().get("prompt", {}).get(node_id, {}).get("inputs", {})
-
-
 def text_for_checked_page(message: Message) -> str:
     """Return the message in the language of the page whose graph is being checked."""
-    language = page_languages().get(str(_checked.get().get("client_id")), ENGLISH)
+    language = page_languages().get(checking_client(), ENGLISH)
     return message.text(catalog(language))
 
 

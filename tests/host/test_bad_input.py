@@ -247,7 +247,7 @@ def test_a_token_that_cannot_be_used(server, quick_graph, token, sentence):
 
 
 def test_a_dataset_without_token(server, quick_graph):
-    with pytest.raises(Failed, match=r"The dataset has no token\. Put Caption with Token between"):
+    with pytest.raises(Refused, match=r"The dataset has no token\. Put Caption with Token between"):
         server.run(use(quick_graph, "DreamBoothTrain", dataset=[node(quick_graph, "DatasetLoader"), 0]))
 
 

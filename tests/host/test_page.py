@@ -333,38 +333,3 @@ def test_what_the_panels_say_can_be_read_in_both_themes(page, base_directory):
             assert found[0][0] >= 4.5, (theme, found[0])
     finally:
         set_setting(page, "Comfy.ColorPalette", "dark")
-
-
-OVER_A_PANEL = """
-const [type, name] = arguments, { canvas } = window.app
-const node = window.app.graph.nodes.find((n) => n.type === type)
-canvas.ds.scale = 1
-canvas.ds.offset = [300 - node.pos[0], 100 - node.pos[1]]
-canvas.draw(true, true)
-const element = node.widgets.find((w) => w.name === name).element
-const box = element.getBoundingClientRect()
-const [clientX, clientY] = [box.left + 20, box.top + 8]
-const common = { bubbles: true, cancelable: true, clientX, clientY, pointerId: 1, isPrimary: true }
-element.dispatchEvent(new WheelEvent("wheel", { ...common, deltaY: 100 }))
-const scale = canvas.ds.scale
-canvas.ds.scale = 1
-const before = canvas.ds.offset[0]
-element.dispatchEvent(new PointerEvent("pointerdown", { ...common, button: 1, buttons: 4 }))
-for (const x of [10, 60]) element.dispatchEvent(new PointerEvent("pointermove", { ...common, clientX: clientX + x, buttons: 4 }))
-element.dispatchEvent(new PointerEvent("pointerup", { ...common, clientX: clientX + 60, button: 1, buttons: 0 }))
-return [scale, canvas.ds.offset[0] - before]
-"""
-
-
-def test_wheel_and_middle_drag_over_a_panel_move_the_canvas(page):
-    """But the wheel scrolls a panel that has more than it can show."""
-    choose(page, "DatasetLoader", "folder", "plush")
-    wait(page, lambda: "plush-4.jpg" in words(page, "DatasetLoader", "photo_view"))
-    choose(page, "DreamBoothTrain", "steps", 77)
-    wait(page, lambda: "77" in words(page, "DreamBoothTrain", "preset_view"))
-    scale, moved = page.execute_script(OVER_A_PANEL, "DatasetLoader", "photo_view")
-    assert scale == 1
-    assert moved > 20
-    scale, moved = page.execute_script(OVER_A_PANEL, "DreamBoothTrain", "preset_view")
-    assert scale < 1
-    assert moved > 20

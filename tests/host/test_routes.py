@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from demo.run import node
 from demo.server import HOST, Refused
 from demo.setup import ROOT
+from trainer.run.devices import allocator_settings
 from trainer.run.files import write_json
 from trainer.run.interpreter import python_command
 
@@ -59,7 +60,7 @@ def test_a_run_shows_itself_while_it_trains_and_afterwards(server, quick_graph, 
         "hold_out": 1,
         "validate_every": 2,
     }
-    seen, commands = [], []
+    seen, commands, allocators = [], [], []
 
     def look(node_id: str, text: str) -> None:
         if text.startswith("Training: step"):
@@ -67,7 +68,9 @@ def test_a_run_shows_itself_while_it_trains_and_afterwards(server, quick_graph, 
             card = f"/subject_trainer/runs/{seen[-1][1][0]['run']}"
             assert server.get(card)["live"] is server.get(f"{card}?prompt=another")["live"] is None
             assert server.get(f"{card}?prompt={seen[-1][1][0]['prompt']}")["live"]["text"].startswith("Training")
-            commands.append([process.cmdline() for process in workers() if process.ppid() == server.pid])  # no shell between
+            started = [process for process in workers() if process.ppid() == server.pid]  # no shell between
+            commands.append([process.cmdline() for process in started])
+            allocators.append([process.environ()["PYTORCH_CUDA_ALLOC_CONF"] for process in started])
 
     result = server.run(up_to_training(quick_graph), on_text=look)
     node_id, (live,) = seen[-1]
@@ -75,6 +78,8 @@ def test_a_run_shows_itself_while_it_trains_and_afterwards(server, quick_graph, 
     assert (live["run"], live["node"], live["can_finish"]) == (run, node_id, True)
     told = [str(base_directory / "output" / "finetune" / run), "--device", "cpu", "--attached"]
     assert commands[-1] == [[*python_command(), str(ROOT / "trainer" / "__main__.py"), *told]]
+    given = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
+    assert allocators[-1] == [allocator_settings(sys.platform, torch.version.cuda is not None, given)]
     assert live["memory"] > 10**8
     assert live["text"].startswith("Training")
     assert server.get("/subject_trainer/live") == {"runs": []}

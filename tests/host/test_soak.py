@@ -1,51 +1,114 @@
-"""Thirty graphs on one server, good, repeated, wrong and cancelled ones in turn: it serves all of them and does not grow.
+"""Thirty different graphs on one server, each trained anew, some cancelled and some failing: it does not grow.
 
-python -m pytest tests/host/test_soak.py -m nightly -s
+python -m pytest tests/host/test_soak.py -m nightly -s --timeout 7200
 """
 
 import json
+from collections import Counter
 
 import psutil
 import pytest
 
-from demo.run import node
-from demo.server import Failed, Refused
+from demo.run import STANDIN_CFG, adapt, node, shrink
+from demo.server import Failed, Refused, Result
 
 from .graphs import shown
+from .pages import read
 
 GRAPHS = 30
+ENDS = ("trained", "cancelled", "trained", "refused", "trained", "killed", "trained", "failed", "trained", "repeated")
+"""How each graph ends, in turn: three times each."""
+DREAMBOOTH, INVERSION = "Train a subject (DreamBooth or LoRA)", "Train an embedding (Textual Inversion)"
+KINDS = (
+    (DREAMBOOTH, {"train": "unet"}),
+    (DREAMBOOTH, {"train": "lora", "lora_rank": 2}),
+    (INVERSION, {}),
+    (DREAMBOOTH, {"train": "lora", "class_images": 1}),
+    (DREAMBOOTH, {"train": "unet_and_token"}),
+    (DREAMBOOTH, {"train": "lora_and_text_encoder", "sample_prompts": "a photo of mysks", "sample_every": 1}),
+    (DREAMBOOTH, {"train": "unet_and_text_encoder", "hold_out": 1, "validate_every": 1}),
+)
+"""What they train, in turn: of seven kinds, so that each comes to different ends."""
+PICTURES = {DREAMBOOTH: ("before training", "after training"), INVERSION: ("without the token", "with the token")}
 pytestmark = pytest.mark.nightly
 
 
-def test_thirty_graphs_leave_the_server_as_it_was(server, workers, quick_graph):
-    process, memory, counts = psutil.Process(server.pid), [], {"good": 0, "repeated": 0, "wrong": 0, "cancelled": 0}
-    for number in range(GRAPHS):
-        kind = ("good", "good", "good", "repeated", "wrong", "cancelled")[number % 6]
-        graph = json.loads(json.dumps(quick_graph))
-        train = graph[node(graph, "DreamBoothTrain")]["inputs"]
-        train |= {"name": "soak", "seed": number - 1 if kind == "repeated" else number}
-        if kind == "wrong":
-            train["embedding" if number % 2 else "learning_rate"] = "nowhere" if number % 2 else 7.0
-            with pytest.raises((Failed, Refused)):
-                server.run(graph)
-        elif kind == "cancelled":
-            train["steps"] = 500
-            asked = []
+def different(number: int) -> tuple[dict, tuple[str, ...], dict]:
+    """A graph like no other in the tests, the titles of the nodes that save its pictures, and its training node's inputs."""
+    name, changes = KINDS[number % len(KINDS)]
+    graph = read(f"api/{name}")
+    adapt(graph, "standin.safetensors", "plush", "", random_standin=False)
+    shrink(graph, STANDIN_CFG)
+    graph[node(graph, "DatasetLoader")]["inputs"]["resolution"] = 64
+    graph[node(graph, "EmptyLatentImage")]["inputs"] |= {"width": 64, "height": 64}
+    for sampler in (made for made in graph.values() if made["class_type"] == "KSampler"):
+        sampler["inputs"]["steps"] = 1
+    train = graph[node(graph, "TextualInversionTrain" if name == INVERSION else "DreamBoothTrain")]["inputs"]
+    train |= {"seed": 20_000 + number, "steps": 2, "batch_size": 1, "preset": "own settings", **changes}
+    if name == DREAMBOOTH:
+        train["name"] = f"soak-{number}"
+    return graph, PICTURES[name], train
 
-            def cancel(_: str, text: str, asked=asked) -> None:
-                if text.startswith("Training: step") and not asked:
-                    asked.append(text)
-                    server.post("/interrupt", {})
 
-            with pytest.raises(Failed, match="interrupted"):
-                server.run(graph, on_text=cancel)
-        else:
-            result = server.run(graph)
-            for label in ("before training", "after training"):
-                assert shown(server, result, node(graph, "SaveImage", label)).size == (64, 64)
-        counts[kind] += 1
+def ended_in_training(server, graph: dict, train: dict, end, match: str) -> None:
+    """Queue a long run, and end it at its first step."""
+    train["steps"] = 500
+    asked = []
+
+    def on_text(_: str, text: str) -> None:
+        if text.startswith("Training: step") and not asked:
+            asked.append(text)
+            end()
+
+    with pytest.raises(Failed, match=match):
+        server.run(graph, on_text=on_text)
+    assert asked
+
+
+def check_pictures(server, graph: dict, result: Result, titles: tuple[str, ...]) -> None:
+    for title in titles:
+        assert shown(server, result, node(graph, "SaveImage", title)).size == (64, 64)
+
+
+def test_thirty_graphs_leave_the_server_as_it_was(server, workers, base_directory):
+    runs, process, rows = base_directory / "output" / "finetune", psutil.Process(server.pid), []
+
+    def finished() -> set:
+        return set(runs.glob("*/result.json"))
+
+    def measured(end: str) -> tuple:
         assert workers() == []
-        memory.append(process.memory_info().rss // 2**20)
-    print(f"\n{counts}; the server's memory after each, in MB: {memory}")
-    # By the end of its third training, here the third graph, ComfyUI holds all the models that it keeps.
-    assert memory[-1] <= 1.05 * memory[2]
+        files = process.num_fds() if psutil.POSIX else process.num_handles()
+        row = end, process.memory_info().rss // 2**20, len(process.children(recursive=True)), process.num_threads(), files
+        print(json.dumps(row), flush=True)
+        return row
+
+    print("\nend, MB, child processes, threads, open files")
+    rows.append(measured("started"))
+    for number in range(GRAPHS):
+        end = ENDS[number % len(ENDS)]
+        graph, titles, train = different(number - 1 if end == "repeated" else number)
+        before, folders = finished(), set(runs.glob("soak-*"))
+        if end == "cancelled":
+            ended_in_training(server, graph, train, lambda: server.post("/interrupt", {}), "interrupted")
+        elif end == "killed":
+            ended_in_training(server, graph, train, lambda: workers()[0].kill(), "ended unexpectedly")
+        elif end == "refused":
+            train["learning_rate"] = 7.0
+            with pytest.raises(Refused):
+                server.run(graph)
+        elif end == "failed":
+            train["initializer" if "initializer" in train else "embedding"] = "embedding:nowhere"
+            with pytest.raises(Failed, match="nowhere"):
+                server.run(graph)
+        else:
+            check_pictures(server, graph, server.run(graph), titles)
+        assert len(finished() - before) == (end == "trained")
+        if end in ("refused", "failed"):
+            assert set(runs.glob("soak-*")) == folders
+        rows.append(measured(end))
+    print(dict(Counter(row[0] for row in rows)))
+    # By the tenth graph each kind was trained or begun, and ComfyUI holds all the models that it keeps.
+    first, last = rows[1:11], rows[-10:]
+    for column, room in ((1, 1.05), (2, 1), (3, 1), (4, 1)):
+        assert max(row[column] for row in last) <= room * max(row[column] for row in first), column

@@ -86,7 +86,7 @@ declare namespace Comfy {
   interface Api {
     /** Undefined until the page has its connection. */
     clientId?: string
-    queuePrompt(...given: any[]): Promise<{ prompt_id?: string }>
+    queuePrompt(...given: any[]): Promise<{ prompt_id?: string; node_errors?: Record<string, any> }>
     fetchApi(route: string, options?: RequestInit): Promise<Response>
     apiURL(route: string): string
     addEventListener(type: string, listener: (event: CustomEvent) => void): void

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { bindJob, forgetErrors, fromHistory, isCopy, note, nothing, withKept } from "../../js/logic/shown.js"
+import { bindJob, forgetErrors, fromHistory, fromRefusal, isCopy, note, nothing, withKept } from "../../js/logic/shown.js"
 
 test("what a node shows grows while its job is the same, and of another job only the run stays", () => {
   const bound = nothing()
@@ -13,6 +13,23 @@ test("what a node shows grows while its job is the same, and of another job only
   assert.deepEqual(forgetErrors(bound), [])
   note(bound, "5", { prompt: "b", run: "toy-2" })
   assert.deepEqual(bound.nodes["5"], { prompt: "b", run: "toy-2" })
+})
+
+test("the error of a job that ComfyUI has queued in part stays when that begins", () => {
+  const bound = nothing()
+  note(bound, "4", { prompt: "a", error: "old" })
+  note(bound, "5", { prompt: "b", error: "Nothing comes to dataset." })
+  assert.deepEqual(forgetErrors(bound, "b"), ["4"])
+  assert.equal(bound.nodes["5"].error, "Nothing comes to dataset.")
+})
+
+test("why a node was not queued is said in our words, once, and in ComfyUI's where we have none", () => {
+  const missing = { type: "required_input_missing", message: "Required input is missing", details: "dataset" }
+  const own = { type: "custom_validation_failed", message: "Custom validation failed for node", details: "name - Nothing - at all." }
+  const again = { ...own, details: "token - Nothing - at all." }
+  const refused = { 5: { errors: [missing, own, again] }, "3:4": { errors: [missing] }, 6: { errors: [] } }
+  assert.deepEqual(fromRefusal(refused), { 5: "Nothing - at all.", "3:4": "Required input is missing: dataset" })
+  assert.deepEqual(fromRefusal(null), {})
 })
 
 test("the newest jobs of a workflow are bound to it, each once", () => {

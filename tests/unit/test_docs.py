@@ -284,11 +284,81 @@ SENTENCES = {
         "a photo without one gets": ["test_a_caption_gets_token_and_class_where_it_has_neither"],
         "A finished run is not trained twice but loaded": ["test_a_finished_run_is_loaded_everywhere_and_never_trained_again"],
     },
+    "docs/security.md": {
+        "A run writes to no name that was taken when it was queued": [
+            "test_another_run_with_the_same_token_overwrites_nothing",
+            "test_what_is_no_file_of_the_run_is_in_the_way",
+        ],
+        "neither a caption nor a file of a run": [
+            "test_a_caption_is_never_written_through_a_link",
+            "test_no_file_of_a_run_is_written_through_a_planted_link",
+        ],
+        "An embedding that a graph names is read by ComfyUI's own reader": ["test_an_embedding_that_is_a_program_is_not_run"],
+        "none of these readers starts a program": ["test_other_formats_in_disguise_are_refused"],
+        "is refused by its header": ["test_an_absurd_size_is_refused_by_the_header"],
+        "is told only the folder of its run and the device": ["test_a_run_shows_itself_while_it_trains_and_afterwards"],
+        "The page shows captions, tokens, names and prompts as text": [
+            "test_a_hostile_file_name_stays_text",
+            "test_a_caption_is_edited_in_place_and_hostile_ones_stay_text",
+        ],
+        "types and bounds of all settings are checked on the server": [
+            "test_wrong_values_are_still_refused_by_comfyui",
+            "test_a_wrong_setting_is_named",
+            "test_every_input_takes_a_value_or_says_what_it_wants",
+        ],
+        "the other one says that it waits, and then finds the result": ["test_two_servers_on_one_folder_train_a_run_once"],
+        "they write the `.txt` beside such a photo": ["test_photos_are_listed_shown_and_their_captions_written"],
+        "make an empty folder for photos that are dropped": [
+            "test_a_wish_becomes_a_name_that_every_system_takes",
+            "test_a_folder_that_is_there_is_never_used",
+            "test_an_upload_that_cannot_be_is_refused_with_a_reason",
+        ],
+        "end a run early and take it up again": [
+            "test_a_run_can_be_finished_from_the_page",
+            "test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on",
+        ],
+        "only who names the job (its `prompt_id`) is told how it goes or can end it": ["test_a_run_is_its_own_client_s"],
+        "Their answers are of bounded size": [
+            "test_curves_of_a_hundred_thousand_steps_stay_small",
+            "test_of_a_large_folder_the_first_photos_are_listed",
+        ],
+        "take `application/json` alone": ["test_a_page_of_another_site_changes_nothing"],
+        "ComfyUI refuses requests to its own computer that come from another site's page": [
+            "test_requests_from_other_sites_are_refused_and_from_the_own_page_taken"
+        ],
+        "must carry the run's key": ["test_a_file_says_which_run_it_is_of"],
+        "is named in ComfyUI's log and passed over": [
+            "test_a_damaged_folder_hides_and_stops_nothing",
+            "test_a_damaged_folder_neither_hides_nor_stops_the_other_runs",
+        ],
+        "a run is refused only when it cannot fit at all": ["test_what_never_fits_is_refused_when_it_runs_too_and_nothing_else"],
+    },
+    "docs/headless.md": {
+        "may be left out; then the": ["test_a_preset_alone_is_what_is_trained"],
+        "waits for the pictures, and fails when the graph does": [
+            "test_the_python_client_trains_and_names_the_pictures",
+            "test_the_python_client_fails_with_the_reason",
+            "test_the_python_client_refuses_what_the_graph_has_not",
+        ],
+        "Or with curl": ["test_the_curl_lines_queue_and_cancel"],
+        "training saves its state": ["test_cancelled_in_a_phase_it_stops_at_once_and_ends_with_the_same_bytes"],
+        "The worker also runs without ComfyUI": ["test_the_worker_ends_by_itself_what_a_graph_began"],
+        "without it, the worker uses the CPU": ["test_without_a_host_a_signal_saves_the_state"],
+        "as one JSON object a line": ["test_without_a_host_a_signal_saves_the_state"],
+        "Ctrl-C or SIGTERM makes the worker save its state and leave": ["test_without_a_host_a_signal_saves_the_state"],
+        "when the run is finished, or was stopped": [
+            "test_a_second_process_waits_and_finds_the_run_finished",
+            "test_without_a_host_a_signal_saves_the_state",
+        ],
+        "after an `error` line": ["test_processes_that_cannot_share_a_batch_say_so"],
+        "when it was called wrongly": ["test_a_worker_that_is_called_wrongly_says_how"],
+        "Queue the same graph again, and it loads the result": ["test_the_worker_ends_by_itself_what_a_graph_began"],
+    },
 }
-"""What else they say of photos, captions and folders, by words of the sentence."""
+"""What else they promise, by words of the sentence."""
 
 
-def test_every_promise_about_files_has_its_tests():
+def test_every_promise_has_its_tests():
     security = read(DOCS / "security.md").partition("## What the pack promises")[2].partition("\n## ")[0]
     photos = read(DOCS / "photos.md").partition("## Captions")[0]
     promised = re.findall(r"^- \*\*(.+?)\.?\*\*", security + photos, re.MULTILINE)

@@ -3,12 +3,13 @@
 import json
 import math
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from trainer.parts import TRAIN
-from trainer.run.choice import Asked, Choice, Device, check_widgets, choose
+from trainer.run.choice import Asked, Choice, Device, check_widgets, choose, never_fits, unknown_photos
 from trainer.run.messages import UserError
 from trainer.run.presets import NAMED, for_page, presets, shown, steps_for
 from trainer.run.resources import DRIVER, GB, estimate, refusal
@@ -321,3 +322,36 @@ def test_the_page_fills_own_settings_of_an_embedding_in():
 def test_what_a_run_took_asks_for_the_same_run_again(more):
     was = chosen(**more)
     assert chosen("own settings", **shown(DREAMBOOTH, was.settings.flat())).settings == was.settings
+
+
+GIVEN = [
+    {},
+    {"train": "unet", "precision": "fp32"},
+    {"train": "unet", "batch_size": 64},
+    {"train": "lora", "batch_size": 64, "gradient_checkpointing": "on"},
+    {"optimizer": SMALL, "sample_prompts": "a toy", "lr_warmup_steps": 900, "hold_out": 1},
+    {"class_images": 100, "ema_decay": 0.99},
+    {"prior": "teacher", "train": FULL},
+]
+
+
+@pytest.mark.parametrize("given", GIVEN)
+@pytest.mark.parametrize(("preset", "resolution"), [*product(presets(DREAMBOOTH), [64, 512, 1024])])
+def test_what_never_fits_is_refused_when_it_runs_too_and_nothing_else(preset, resolution, given):
+    """Whatever the photos and the embedding are, which are known only then; and what does not fit then is known now."""
+    known = replace(asked(preset, **given), dataset=unknown_photos(resolution))
+    for memory in (1.5, 2.5, 4, 6, 9, 11, 14, 20, 60):
+        device = card(memory)
+        told = never_fits(known, device)
+        said = set()
+        for count, embedding in product((10, 30), ("", "some")):
+            photos = replace(PHOTOS, photos=PHOTOS.photos[:1] * count, resolution=resolution)
+            later = replace(known, dataset=photos, embedding=embedding, widgets={"steps": 0} | known.widgets)
+            run = run_of(choose(later, device))
+            run = replace(run, dataset=photos, embedding=embedding)
+            said.add(str(refusal(estimate(run), run, device.memory, math.inf)))
+        if told:
+            assert str(told.told) in said
+            assert "None" not in said
+        else:
+            assert "None" in said

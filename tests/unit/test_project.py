@@ -1,6 +1,7 @@
 """What holds the project together: directions of import, lists that must agree."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -144,3 +145,10 @@ def test_the_archive_for_users_leaves_out_development_alone():
 
 def test_shipped_workflows_are_api_format(shipped_workflow):
     assert {n["class_type"] for n in shipped_workflow.values()} >= {"DatasetLoader", "CaptionWithToken", "DreamBoothTrain"}
+
+
+def test_shipped_workflows_have_no_id_of_their_own():
+    """All who opened such a template would share it, and a page could take a run of one for the other's."""
+    workflows = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "workflows").glob("*.json")]
+    assert len(workflows) > 5
+    assert [workflow["id"] for workflow in workflows if "id" in workflow] == []

@@ -1,7 +1,8 @@
 """What a training node trains: settings out of its widgets, its preset, its photos and the device. Plain data, no torch."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..dataset.captions import check_class_word
@@ -10,7 +11,7 @@ from ..parts import part_types
 from ..parts.memory import SD15_UNET
 from .messages import Message, message
 from .presets import LORA_SETTINGS, NAMED, OWN, given, tries
-from .resources import DRIVER, GB, estimate
+from .resources import DRIVER, GB, estimate, refusal
 from .run_dir import Run
 from .setting import AUTO
 from .setting_groups import MAX_STEPS
@@ -22,6 +23,8 @@ SHARED_SHARE = 0.6
 """The same where the device has the computer's own memory, as a CPU and a Mac do."""
 HARMLESS = {"hold_out": 1, "steps": MAX_STEPS}
 """What settings are taken for that are not known yet and whose defaults could contradict others."""
+LEAST = {"steps": MAX_STEPS, "vectors": 1}
+"""What stands for settings that photos and embeddings decide: as many steps as contradict nothing, as little as can be held."""
 OPTIMIZERS = {"adamw": "AdamW", "adamw_8bit": message("8-bit AdamW"), "adafactor": "Adafactor", "prodigy": "Prodigy"}
 
 
@@ -117,8 +120,29 @@ def check_widgets(method: str, inputs: Mapping[str, Any]) -> None:
         widgets = {name: value for name, value in widgets.items() if name not in LORA_SETTINGS}
     class_dataset = "class_dataset" in linked
     values = tries(method, preset, widgets, MAX_STEPS, class_dataset=class_dataset, device_kind="")[0]
-    unknown = Dataset(photos=(), resolution=512, class_word="class", class_prompt="class")
-    settings_from(Asked(method=method, preset=preset, widgets=widgets, known={"token": "token"}, dataset=unknown), values)
+    known = {"token": "token"}
+    settings_from(Asked(method=method, preset=preset, widgets=widgets, known=known, dataset=unknown_photos(512)), values)
+
+
+def unknown_photos(resolution: int) -> Dataset:
+    """Return what stands for photos of which only the size is known: with a class, for want of which no prior is refused."""
+    return Dataset(photos=(), resolution=resolution, class_word="class", class_prompt="class")
+
+
+def never_fits(asked: Asked, device: Device) -> Choice | None:
+    """Return what is chosen, and why the device's memory cannot take it whatever the photos and embeddings; None where it may."""
+    least = {name: value for name, value in LEAST.items() if name in method_settings(asked.method)}
+    found = []
+    for embedding in ("", "any"):
+        weights = min(asked.unet_weights, SD15_UNET)  # a file may hold more than ComfyUI loads
+        some = replace(asked, widgets={**asked.widgets, **least}, embedding=embedding, unet_weights=weights)
+        settings = choose(some, device).settings
+        run = _run(some, settings)
+        told = refusal(estimate(run, asked.unet_weights), run, device.memory, math.inf)
+        if told is None:
+            return None
+        found.append(Choice(settings, told))
+    return found[0]
 
 
 def settings_from(asked: Asked, values: Mapping[str, Any]) -> Settings:

@@ -1,0 +1,157 @@
+"""What is wrong with a graph is told when it is queued, in this pack's words, before anything of it runs."""
+
+import json
+import urllib.error
+
+import pytest
+
+from demo.browser import queue
+from demo.run import node
+from demo.server import Failed
+
+from .graphs import up_to_training
+from .pages import NEEDS_BROWSER, fill_in, wait, words
+
+PHOTOS, MODEL = "photos from Load Photos of a Subject", "a MODEL, as Load Checkpoint gives it"
+PICTURES = "pictures, as an IMAGE is"
+SOCKETS = {
+    "CaptionWithToken": {"dataset": PHOTOS},
+    "DreamBoothTrain": {"model": MODEL, "clip": "a CLIP, as", "vae": "a VAE, as", "dataset": PHOTOS},
+    "TextualInversionTrain": {"model": MODEL, "clip": "a CLIP, as", "vae": "a VAE, as", "dataset": PHOTOS},
+    "EvaluateSubject": {"clip_vision": "a CLIP_VISION, as", "dataset": PHOTOS, "pictures": PICTURES},
+}
+"""What each socket that must have something is to be wired to."""
+CASES = [(kind, name, what) for kind, sockets in SOCKETS.items() for name, what in sockets.items()]
+
+
+def answer(server, graph: dict, **extra) -> dict:
+    """ComfyUI's answer to a graph that it does not queue."""
+    with pytest.raises(urllib.error.HTTPError) as error:
+        server.post("/prompt", {"prompt": graph, **extra})
+    return json.loads(error.value.read())
+
+
+def own_words(answer: dict, node_id: str) -> list[str]:
+    errors = answer["node_errors"][node_id]["errors"]
+    return [error["details"].partition(" - ")[2] for error in errors if error["type"] == "custom_validation_failed"]
+
+
+def alone(kind: str, without: str) -> dict:
+    """A graph of one of the nodes, whose other sockets lead to nodes of the right types."""
+    sources = {
+        "checkpoint": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "standin.safetensors"}},
+        "photos": {"class_type": "DatasetLoader", "inputs": {"folder": "plush", "resolution": 64, "crop": "center"}},
+        "vision": {"class_type": "CLIPVisionLoader", "inputs": {"clip_name": "none"}},
+        "tokens": {"class_type": "CaptionWithToken", "inputs": {"dataset": ["photos", 0], "token": "mysks"}},
+    }
+    sources["tokens"]["inputs"] |= {"class_word": "toy", "template": "a {token} {class}"}
+    links = {"model": ["checkpoint", 0], "clip": ["checkpoint", 1], "vae": ["checkpoint", 2], "pictures": ["photos", 1]}
+    links["clip_vision"] = ["vision", 0]
+    links["dataset"] = ["photos" if kind == "CaptionWithToken" else "tokens", 0]
+    inputs = {name: links[name] for name in SOCKETS[kind] if name != without}
+    inputs |= {
+        "CaptionWithToken": {"token": "mysks", "class_word": "toy", "template": "a {token} {class}"},
+        "DreamBoothTrain": {"preset": "auto", "name": "queued"},
+        "TextualInversionTrain": {"preset": "auto", "token": "queued"},
+        "EvaluateSubject": {"prompt": ""},
+    }[kind]
+    return sources | {
+        "asked": {"class_type": kind, "inputs": inputs},
+        "shown": {"class_type": "PreviewAny", "inputs": {"source": ["asked", 1]}},
+    }
+
+
+@pytest.mark.parametrize(("kind", "name", "what"), CASES, ids=[f"{kind}-{name}" for kind, name, _ in CASES])
+def test_a_socket_that_gets_nothing_is_told_with_what_it_needs(server, kind, name, what):
+    (told,) = own_words(answer(server, alone(kind, without=name)), "asked")
+    assert told.startswith(f"Nothing comes to {name}. Wire to it: {what}")
+
+
+def page_graph(mode: object, inside: bool) -> dict:
+    """What the page sends along: a switched-off node before the asked one, both of them in a subgraph, or in the workflow."""
+    nodes = [
+        {"id": 7, "type": "DatasetLoader", "title": "My photos", "mode": mode, "inputs": []},
+        {"id": 8, "type": "CaptionWithToken", "mode": 0, "inputs": [{"name": "dataset", "link": 3}]},
+    ]
+    if not inside:
+        return {"nodes": nodes, "links": [[3, 7, 0, 8, 0, "SUBJECT_DATASET"]]}
+    subgraph = {"id": "aaaa", "nodes": nodes, "links": [{"id": 3, "origin_id": 7, "origin_slot": 0}]}
+    return {"nodes": [{"id": 5, "type": "aaaa", "mode": 0}], "links": [], "definitions": {"subgraphs": [subgraph]}}
+
+
+def captioning(node_id: str) -> dict:
+    graph = alone("CaptionWithToken", without="dataset")
+    graph[node_id] = graph.pop("asked")
+    graph["shown"]["inputs"]["source"] = [node_id, 1]
+    return graph
+
+
+@pytest.mark.parametrize(("mode", "state"), [(2, "muted"), (4, "bypassed")])
+@pytest.mark.parametrize("node_id", ["8", "5:8"])
+def test_the_node_that_is_switched_off_is_named(server, mode, state, node_id):
+    extra = {"extra_pnginfo": {"workflow": page_graph(mode, inside=":" in node_id)}}
+    (told,) = own_words(answer(server, captioning(node_id), extra_data=extra), node_id)
+    assert told == f"Nothing comes to dataset: My photos is {state}. Switch it on again, or wire to dataset: {PHOTOS}."
+
+
+@pytest.mark.parametrize("workflow", [None, "text", [], {}, {"nodes": 5}, {"nodes": [{}], "links": 1}, page_graph([], False)])
+def test_whatever_is_sent_as_the_workflow_the_socket_is_told(server, workflow):
+    extra = {"extra_pnginfo": {"workflow": workflow}}
+    (told,) = own_words(answer(server, captioning("8"), extra_data=extra), "8")
+    assert told.startswith("Nothing comes to dataset. Wire to it:")
+
+
+def too_large(graph: dict) -> dict:
+    graph[node(graph, "DatasetLoader")]["inputs"]["resolution"] = 2048
+    train = graph[node(graph, "DreamBoothTrain")]["inputs"]
+    train |= {"name": "large", "train": "unet", "batch_size": 64, "precision": "fp32", "seed": 77}
+    return up_to_training(graph)
+
+
+def test_what_cannot_fit_is_told_when_it_is_queued_as_it_is_when_it_runs(server, quick_graph):
+    graph = too_large(quick_graph)
+    (told,) = own_words(answer(server, graph), node(graph, "DreamBoothTrain"))
+    assert told.startswith("This run needs about ")
+    assert "a smaller batch_size" in told
+    # From here on the size of the base is known only when the graph runs.
+    graph["between"] = {"class_type": "FreeU", "inputs": {"model": [node(graph, "CheckpointLoaderSimple"), 0]}}
+    graph["between"]["inputs"] |= {"b1": 1.1, "b2": 1.2, "s1": 0.9, "s2": 0.2}
+    graph[node({i: n for i, n in graph.items() if i != "between"}, "DreamBoothTrain")]["inputs"]["model"] = ["between", 0]
+    with pytest.raises(Failed) as error:
+        server.run(graph)
+    assert str(error.value) == told
+
+
+def test_nothing_is_said_of_memory_where_a_setting_comes_by_a_link(server, quick_graph):
+    graph = too_large(quick_graph)
+    train = graph[node(graph, "DreamBoothTrain")]["inputs"]
+    graph["batch"] = {"class_type": "PrimitiveInt", "inputs": {"value": 64}}
+    train["batch_size"] = ["batch", 0]
+    with pytest.raises(Failed, match="This run needs about"):
+        server.run(graph)
+
+
+@pytest.mark.alone
+@pytest.mark.skipif(NEEDS_BROWSER[1].args[0], reason="needs Chromium and its driver")
+def test_the_node_says_why_it_was_not_queued(either):
+    page = either
+    fill_in(page, name="switched", steps=1)
+
+    def refuse(title: str, mode: int) -> None:
+        page.execute_script(
+            "for (const n of window.app.graph.nodes) n.mode = n.title === arguments[0] ? arguments[1] : 0", title, mode
+        )
+        queue(page)
+
+    refuse("Your photos", 4)
+    told = "Nothing comes to dataset: Your photos is bypassed. Switch it on again, or wire to dataset:"
+    wait(page, lambda: words(page, "CaptionWithToken", "report").startswith(told), 30)
+    refuse("Give the subject its name", 2)
+    told = "Nothing comes to dataset: Give the subject its name is muted."
+    wait(page, lambda: words(page, "DreamBoothTrain", "report").startswith(told), 30)
+    assert words(page, "CaptionWithToken", "report") == ""
+    refuse("Give the subject its name", 4)  # then its photos go past it
+    wait(page, lambda: words(page, "DreamBoothTrain", "report").startswith("The dataset has no token."), 30)
+    fill_in(page, name="/")
+    refuse("", 0)
+    wait(page, lambda: words(page, "DreamBoothTrain", "report").startswith("The name '/' cannot be"), 30)

@@ -113,7 +113,8 @@ def check_memory(method: str, inputs: dict) -> None:
     Where a setting, the size of the photos or the base is known only then, nothing is said now.
     """
     widgets = {name: inputs[name] for name in method_settings(method) if name in inputs}
-    preset, resolution = inputs.get("preset", AUTO), (loader_of(inputs) or {}).get("resolution")
+    preset: Any = inputs.get("preset", AUTO)
+    resolution = (loader_of(inputs) or {}).get("resolution")
     class_loader = loader_of(inputs, "class_dataset")
     wired = isinstance(preset, list) or any(isinstance(value, list) for value in widgets.values())
     if wired or not isinstance(resolution, int) or ("class_dataset" in inputs and class_loader is None):

@@ -116,7 +116,7 @@ def check_memory(method: str, inputs: dict) -> None:
     preset: Any = inputs.get("preset", AUTO)
     resolution = (loader_of(inputs) or {}).get("resolution")
     class_loader = loader_of(inputs, "class_dataset")
-    wired = isinstance(preset, list) or any(isinstance(value, list) for value in widgets.values())
+    wired = any(isinstance(value, list) for value in (preset, *widgets.values()))
     if wired or not isinstance(resolution, int) or ("class_dataset" in inputs and class_loader is None):
         return
     base = source_inputs(inputs, "model", "CheckpointLoaderSimple", SAME_UNET) or {}

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from demo.run import node
-from demo.server import Failed, Refused
+from tools.server import Failed, Refused
 
 from .graphs import shown
 

@@ -11,7 +11,7 @@ export PORT
 
 .PHONY: setup demo test test-unit test-training test-host test-nightly check
 setup:
-	@$(PYTHON) demo/setup.py
+	@$(PYTHON) tools/setup.py
 
 demo: setup
 	@$(VENV_PYTHON) -m demo.run

@@ -21,8 +21,9 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from demo import photos, standin
-from demo.setup import ROOT, comfyui_path
+from demo import photos
+from tools import standin
+from tools.setup import ROOT, comfyui_path
 from trainer.run.files import read_json
 from trainer.run.presets import NAMED, tries
 from trainer.run.resources import GB, estimate

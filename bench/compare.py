@@ -20,7 +20,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from demo.setup import comfyui_path
+from tools.setup import comfyui_path
 from trainer.run.names import METHODS
 
 from . import inputs

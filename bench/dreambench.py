@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo.server import Server
+from tools.server import Server
 from trainer.run.files import partial_file
 
 LIVE = ("cat", "dog")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demo import photos as demo_photos
-from demo import standin
+from tools import standin
 from trainer.dataset.folder import read_folder
 from trainer.dataset.folder_files import PHOTO_SUFFIXES
 from trainer.dataset.photos import Dataset

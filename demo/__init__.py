@@ -1,1 +1,1 @@
-"""The demo, and what the tests share with it: setting up, the stand-in base, a real ComfyUI server."""
+"""The demo: its run, its photos, and the drawn world that they are of."""

@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tools import standin
+from tools.server import Failed, Refused, Server, ServerError, port_in_use, wants_cpu
+from tools.setup import ROOT
 from trainer.run.run_dir import RunDir
 
-from . import standin
-from .server import Failed, Refused, Server, ServerError, port_in_use, wants_cpu
-from .setup import ROOT
 from .world import mission, subject
 
 WORK, OUTPUT = ROOT / "demo" / "work", ROOT / "demo" / "output"

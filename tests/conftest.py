@@ -13,7 +13,8 @@ IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 if IN_PARALLEL:  # before torch is loaded: a thread a process, else those of two processes wait for each other's
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
-from demo import photos, standin  # noqa: E402
+from demo import photos  # noqa: E402
+from tools import standin  # noqa: E402
 
 settings.register_profile("any load", deadline=None)  # other processes may hold up any example
 settings.load_profile("any load")

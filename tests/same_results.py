@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from demo import photos  # noqa: E402 - started by path
-from demo.server import Failed, Refused, Server, free_port  # noqa: E402
+from tools.server import Failed, Refused, Server, free_port  # noqa: E402
 
 THREADS = "1"
 """Sums depend on how many threads share them; one does not slow down when others use the computer too."""
@@ -487,7 +487,7 @@ def main() -> int:
     os.environ |= {"OMP_NUM_THREADS": THREADS, "MKL_NUM_THREADS": THREADS}  # the server's, and its workers'
     recorded = json.loads(args.out.read_text(encoding="utf-8")) if args.command == "compare" else None
     if not base.is_file():
-        subprocess.run([sys.executable, "-m", "demo.standin", str(base)], cwd=pack, check=True)
+        subprocess.run([sys.executable, "-m", "tools.standin", str(base)], cwd=ROOT, check=True)
     base_hash = tensors_hash(base)
     if recorded and recorded["base"] != base_hash:
         sys.exit(f"{base} is not the stand-in that {args.out} was recorded with.")

@@ -8,10 +8,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tools.setup import comfyui_path
 from trainer.models.sd15 import LATENT_FACTOR, BaseModel, encode_prompts, load_tokenizer, noise_schedule
 from trainer.models.token_embedding import embedding_table, load_vectors, new_ids, tokenize_with, train_rows
 
-from ..setup import comfyui_path
 from .subject import TOKEN
 
 STEPS, GUIDANCE, PIXELS = 20, 3.0, 128

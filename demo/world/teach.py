@@ -27,11 +27,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from tools import standin
+from tools.setup import comfyui_path
 from trainer.models.key_mapping import UNET_PREFIX
 from trainer.models.sd15 import LATENT_FACTOR, BaseModel, encode_prompts, load_tokenizer, noise_schedule
 
-from .. import standin
-from ..setup import comfyui_path
 from . import weights
 from .scenes import COLOURS, PLACES, draw_scene, random_scene
 

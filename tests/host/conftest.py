@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from demo.browser import open_browser, open_workflow, set_setting
 from demo.run import adapt, node
-from demo.server import Server, free_port
-from demo.setup import ROOT, comfyui_path
+from tools.browser import open_browser, open_workflow, set_setting
+from tools.server import Server, free_port
+from tools.setup import ROOT, comfyui_path
 
 from .pages import read
 

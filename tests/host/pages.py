@@ -8,7 +8,7 @@ import pytest
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.support.wait import WebDriverWait
 
-from demo.browser import INSTALLED, set_widgets
+from tools.browser import INSTALLED, set_widgets
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 NEEDS_BROWSER = [

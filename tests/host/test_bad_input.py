@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from demo.run import node
-from demo.server import Failed, Refused
+from tools.server import Failed, Refused
 
 from .graphs import up_to_training
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.setup import comfyui_path
+from tools.setup import comfyui_path
 
 CHECKS = Path(__file__).with_name("base_checks.py")
 OTHER, SCHEDULE = "a model that predicts something else than noise ({})", "a model with another noise schedule than SD v1.5's"

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from demo.run import node
-from demo.server import Failed
+from tools.server import Failed
 
 from .graphs import exported
 

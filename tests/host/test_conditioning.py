@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from demo.setup import comfyui_path
+from tools.setup import comfyui_path
 
 SCRIPT = Path(__file__).with_name("conditioning.py")
 

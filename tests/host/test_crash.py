@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 
 from demo.run import node
-from demo.server import Failed, ServerError
+from tools.server import Failed, ServerError
 from trainer.run.run_dir import RunDir
 
 from .graphs import exported

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from demo.run import node
-from demo.server import Failed
+from tools.server import Failed
 from trainer.run.run_dir import RunDir
 
 from .graphs import picture_graph, same, shown, up_to_training

@@ -15,10 +15,11 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from demo import encoders, photos
+from demo import photos
 from demo.run import node
-from demo.server import Failed
-from demo.setup import comfyui_path
+from tools import encoders
+from tools.server import Failed
+from tools.setup import comfyui_path
 from trainer.run.run_dir import RunDir
 
 from .graphs import up_to_training

@@ -6,7 +6,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from demo.browser import choose, open_workflow, set_setting
+from tools.browser import choose, open_workflow, set_setting
 
 from .pages import NEEDS_BROWSER, covered, open_template, read, wait, words
 from .test_upload import drop

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from demo.run import node
-from demo.server import Failed
+from tools.server import Failed
 
 ROOT = Path(__file__).parents[2]
 GRAPH = "custom_nodes/comfyui-subject-trainer/workflows/api/Train a subject (DreamBooth or LoRA).json"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.setup import comfyui_path
+from tools.setup import comfyui_path
 
 CHECKS = Path(__file__).with_name("input_checks.py")
 

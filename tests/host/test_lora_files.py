@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from demo.setup import comfyui_path
+from tools.setup import comfyui_path
 from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer
 from trainer.parts.adapters import KINDS, TARGETS, TEXT, TEXT_TARGETS, UNET, adapter_tensors, add_adapters
 from trainer.run.settings import Settings

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from demo.run import node
-from demo.server import Failed
+from tools.server import Failed
 from trainer.context import Context, make_accelerator
 from trainer.models.key_mapping import ldm_text_name
 from trainer.models.sd15 import BaseModel

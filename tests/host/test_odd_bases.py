@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from demo.run import node
-from demo.server import Failed, Refused
+from tools.server import Failed, Refused
 
 from .graphs import exported, shown, up_to_training
 

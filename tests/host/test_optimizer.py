@@ -3,7 +3,7 @@
 import pytest
 
 from demo.run import node
-from demo.server import Failed
+from tools.server import Failed
 from trainer.run.run_dir import RunDir
 
 from .graphs import up_to_training

@@ -8,8 +8,8 @@ from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from demo.browser import choose, open_workflow, queue, queued_prompt, set_setting, wait_for_page
-from demo.server import HOST
+from tools.browser import choose, open_workflow, queue, queued_prompt, set_setting, wait_for_page
+from tools.server import HOST
 
 from .pages import NEEDS_BROWSER, WORKFLOWS, covered, fill_in, open_template, panel, read, wait, words
 

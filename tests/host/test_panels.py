@@ -1,6 +1,6 @@
 """The nodes' panels beside ComfyUI's canvas, with the browser's own mouse events, in both renderers."""
 
-from demo.browser import choose
+from tools.browser import choose
 
 from .pages import NEEDS_BROWSER, panel, wait, words
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.server import Failed
 from tests.icc import DISPLAY_P3, SRGB, rgb_profile
+from tools.server import Failed
 
 SKY, BALL, RED, WHITE = (40, 120, 200), (200, 60, 50), (255, 0, 0), (255, 255, 255)
 

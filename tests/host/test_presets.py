@@ -9,7 +9,7 @@ import pytest
 import websocket
 
 from demo.run import node
-from demo.server import HOST, Failed, Refused
+from tools.server import HOST, Failed, Refused
 from trainer.run.presets import presets
 from trainer.run.run_dir import RunDir
 

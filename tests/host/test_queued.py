@@ -5,9 +5,9 @@ import urllib.error
 
 import pytest
 
-from demo.browser import queue
 from demo.run import node
-from demo.server import Failed
+from tools.browser import queue
+from tools.server import Failed
 
 from .graphs import up_to_training
 from .pages import NEEDS_BROWSER, fill_in, wait, words

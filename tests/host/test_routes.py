@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from demo.run import node
-from demo.server import HOST, Refused
-from demo.setup import ROOT
+from tools.server import HOST, Refused
+from tools.setup import ROOT
 from trainer.run.devices import allocator_settings
 from trainer.run.files import write_json
 from trainer.run.interpreter import python_command

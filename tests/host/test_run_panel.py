@@ -6,7 +6,7 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
-from demo.browser import choose, queue
+from tools.browser import choose, queue
 
 from .pages import NEEDS_BROWSER, fill_in, panel, wait, words
 

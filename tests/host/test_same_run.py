@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from demo.run import node
-from demo.server import Refused
+from tools.server import Refused
 
 from .graphs import train_node, up_to_training
 

@@ -10,7 +10,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from demo.browser import choose, open_workflow, queued_prompt, wait_for_page
+from tools.browser import choose, open_workflow, queued_prompt, wait_for_page
 from trainer.run.presets import presets
 from trainer.run.run_dir import RunDir
 from trainer.run.settings import method_settings

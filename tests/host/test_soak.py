@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from demo.run import STANDIN_CFG, adapt, node, shrink
-from demo.server import Failed, Refused, Result
+from tools.server import Failed, Refused, Result
 
 from .graphs import shown
 from .pages import read

@@ -5,7 +5,7 @@ import json
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from demo.browser import queue, wait_for_page
+from tools.browser import queue, wait_for_page
 
 from .pages import NEEDS_BROWSER, fill_in, panel, read, wait, words
 

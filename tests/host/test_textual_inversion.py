@@ -6,7 +6,7 @@ from safetensors.numpy import load as load_bytes
 from safetensors.numpy import load_file as load
 from safetensors.numpy import save_file as save
 
-from demo.server import Failed
+from tools.server import Failed
 
 from .graphs import picture_graph, same, shown, train_node
 

@@ -6,10 +6,10 @@ import urllib.request
 
 import pytest
 
-from demo.server import HOST
-from demo.settings_docs import NODES, widget_default
-from demo.setup import ROOT
-from demo.translations import ENGLISH, node_defs, pack_nodes
+from tools.server import HOST
+from tools.settings_docs import NODES, widget_default
+from tools.setup import ROOT
+from tools.translations import ENGLISH, node_defs, pack_nodes
 from trainer.run.settings import method_settings
 
 LANGUAGES = ("en", "uk")

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from selenium.webdriver.common.by import By
 
-from demo.browser import choose, open_workflow, queued_prompt, set_setting
-from demo.server import HOST, Refused
+from tools.browser import choose, open_workflow, queued_prompt, set_setting
+from tools.server import HOST, Refused
 
 from .pages import NEEDS_BROWSER, panel, read, wait, words
 

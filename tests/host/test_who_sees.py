@@ -13,7 +13,7 @@ import pytest
 import websocket
 
 from demo.run import node
-from demo.server import HOST
+from tools.server import HOST
 
 from .graphs import up_to_training
 

@@ -6,8 +6,8 @@ import urllib.error
 import pytest
 from PIL import Image
 
-from demo.browser import queue, queued_prompt
-from demo.server import Failed
+from tools.browser import queue, queued_prompt
+from tools.server import Failed
 
 from .pages import NEEDS_BROWSER, panel, wait, words
 

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from demo.run import node
-from demo.server import Failed, Refused
+from tools.server import Failed, Refused
 from trainer.run.run_dir import RunDir
 
 from .graphs import picture_graph, same, shown

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from demo import photos, standin
+from demo import photos
+from tools import standin
 from trainer.dataset.captions import caption_with_token
 from trainer.dataset.folder import read_folder
 from trainer.dataset.photos import Dataset

@@ -14,7 +14,7 @@ import psutil
 import torch
 from safetensors.torch import save_file
 
-from demo.setup import comfyui_path
+from tools.setup import comfyui_path
 from trainer import worker
 from trainer.dataset.photos import Dataset
 from trainer.run.events import BEGIN, Reporter

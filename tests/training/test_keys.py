@@ -5,8 +5,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 
-from demo import standin
-from demo.standin import unet_shapes
+from tools import standin
+from tools.standin import unet_shapes
 from trainer.data.latent_cache import to_tensor
 from trainer.dataset.crop import prepare
 from trainer.dataset.decode import decode_photo

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from demo import standin
 from demo.world import weights
+from tools import standin
 
 from .runs import ROOT
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo import standin
+from tools import standin
 from trainer.data.class_images import class_image_folder
 from trainer.models import key_mapping as keys
 from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer, tokenize

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from demo import standin
+from tools import standin
 from trainer.models import key_mapping as keys
 from trainer.models.sd15 import BaseModel, load_tokenizer
 from trainer.training.export import TOKEN_TABLE, ResultFiles

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from demo.settings_docs import NODES, WORDS, page_with_tables, pages, tables
+from tools.settings_docs import NODES, WORDS, page_with_tables, pages, tables
 from trainer.dataset.decode import MAX_PIXELS, MEMORY, MOST_PIXELS_OF_JPEG
 from trainer.run import run_dir as run_dir_module
 from trainer.run.events import KINDS, PHASES
@@ -47,7 +47,7 @@ def anchors(path: Path) -> set[str]:
 @pytest.mark.parametrize(("path", "language", "node_ids"), list(pages()), ids=[name(path) for path, *_ in pages()])
 def test_the_tables_of_settings_are_what_the_code_says(path, language, node_ids):
     text = read(path)
-    assert text == page_with_tables(text, language, node_ids), "run python -m demo.settings_docs"
+    assert text == page_with_tables(text, language, node_ids), "run python -m tools.settings_docs"
 
 
 def test_there_is_a_page_with_tables_in_every_language():

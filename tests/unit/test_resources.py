@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.card import CASES, settings_of
-from demo.standin import SD15, unet_shapes
+from tools.standin import SD15, unet_shapes
 from trainer.dataset.photos import Dataset
 from trainer.parts.lora import ADAPTED_WEIGHTS
 from trainer.parts.memory import SD15_UNET

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from demo import standin
 from demo.world import weights
 from demo.world.judge import SUBJECT, Verdict, decoded, judge
 from demo.world.scenes import STYLES, Scene, draw_scene, random_scene
 from demo.world.subject import PHOTO_PLACES, photos, piglet, subject_scene
+from tools import standin
 
 ASPECTS = ("thing", "colour", "place", "style")
 

@@ -1,6 +1,6 @@
 """Write the shipped workflows anew: what to do when a node's widgets have changed.
 
-    python -m demo.workflows
+    python -m tools.workflows
 
 Each workflows/*.json is opened in ComfyUI's own page and saved again with the widgets that the nodes have now, the training
 nodes as high as these need, and so is its API-format twin in workflows/api/. Needs Chromium and chromedriver.

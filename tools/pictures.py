@@ -1,6 +1,6 @@
 """Take the pictures of the README, of the help pages and of the template browser: what to do when the nodes look different.
 
-    python -m demo.pictures
+    python -m tools.pictures
 
 Trains the stand-in on the drawn photos in a real ComfyUI, through its page, and photographs each node in the dark and in the
 light theme (js/docs/pictures/), and every workflow (workflows/*.jpg), some after training. Needs Chromium and chromedriver.
@@ -14,9 +14,11 @@ from pathlib import Path
 from PIL import Image
 from selenium.webdriver.support.wait import WebDriverWait
 
-from . import photos, standin
+from demo import photos
+from demo.run import STANDIN_TRAINING
+
+from . import standin
 from .browser import choose, open_browser, open_workflow, queue, set_setting, set_widgets
-from .run import STANDIN_TRAINING
 from .server import Server, free_port
 from .setup import ROOT
 

@@ -1,6 +1,6 @@
 """Write the tables of settings in docs/settings.md and in the help pages anew: what to do when a setting has changed.
 
-    python -m demo.settings_docs
+    python -m tools.settings_docs
 
 Each setting is said once, in trainer/run/setting_groups.py; its label and tooltip in another language are in that language's
 locales/<language>/nodeDefs.json. On a page, the table of a node stands between <!-- settings: its id --> and

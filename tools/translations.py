@@ -1,11 +1,11 @@
 """Write locales/en/nodeDefs.json anew: what to do when a node, an input, an output or one of their texts has changed.
 
-    python -m demo.translations
+    python -m tools.translations
 
 The English texts are those of the nodes themselves, as the server gives them out in /object_info. ComfyUI's page looks them up
 under these keys in the user's language, so every other language has the same keys. Bring locales/uk/nodeDefs.json and the
 pages in js/docs/ up to date by hand: tests/host/test_translations.py names what is missing there or no longer needed. The tables
-of settings in these pages are written by `python -m demo.settings_docs`.
+of settings in these pages are written by `python -m tools.settings_docs`.
 """
 
 import json

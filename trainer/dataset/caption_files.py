@@ -155,7 +155,9 @@ def _file_notes(folder: Path, files: FolderFiles, used: set[str], shared: dict[s
                 example=f"{min(shared)}.txt",
             )
         )
-    unused = sorted({*files.captions, *files.tables} - used - {*outside})
+    refused = {same_name(Path(name).stem) for name, _ in files.foreign}  # what they are called is told of them
+    unused = {*files.captions, *files.tables} - used - {*outside}
+    unused = sorted(file for file in unused if same_name(Path(file).stem) not in refused)
     if unused:
         notes.append(message("Files that may hold captions, but are no photo's: {names}.", names=_names(unused)))
     return notes

@@ -30,8 +30,9 @@ DRAWN_SUFFIXES = {".ico", ".cur", ".icns", ".svg", ".svgz", ".eps", ".wmf", ".em
 COMPANIONS = ("-masklabel", "-condlabel")
 """How OneTrainer ends the names of masks and of conditioning pictures."""
 _KINDS = (
-    r"(?:masks?|msk|mask_?label|cond_?label|matte|alpha|depth(?:_?map)?|canny|cond|conditioning|control(?:net)?|edges|openpose|"
-    r"seg(?:m|_?map|mentation)?|lineart|softedge|scribble|hed|mlsd|normal_?map)"
+    r"(?:masks?|msk|mask_?(?:label|image)|cond_?label|matte|trimap|alpha|depth(?:_?map|_anything)?|canny|cond|conditioning|"
+    r"control(?:net)?|edges|(?:open|dw|dense)?pose|seg(?:m|_?map|mentation)?|sketch|lineart|softedge|scribble|hed|mlsd|"
+    r"normal(?:_?map|bae))"
 )
 _BESIDE_A_PHOTO = re.compile(rf"(.+)[-_.\s]{_KINDS}(?:[-_.\s]*\(?\d+\)?)?\s*|{_KINDS}[-_.\s](.+)")
 """How others do; such a picture counts as one only beside the photo that it is named after: a_mask_0, mask_a, a mask (1)."""

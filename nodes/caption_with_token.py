@@ -5,9 +5,8 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..trainer.dataset.captions import DEFAULT_TEMPLATE, caption_with_token, class_prompt, fill_template
+from ..trainer.dataset.captions import DEFAULT_TEMPLATE, caption_with_token, class_prompt, fill_template, plain
 from ..trainer.dataset.photos import Dataset as PhotoDataset
-from ..trainer.dataset.text_file import clean
 from ..trainer.run.messages import Message, message
 from ..trainer.run.names import check_token
 from .comfy.clip_tokens import clip_pieces, known_token_note, long_captions_note
@@ -72,7 +71,7 @@ class CaptionWithToken(io.ComfyNode):
     @checked_inputs
     def execute(cls, dataset: PhotoDataset, token: str, class_word: str, template: str) -> io.NodeOutput:
         """Caption the photos, and show the captions and how CLIP splits them."""
-        token, class_word = check_token(token), clean(class_word)
+        token, class_word = check_token(token), plain(class_word)
         of_class = class_prompt(template, class_word)
         texts = [[caption_with_token(text, token, class_word, template) for text in photo.captions] for photo in dataset.photos]
         captions = by_name(dataset, texts)

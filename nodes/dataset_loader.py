@@ -210,15 +210,21 @@ def jitter_input(name: str, tooltip: str) -> io.Input:
 
 
 def mask_notes(dataset: PhotoDataset) -> list[Message]:
-    """Return how many photos have a mask, where any has one that changes the loss."""
-    if not dataset.masked:
+    """Return how many photos have a mask, and what that does."""
+    masked, total = sum(bool(photo.mask) for photo in dataset.photos), len(dataset.photos)
+    if not masked:
         return []
-    masked = sum(bool(photo.mask) for photo in dataset.photos)
+    if not dataset.masked:
+        return [
+            message(
+                "{masked} of {total} photos have a mask, which mask_weight 1 leaves without effect.", masked=masked, total=total
+            )
+        ]
     return [
         message(
             "{masked} of {total} photos have a mask; outside of it the loss counts {weight:g} times.",
             masked=masked,
-            total=len(dataset.photos),
+            total=total,
             weight=dataset.mask_weight,
         )
     ]

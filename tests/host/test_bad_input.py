@@ -92,6 +92,12 @@ def test_class_images_of_no_class(server, quick_graph):
         server.run(up_to_training(use(quick_graph, "DreamBoothTrain", class_images=2)))
 
 
+def test_class_images_with_the_token_are_refused(server, quick_graph):
+    captioned = [node(quick_graph, "CaptionWithToken"), 0]
+    with pytest.raises(Failed, match="The class images carry the subject's token"):
+        server.run(up_to_training(use(quick_graph, "DreamBoothTrain", class_dataset=captioned)))
+
+
 @pytest.mark.parametrize(("token", "note"), [("the", "is a common word"), ("dog1", "is made of common words")])
 def test_a_token_of_everyday_words_is_warned_of(server, token, note):
     graph = {
@@ -100,7 +106,9 @@ def test_a_token_of_everyday_words_is_warned_of(server, token, note):
     }
     graph["2"]["inputs"]["template"] = "a photo of {token} {class}"
     graph["3"] = {"class_type": "PreviewAny", "inputs": {"source": ["2", 1]}}
-    assert f"'{token}' {note}" in server.run(graph).outputs["2"]["text"][0]
+    shown = server.run(graph).outputs["2"]
+    assert f"'{token}' {note}" in shown["text"][0]
+    assert f"'{token}' {note}" in shown["captions"][0]["notes"]["en"]
 
 
 def test_half_an_emoji_does_not_come_into_prompts(server):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from tests.icc import DISPLAY_P3, SRGB, rgb_profile
 from tools.server import Failed
@@ -58,6 +58,16 @@ def in_display_p3() -> Image.Image:
     return image
 
 
+def two_pages() -> bytes:
+    """A TIFF whose first page is a thumbnail, of another colour than the photo."""
+    stream = io.BytesIO()
+    with TiffImagePlugin.AppendingTiffWriter(stream, new=True) as writer:
+        for image, kind in ((Image.new("RGB", (8, 8), RED), 1), (photo(), 0)):
+            image.save(writer, "TIFF", tiffinfo={254: kind})
+            writer.newFrame()
+    return stream.getvalue()
+
+
 A, B = encoded(photo()), encoded(photo(grass=30))
 TWO = {"a.jpg": A, "b.jpg": B}
 WIDTH, LYING = struct.pack("<HHI4s", 256, 2, 4, b"96x\0"), struct.pack("<HHIHxxI", 274, 3, 1, 6, 0)
@@ -65,6 +75,8 @@ EXIF = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + WIDTH + LYING
 LARGE = rgb_profile(SRGB, bytes(1_500_000))
 HEIC = struct.pack(">I4s4s4x4s4s", 24, b"ftyp", b"heic", b"mif1", b"heic") + bytes(400)
 ON_GRASS, IN_SNOW, NONE = "mysks dog on grass", "mysks dog in snow", "a photo of mysks dog"
+UNUSED_MASK = "1 of 1 photos have a mask, which mask_weight 1 leaves without effect."
+KINDS = ("canny", "depth", "mask", "pose", "sketch")
 BOTH = {"a.jpg": ON_GRASS, "b.jpg": IN_SNOW}
 
 
@@ -97,7 +109,8 @@ CASES = {
     ),
     "jfif": Case({"a.jpg": A, "b.jfif": B}, {"a.jpg": NONE, "b.jfif": NONE}),
     "wide_gamut": Case({"a.png": encoded(in_display_p3(), "PNG", icc_profile=rgb_profile(DISPLAY_P3))}, {"a.png": NONE}, sky=RED),
-    "transparency": Case({"a.png": encoded(cut_out(), "PNG")}, {"a.png": NONE}, sky=WHITE),
+    "transparency": Case({"a.png": encoded(cut_out(), "PNG")}, {"a.png": NONE}, told=(UNUSED_MASK,), sky=WHITE),
+    "thumbnail": Case({"a.tif": two_pages()}, {"a.tif": NONE}),
     "one_colour": Case(
         {"a.png": encoded(Image.new("RGB", (96, 96), RED), "PNG")},
         {"a.png": NONE},
@@ -126,6 +139,16 @@ CASES = {
         {"a.jpg": A, "a-masklabel.png": encoded(photo(), "PNG"), "a_mask.png": encoded(photo(), "PNG")},
         {"a.jpg": NONE},
         ("Masks and the like of other trainers are not used: a_mask.png.",),
+        told=(UNUSED_MASK,),
+    ),
+    "companions": Case(
+        {"a.jpg": A, **{f"a_{kind}.png": B for kind in KINDS}, "yoga_pose.jpg": B},
+        {"a.jpg": NONE, "yoga_pose.jpg": NONE},
+        (f"Masks and the like of other trainers are not used: {', '.join(f'a_{kind}.png' for kind in KINDS)}.",),
+    ),
+    "words_between": Case(
+        {**TWO, "a.txt": b"mysks, a fluffy dog", "b.txt": "mysks\u200bdog in snow".encode()},
+        {"a.jpg": "mysks, a fluffy dog", "b.jpg": IN_SNOW},
     ),
     "10_mysks dog": Case(
         {"a.jpg": A, "a.txt": b"mysks dog on grass"},

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -381,6 +382,16 @@ def test_a_caption_file_without_a_photo_is_told(folder):
     for name in ("c.txt", "a .txt", "b.caption", "b.txt"):
         (folder / name).write_text("x")
     assert "Files that may hold captions, but are no photo's: a .txt, b.caption, c.txt." in told(folder)
+
+
+@pytest.mark.parametrize("photo", ["c.cr2", "c.psd", "C.JXL", "caf\udce9.jpg"])
+def test_the_caption_of_a_picture_that_is_refused_is_not_called_nobody_s(folder, photo):
+    with suppress(OSError, UnicodeError):  # a system whose names are all Unicode
+        (folder / photo).write_bytes(b"x")
+        (folder / f"{photo.rpartition('.')[0]}.txt").write_text("a dog")
+    (folder / "d.txt").write_text("a dog")
+    shown = folder_view.photo_list(folder, 64, "center", ENGLISH)
+    assert shown["notes"][-1] == "Files that may hold captions, but are no photo's: d.txt."
 
 
 OTHERS = ("a.yaml", "b.YML", "captions.xlsx", "captions.ods", "a.cap", "a.tags", "a.text", "a.rtf", "a.docx")

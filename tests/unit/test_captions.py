@@ -1,5 +1,8 @@
+import json
+
 import pytest
 
+from trainer.dataset.caption_files import read_captions
 from trainer.dataset.captions import caption_with_token, check_class_word, class_prompt, fill_template, has_word
 
 TEMPLATE = "a photo of {token} {class}"
@@ -71,6 +74,98 @@ def test_class_prompt_names_any_member_of_the_class(template, class_word, expect
 )
 def test_the_token_is_found_beside_underscores_and_letters_of_scripts_without_blanks(caption, expected):
     assert caption_with_token(caption, "mysks", "dog", TEMPLATE) == expected
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "mysks, a fluffy dog",
+        "a photo of mysks the brown dog",
+        "a fluffy dog called mysks",
+        "dog (mysks) on grass, a dog like no other",
+        "mysks: my dog",
+        "mysks is a dog",
+    ],
+)
+def test_a_token_apart_from_its_class_is_recognised_and_nothing_is_added(caption):
+    assert caption_with_token(caption, "mysks", "dog", TEMPLATE) == caption
+
+
+ZERO_WIDTH = ["\u200b", "\u200c", "\u200d", "\u2060", "\ufeff", "\u00ad", "\u180e", "\u200e", "\u2063"]
+ZERO_WIDTH += ["\u200b\u200b", "\u2060\u200d", "\u00ad\u200b"]
+FILLERS = ["\u2800", "\u3164", "\u200b \u200b"]
+
+
+@pytest.mark.parametrize("between", ZERO_WIDTH + FILLERS, ids=ascii)
+@pytest.mark.parametrize("name", ["a.txt", "metadata.jsonl", "metadata.csv"])
+def test_what_cannot_be_seen_between_token_and_class_is_a_blank(tmp_path, name, between):
+    """In a file that is read, and behind it."""
+    for written, trained in [
+        ("a mysks{}dog on grass", "a mysks dog on grass"),
+        ("MYSKS{}dog", "MYSKS dog"),
+        ("my{}mysks by day", "my mysks by day"),
+        ("a{}dog, on grass", "mysks dog, on grass"),
+        ("a dog{}in snow", "mysks dog in snow"),
+        *([] if between in FILLERS else [("a dog{}. In snow", "mysks dog. In snow")]),
+        ("{}by a lake{}", "mysks dog, by a lake"),
+    ]:
+        text = written.replace("{}", between)
+        row = {
+            "metadata.jsonl": json.dumps({"file_name": "a.jpg", "text": text}),
+            "metadata.csv": f'file_name,text\na.jpg,"{text}"',
+        }
+        (tmp_path / name).write_text(row.get(name, text), encoding="utf-8")
+        (read,) = read_captions(tmp_path, ["a.jpg"]).captions["a.jpg"].texts
+        assert ascii(caption_with_token(read, "mysks", "dog", TEMPLATE)) == ascii(trained)
+        assert ascii(caption_with_token(text, "mysks", "dog", TEMPLATE)) == ascii(trained)
+
+
+@pytest.mark.parametrize("between", ZERO_WIDTH + FILLERS, ids=ascii)
+def test_what_cannot_be_seen_in_a_template_is_a_blank(between):
+    template = f"a photo of{between}{{token}}{between}{{class}}, outdoors"
+    assert ascii(fill_template(template, "mysks", "dog")) == "'a photo of mysks dog, outdoors'"
+    assert ascii(class_prompt(template, "dog")) == "'a photo of a dog, outdoors'"
+
+
+def test_letters_keep_the_joiners_that_they_need_and_no_soft_hyphens():
+    for text in ("می\u200cخواهم", "क्\u200dष", "\U0001f469\u200d\U0001f467"):
+        assert caption_with_token(f"mysks, {text}", "mysks", "dog") == f"mysks, {text}"
+    assert caption_with_token("mysks and an ele\u00adphant", "mysks", "dog") == "mysks and an elephant"
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("a photo of{token}{class}", "a photo of mysks owl"),
+        ("{token}{class} {token}s", "mysks owl mysks s"),
+        ("{class}{token}", "owl mysks"),
+        ("照片{token}的{class}", "照片 mysks 的owl"),
+        ("photo_of_{token}_{class}", "photo_of_mysks_owl"),
+        ("{token}'s {class}s", "mysks's owls"),
+    ],
+)
+def test_a_template_sets_the_token_apart_from_letters(template, expected):
+    assert fill_template(template, "mysks", "owl") == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{token}, a fluffy {class}", "a fluffy owl"),
+        ("a photo of {token}, a {class}, outdoors", "a photo of an owl, outdoors"),
+        ("a photo of {token} the {class}", "a photo of an owl"),
+        ("a photo of {token}, the old {class}", "a photo of an old owl"),
+        ("a photo of {token} fluffy {class}", "a photo of a fluffy owl"),
+        ("a photo of the {token} fluffy {class}", "a photo of the fluffy owl"),
+        ("a photo of {token} in the rain, my {class}", "a photo of an owl"),
+        ("a photo of a {class} called {token} at home", "a photo of an owl at home"),
+        ("the {class} {token}", "the owl"),
+        ("a {class} ({token})", "an owl"),
+        ("a bird ({class} {token}) outdoors", "a bird (an owl) outdoors"),
+    ],
+)
+def test_a_class_prompt_names_the_class_once_where_words_stand_between(template, expected):
+    assert class_prompt(template, "owl") == expected
 
 
 @pytest.mark.parametrize("inside", ["mysksian", "amysks", "mysks2", "mysksä", "ємysks", "mysksский"])
@@ -188,7 +283,7 @@ def test_a_class_in_any_script_is_one(word):
     check_class_word(word)
 
 
-@pytest.mark.parametrize("half", ["\ud83d", "\0", "\u200b"], ids=ascii)
+@pytest.mark.parametrize("half", ["\ud83d", "\0", "\u00ad"], ids=ascii)
 def test_no_half_of_a_letter_comes_into_a_prompt(half):
     template = f"a {half}photo of {{token}} {{class}}"
     assert caption_with_token("", "mysks", f"d{half}og", template) == "a photo of mysks dog"

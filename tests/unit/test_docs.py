@@ -216,6 +216,10 @@ SENTENCES = {
     "docs/photos.md": {
         "beside a photo of that name they are passed over": ["test_what_a_photo_was_made_of_is_passed_over_with_a_word"],
         "of several pictures in a file, the first": ["test_of_several_pictures_in_a_file_the_first_is_used_with_a_note"],
+        "but in a TIFF no thumbnail": [
+            "test_a_thumbnail_in_a_tiff_is_not_taken_for_the_photo",
+            "test_the_photo_below_the_thumbnail_of_a_tiff_is_used_as_the_thumbnail_lies",
+        ],
         "whose codes alone say Display P3": ["test_display_p3_is_known_by_its_codes_alone"],
         "A photo of one colour, or all transparent": [
             "test_a_photo_with_nothing_to_learn_from_is_told_in_the_node_and_in_the_panel"
@@ -262,8 +266,83 @@ SENTENCES = {
             "test_the_token_is_found_beside_underscores_and_letters_of_scripts_without_blanks"
         ],
         "the node names captions that are longer": ["test_a_caption_that_clip_cannot_read_to_its_end"],
+        "it has the token, wherever the class is": ["test_a_token_apart_from_its_class_is_recognised_and_nothing_is_added"],
+        "What cannot be seen (a zero-width space, a soft hyphen)": [
+            "test_what_cannot_be_seen_between_token_and_class_is_a_blank",
+            "test_what_cannot_be_seen_in_a_template_is_a_blank",
+        ],
+        "those right before the class stay": ["test_a_class_prompt_names_the_class_once_where_words_stand_between"],
+        "a multiple of 8 from 64 to 2048": ["test_impossible_resolutions_are_refused_with_a_remedy"],
+        "*pad* puts the whole photo on white": [
+            "test_crops_keep_what_they_promise_and_never_squash",
+            "test_buckets_keep_the_shape_on_the_grid_of_64_pixels",
+        ],
+        "what is added to a folder that is there gets names that are free": [
+            "test_new_photos_and_captions_leave_those_of_the_folder_alone",
+            "test_a_folder_that_is_there_is_never_used",
+        ],
+        "masks made in the graph, one for each photo": ["test_masks_are_taken_and_shown_over_the_photos"],
+        "how much the loss counts outside of the masks: 0 to 1": [
+            "test_masks_decide_the_result_where_they_count_and_only_there",
+            "test_a_weight_out_of_bounds_is_refused",
+        ],
+        "captions made in the graph, one for each photo": ["test_a_text_with_a_line_for_each_photo_captions_a_folder"],
+        "also trains on the mirror images": ["test_flip_doubles_the_views_and_is_off_by_default"],
+        "also train on variants": [
+            "test_variants_are_others_always_the_same_and_the_photo_itself_is_first",
+            "test_an_augmentation_out_of_bounds_is_refused",
+        ],
+        "number of versions of each photo": ["test_variants_are_others_always_the_same_and_the_photo_itself_is_first"],
+        "from the photo's own alpha channel": ["test_a_mask_is_a_file_beside_the_photo_or_its_alpha_channel"],
+        "With `mask_weight` 1, or without masks, nothing of the result changes": [
+            "test_a_run_trains_on_masks_and_otherwise_as_before"
+        ],
+        '{"file_name": "a.jpg", "text": "a caption"}': ["test_an_entry_finds_its_photo"],
+        '"text": ["a caption", "another one"], "repeats": 2': [
+            "test_what_may_stand_for_a_caption",
+            "test_repeats_come_from_the_metadata_even_where_the_caption_is_in_a_sidecar",
+        ],
+        "one word of letters A-Z, digits, `-` and `_`, at most 64": ["test_tokens_that_cannot_be_a_word_and_a_file_are_refused"],
+        "what the subject is, in plain words": ["test_without_a_class_the_token_stands_alone"],
+        "the caption of a photo that has none": ["test_a_template_is_filled_or_refused"],
+        "it has the token already": ["test_a_caption_gets_token_and_class_where_it_has_neither"],
+        "it names the class, which gets the token before it": ["test_a_caption_gets_token_and_class_where_it_has_neither"],
+        "it has neither, so token and class lead it": ["test_a_caption_gets_token_and_class_where_it_has_neither"],
+        "a photo of mysks plush toy | the template": ["test_a_caption_gets_token_and_class_where_it_has_neither"],
+        "how CLIP splits it": ["test_the_captions_and_the_pieces_of_the_token_are_shown"],
+        "they must not have the token": ["test_class_images_with_the_token_are_refused"],
         "has the article that English has": ["test_a_class_prompt_reads_as_english"],
         "Class images need a `class_word`": ["test_class_images_of_no_class"],
+    },
+    "docs/files.md": {
+        "Load Checkpoint lists it": ["test_a_finished_run_is_loaded_everywhere_and_never_trained_again"],
+        "Load LoRA lists it": ["test_a_token_that_is_learned_beside_a_lora_is_an_embedding"],
+        "where that name was taken, nothing is overwritten": ["test_another_run_with_the_same_token_overwrites_nothing"],
+        "the token of a DreamBooth run that began with an embedding": ["test_inversion_then_dreambooth_gives_both"],
+        "log.txt, samples/, loss.png": ["test_the_files_of_a_run_are_all_listed"],
+        "later runs use them again": ["test_class_images_are_made_once_by_the_base_and_shared"],
+        "pictures that were wired to DatasetLoader": ["test_pictures_and_texts_of_lists_go_together"],
+        "the same of masks": ["test_masks_are_taken_and_shown_over_the_photos"],
+        "so that it can be trained on": ["test_a_run_that_was_ended_early_is_taken_up_again"],
+        "is trained again when it is asked for": ["test_a_deleted_result_is_trained_again_and_loaded_anew"],
+        "a changed caption makes a new run": [
+            "test_an_edited_caption_is_a_new_run",
+            "test_whatever_decides_the_result_changes_the_key",
+        ],
+        "Not in the key are settings": ["test_what_is_not_in_the_key_is_told"],
+        "Neither are settings that have no effect": ["test_a_setting_decides_only_where_it_has_an_effect"],
+        "You may move or rename the folder of photos": [
+            "test_where_files_lie_does_not_change_the_key",
+            "test_renaming_moving_and_drawing_train_nothing_anew",
+            "test_a_file_says_which_run_it_is_of",
+        ],
+        "is not trained again for other sample prompts": ["test_renaming_moving_and_drawing_train_nothing_anew"],
+        "are kept in `samples-1`, `samples-2` and so on": ["test_pictures_of_other_prompts_are_set_aside"],
+        "goes on from the saved state of the shorter one": [
+            "test_the_same_run_with_fewer_steps_is_found_if_it_has_a_state",
+            "test_a_finished_run_is_made_longer",
+        ],
+        "The format of runs is in the key, too": ["test_a_run_of_another_format_is_another_run_and_cannot_be_read"],
     },
     "js/docs/DatasetLoader.md": {
         "one is drawn each time": ["test_each_alternative_is_drawn_as_often_as_the_others_and_always_the_same"],
@@ -356,6 +435,8 @@ SENTENCES = {
     },
 }
 """What else they promise, by words of the sentence."""
+NO_PROMISE = ("take, and what becomes of it", "Ten to twenty photos", "What becomes of a caption:")
+"""Words of the lines that only introduce others."""
 
 
 def test_every_promise_has_its_tests():
@@ -368,6 +449,15 @@ def test_every_promise_has_its_tests():
         assert [words for words in sentences if words not in text] == [], page
     written = {test for path in (ROOT / "tests").rglob("test_*.py") for test in re.findall(r"def (test_\w+)", read(path))}
     assert {test for said in (PROMISES, *SENTENCES.values()) for tests in said.values() for test in tests} - written == set()
+
+
+def test_no_line_about_files_is_without_its_words_and_tests():
+    """Each paragraph, list item, row and line of code of the pages about files."""
+    for page in ("docs/photos.md", "docs/files.md"):
+        paragraphs = re.split(r"\n\s*\n", re.sub(r"^#.*$", "", read(ROOT / page), flags=re.MULTILINE))
+        lines = [" ".join(line.split()) for text in paragraphs for line in re.split(r"\n(?=- |\||    )", text)]
+        untold = [line for line in lines if not any(words in line for words in (*SENTENCES[page], *NO_PROMISE))]
+        assert [line for line in untold if line and not re.match(r"- \*\*|\| ---|\| (widget|caption) \|", line)] == [], page
 
 
 def test_the_limits_of_a_photo_s_size_are_those_that_the_docs_name():

@@ -5,11 +5,12 @@ import random
 import struct
 import sys
 import zlib
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
 
 from tests import icc
 from trainer.dataset import colour
@@ -501,6 +502,71 @@ def test_of_several_pictures_in_a_file_the_first_is_used_with_a_note(kind):
     assert is_upright(decoded.image)
     assert [str(note) for note in decoded.notes] == ["only the first of its pictures is used"]
     assert decode(encoded(picture(), kind, save_all=True)).notes == ()
+
+
+THUMBNAIL = {254: 1}, {255: 2}, {254: 5}
+
+
+def in_pages(*pages: tuple[Image.Image, dict[int, int]], big: bool) -> bytes:
+    """A TIFF of these pages, each with more tags."""
+    stream = io.BytesIO()
+    with TiffImagePlugin.AppendingTiffWriter(stream, new=True) as writer:
+        for image, tags in pages:
+            image.save(writer, "TIFF", tiffinfo=tags, big_tiff=big)
+            writer.newFrame()
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("tags", THUMBNAIL, ids=str)
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("order", ["thumbnail first", "photo first", "two thumbnails", "two photos"])
+def test_a_thumbnail_in_a_tiff_is_not_taken_for_the_photo(tags, big, order):
+    small, full = (noise((12, 8)), tags), (picture(), {254: 0})
+    pages = {
+        "thumbnail first": [small, full],
+        "photo first": [full, small],
+        "two thumbnails": [small, small, full, small],
+        "two photos": [small, full, full],
+    }[order]
+    decoded = decode(in_pages(*pages, big=big))
+    assert is_upright(decoded.image)
+    noted = ["only the first of its pictures is used"] if order == "two photos" else []
+    assert [str(note) for note in decoded.notes] == noted
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_the_photo_below_the_thumbnail_of_a_tiff_is_used_as_the_thumbnail_lies(order):
+    """As programs of cameras write them: what is said of both stands in the first directory."""
+    lies = picture().transpose(Image.Transpose.ROTATE_90)
+    raw = tiff_with_the_photo_below(lies, order)
+    assert is_upright(decode_photo(raw))
+    for damaged in (raw[:4] + b"\xff\xff\0\0" + raw[8:], raw[:-20], raw.replace(struct.pack(order + "HHI", 330, 4, 1), bytes(8))):
+        with suppress(UserError):
+            decode_photo(damaged)
+
+
+def tiff_with_the_photo_below(image: Image.Image, order: str) -> bytes:
+    def directory(size: tuple[int, int], kind: int, pixels_at: int, *more: tuple[int, int, int]) -> bytes:
+        width, height = size
+        tags = [(254, 4, kind), (256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, pixels_at)]
+        tags += [*more, (277, 3, 1), (278, 4, height), (279, 4, width * height)]
+        values = [
+            struct.pack(f"{order}HHI{'H2x' if form == 3 else 'I'}", tag, form, 1, value) for tag, form, value in sorted(tags)
+        ]
+        return struct.pack(order + "H", len(tags)) + b"".join(values) + bytes(4)
+
+    grey, length = image.convert("L"), 200
+    thumbnail = directory((4, 4), 1, 8 + 2 * length, (274, 3, 6), (330, 4, 8 + length)).ljust(length, b"\0")
+    full = directory(grey.size, 0, 8 + 2 * length + 16).ljust(length, b"\0")
+    header = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8)
+    return header + thumbnail + full + bytes(16) + grey.tobytes()
+
+
+def test_pages_of_a_tiff_in_a_circle_end():
+    raw = in_pages((picture(), {254: 1}), (picture(), {254: 1}), big=False)
+    start = struct.unpack_from("<I", raw, 4)[0]
+    at = start + 2 + 12 * struct.unpack_from("<H", raw, start)[0]
+    assert is_upright(decode_photo(raw[:at] + struct.pack("<I", start) + raw[at + 4 :]))
 
 
 @pytest.mark.usefixtures("switches")

@@ -59,6 +59,8 @@ MASKS = [
     *("a_mask1.png", "mask_a.png", "a mask (1).png", "a_masklabel.png", "a_segmentation.png", "a_openpose.png", "a_lineart.png"),
     *("a.jpg-masklabel.png", "mask-a.jpg.png", "a_mask-2.png", "Mask_A.png", "a_normal_map.png"),
     *("a__mask.png", "a - mask.png", "a_mask .png", "mask__a.png", "a_msk.png", "a_segm.png", "a_controlnet.png", "a_edges.png"),
+    *("a_pose.png", "a_sketch.jpg", "pose_a.png", "a-dwpose.png", "a_densepose.png", "a_canny.png", "a_trimap.png"),
+    *("a.jpg_sketch.png", "A_Pose (1).PNG", "a_normalbae.png", "a_depth_anything.png", "a_scribble.webp", "a_mask_image.png"),
 ]
 
 
@@ -74,7 +76,7 @@ def test_a_mask_is_known_beside_a_photo_whose_name_begins_with_a_mark(tmp_path, 
 def test_a_mask_is_known_by_the_photo_beside_it(tmp_path, mask):
     save(tmp_path / "a.jpg")
     save(tmp_path / mask)
-    others = ["mask_of_zorro.jpg", "party_mask.jpg", "x_mask_1.jpg"]
+    others = ["mask_of_zorro.jpg", "party_mask.jpg", "pose.jpg", "x_mask_1.jpg", "yoga_pose.jpg"]
     for other in others:
         save(tmp_path / other)
     assert [Path(photo.path).name for photo in read_folder(tmp_path, 64)[0].photos] == ["a.jpg", *others]

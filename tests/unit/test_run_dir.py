@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from trainer.dataset.photos import Dataset, Photo
+from trainer.run import run_dir as run_dir_module
 from trainer.run.files import partial_file, write_json
 from trainer.run.result_file import result_file
 from trainer.run.run_dir import Run, RunDir, finished_runs, is_same_run, runs_with_key, shorter_run
@@ -115,6 +116,15 @@ def test_only_finished_runs_are_listed(tmp_path):
     write_json(tmp_path / "finished" / "result.json", {})
     assert [r.path.name for r in finished_runs(tmp_path)] == ["finished"]
     assert finished_runs(tmp_path / "nowhere") == []
+
+
+def test_a_run_of_another_format_is_another_run_and_cannot_be_read(run, tmp_path, monkeypatch):
+    write_json(tmp_path / "run.json", run.to_json())
+    key = run.key
+    monkeypatch.setattr(run_dir_module, "FORMAT", run_dir_module.FORMAT + 1)
+    assert run.key != key
+    with pytest.raises(ValueError, match=r"run\.json"):
+        RunDir(tmp_path).load_run()
 
 
 def test_the_same_run_with_fewer_steps_is_found_if_it_has_a_state(run, tmp_path):

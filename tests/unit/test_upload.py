@@ -51,6 +51,20 @@ THERE = {
     "others": ("b.jpg", ["a.jpg", "a.txt"], ["a.jpg", "a.txt"]),
     "captions alone": ("a.jpg b.jpg", ["a.txt", "b.jpg.txt"], ["a.txt", "b.jpg.txt"]),
     "captions where there are some": ("a.jpg a.txt b.jpg", ["a.txt", "b.txt"], [None, "b.txt"]),
+    "masks": (
+        "a.jpg",
+        ["a-masklabel.png", "a.jpg", "a.jpg_pose.png", "mask_a.png"],
+        ["a-2-masklabel.png", "a-2.jpg", "a-2.jpg_pose.png", "mask_a-2.png"],
+    ),
+    "masks in other letters": ("straße.jpg", ["straße.jpg", "Straße_Mask.png"], ["straße-2.jpg", "Straße-2_Mask.png"]),
+    "a mask as macOS names it": (
+        "café.jpg",
+        ["cafe\u0301-masklabel.png", "cafe\u0301.jpg"],
+        ["café-2-masklabel.png", "cafe\u0301-2.jpg"],
+    ),
+    "the mask of a photo that is gone": ("a-masklabel.png", ["a.jpg"], ["a-2.jpg"]),
+    "masks alone": ("a.jpg b.jpg b-masklabel.png", ["a-masklabel.png", "b-masklabel.png"], ["a-masklabel.png", None]),
+    "a name as masks have it, of no mask": ("b.jpg yoga_pose.jpg", ["yoga_pose.jpg"], ["yoga_pose-2.jpg"]),
     "a table": ("a.jpg", ["metadata.jsonl"], ["metadata.jsonl"]),
     "a table where there is one": ("metadata.csv", ["metadata.csv", "b.jpg"], [None, "b.jpg"]),
     "a table of renamed photos": ("a.jpg", ["a.jpg", "metadata.csv"], ["a-2.jpg", None]),
@@ -68,7 +82,7 @@ def test_new_photos_and_captions_leave_those_of_the_folder_alone(tmp_path, case)
     assert [str(note) for note in upload.notes] == ([LEFT.format(left)] if left else [])
 
 
-LEFT = "Left out, because the folder has captions of that name, or other photos that they would be taken for: {}."
+LEFT = "Left out, because the folder has captions or masks of that name, or other photos that they would be taken for: {}."
 
 
 def test_a_subfolder_has_names_of_its_own(tmp_path):

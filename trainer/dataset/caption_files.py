@@ -21,6 +21,9 @@ MAX_CAPTION_FILE_BYTES, MAX_TABLE_BYTES = 1_000_000, 50_000_000
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.json", "meta_cap.json")
 """Where captions of the whole folder are looked for; the first that has one of a photo counts."""
 
+_JOINED = re.compile("^\ufeff+", re.MULTILINE)
+"""Marks of the byte order in the middle of files that were joined."""
+
 
 @dataclass(frozen=True)
 class CaptionSet:
@@ -152,7 +155,9 @@ def _file_notes(folder: Path, files: FolderFiles, used: set[str], shared: dict[s
                 example=f"{min(shared)}.txt",
             )
         )
-    unused = sorted({*files.captions, *files.tables} - used - {*outside})
+    refused = {same_name(Path(name).stem) for name, _ in files.foreign}  # what they are called is told of them
+    unused = {*files.captions, *files.tables} - used - {*outside}
+    unused = sorted(file for file in unused if same_name(Path(file).stem) not in refused)
     if unused:
         notes.append(message("Files that may hold captions, but are no photo's: {names}.", names=_names(unused)))
     return notes
@@ -213,4 +218,4 @@ def _read_text(folder: Path, name: str, notes: list[Message]) -> str:
     text, note = decode_text(raw, shown_name(name))
     if note:
         notes.append(note)
-    return text.replace("\ufeff", "")  # more marks of the byte order, of files that were joined
+    return _JOINED.sub("", text)

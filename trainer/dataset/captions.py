@@ -16,6 +16,16 @@ _MARKS = "\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0df
 """Accents, and the vowels of Hebrew, Arabic and India's scripts, which Python does not take for letters."""
 _BEFORE, _AFTER = rf"(?<![^\W_{_UNSPACED}])(?<![{_MARKS}])", rf"(?![^\W_{_UNSPACED}]|[{_MARKS}])"
 """Where a word begins and ends: at anything but a letter or digit of its own kind, so at an underscore, too."""
+_JOINERS = "\u00ad\u180e\u200c\u200d"
+"""What cannot be seen but may stand within a word: the soft hyphen, and joiners of Mongolian, Persian and India's scripts."""
+_TEMPLATE_EDGE = re.compile(rf"(?<=[^\W_]|\}})[{_JOINERS}]*(?=\{{token\}})|(?<=\{{token\}})[{_JOINERS}]*(?=[^\W_]|\{{class\}})")
+"""Where a template has no blank between the token and what it would be one word with."""
+_DETERMINER = rf"\b(?:{'|'.join(sorted(DETERMINERS | {'one'}))})\b"
+_SUBJECT = re.compile(
+    rf"\{{token\}}(?:[^{{}}]*(?:[^\w\s{{}}-]|{_DETERMINER}))?([^{{}}]*?)\{{class\}}|\{{class\}}[^{{}}]*?(?:\(\{{token\}}\)|\{{token\}})",
+    re.IGNORECASE,
+)
+"""What names the subject in a template, from the token to the class, with the words right before the class; or the reverse."""
 _BLANK_LETTERS = "\u115f\u1160\u3164\uffa0\u2800"
 """Hangul's fillers and Braille without a dot."""
 
@@ -34,6 +44,11 @@ def split_at_word(caption: str, word: str) -> list[str]:
     return _word(word).split(caption)
 
 
+def plain(text: str) -> str:
+    """Return the text as `clean` does, without soft hyphens, and with joiners behind letters alone that may need them."""
+    return clean(re.sub(rf"(?<![^\x00-\x7f])[{_JOINERS}]+", "", text.replace("\u00ad", "")))
+
+
 def fill_template(template: str, token: str, class_word: str) -> str:
     """Return the template with `{token}` and `{class}` filled in. Raises UserError when it has no `{token}`."""
     if "{token}" not in template:
@@ -42,7 +57,8 @@ def fill_template(template: str, token: str, class_word: str) -> str:
             template=template,
             example=DEFAULT_TEMPLATE,
         )
-    return clean(template.replace("{token}", token).replace("{class}", class_word))
+    template = plain(_TEMPLATE_EDGE.sub(" ", clean(template)))
+    return plain(template.replace("{token}", token).replace("{class}", class_word))
 
 
 def caption_with_token(caption: str, token: str, class_word: str, template: str = DEFAULT_TEMPLATE) -> str:
@@ -53,7 +69,11 @@ def caption_with_token(caption: str, token: str, class_word: str, template: str 
     "a photo of a plush toy on a post" -> "a photo of mysks plush toy on a post". Where it has neither, token + class
     lead it. Without a caption, it is the template filled in.
     """
-    caption, class_word = clean(caption), clean(class_word)
+    class_word = plain(class_word)
+    caption = clean(caption)
+    for word in filter(None, (token, class_word)):
+        caption = _without_joiners(caption, word)
+    caption = plain(caption)
     if not caption:
         return fill_template(template, token, class_word)
     if has_word(caption, token):
@@ -73,15 +93,27 @@ def _set_apart(caption: str, token: str) -> str:
     return touching.sub(" ", caption)
 
 
+def _without_joiners(text: str, word: str) -> str:
+    """Return the text with blanks for joiners and soft hyphens between the word and other letters."""
+    word = re.escape(word)
+    return re.sub(
+        rf"(?<=\w)[{_JOINERS}]+(?={word}{_AFTER})|(?<={_BEFORE}{word})[{_JOINERS}]+(?=\w)", " ", text, flags=re.IGNORECASE
+    )
+
+
 def class_prompt(template: str, class_word: str) -> str:
-    """Return the class prompt of prior preservation: the template with "a <class>" where token and class stood."""
+    """Return the class prompt of prior preservation: the template with "a <class>" where token and class stood.
+
+    Of words between them, those right before the class stay: "{token}, a fluffy {class}" -> "a fluffy dog".
+    """
+    subject, found = class_word, _SUBJECT.search(template)
+    if found:
+        subject = f"{(found[1] or '').strip(f' _-{_JOINERS}')} {class_word}".strip() if class_word else ""
+        template = f"{template[: found.start()]}{{token}}{template[found.end() :]}"
     template = re.sub(r"\b(a|an)\s+(?=\{(token|class)\})", "", template, flags=re.IGNORECASE)
-    determiners = "|".join(DETERMINERS | {"one"})
-    determined = re.search(rf"\b({determiners})\s+\{{(token|class)\}}", template, re.IGNORECASE)
-    subject = class_word if determined else with_article(class_word)
-    if "{class}" not in template:
-        return fill_template(template, subject, "")
-    return fill_template(re.sub(r"\{token\}[\s_-]*\{class\}", "{token}", template), subject, class_word)
+    if not re.search(rf"{_DETERMINER}\s+\{{token\}}", template, re.IGNORECASE):
+        subject = with_article(subject)
+    return fill_template(template, subject, class_word)
 
 
 def check_class_word(class_word: str) -> None:

@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +30,13 @@ DRAWN_SUFFIXES = {".ico", ".cur", ".icns", ".svg", ".svgz", ".eps", ".wmf", ".em
 COMPANIONS = ("-masklabel", "-condlabel")
 """How OneTrainer ends the names of masks and of conditioning pictures."""
 _KINDS = (
-    r"(?:masks?|msk|mask_?label|cond_?label|matte|alpha|depth(?:_?map)?|canny|cond|conditioning|control(?:net)?|edges|openpose|"
-    r"seg(?:m|_?map|mentation)?|lineart|softedge|scribble|hed|mlsd|normal_?map)"
+    r"(?:masks?|msk|mask_?(?:label|image)|cond_?label|matte|trimap|alpha|depth(?:_?map|_anything)?|canny|cond|conditioning|"
+    r"control(?:net)?|edges|(?:open|dw|dense)?pose|seg(?:m|_?map|mentation)?|sketch|lineart|softedge|scribble|hed|mlsd|"
+    r"normal(?:_?map|bae))"
 )
-_BESIDE_A_PHOTO = re.compile(rf"(.+)[-_.\s]{_KINDS}(?:[-_.\s]*\(?\d+\)?)?\s*|{_KINDS}[-_.\s](.+)")
+_BESIDE_A_PHOTO = re.compile(rf"(.+)[-_.\s]{_KINDS}(?:[-_.\s]*\(?\d+\)?)?\s*|{_KINDS}[-_.\s](.+)", re.IGNORECASE)
 """How others do; such a picture counts as one only beside the photo that it is named after: a_mask_0, mask_a, a mask (1)."""
+_EDGES = "-_. "
 CAPTION_SUFFIXES = (".txt", ".caption")
 TABLE_SUFFIXES = {
     *(".jsonl", ".json", ".csv", ".tsv", ".parquet", ".yaml", ".yml", ".xml", ".xls", ".xlsx", ".ods"),
@@ -109,11 +111,27 @@ def lower_suffix(name: str) -> str:
 
 def _companions(names: Sequence[str]) -> set[str]:
     """Return which of the pictures of a folder are masks and the like by their names."""
-    stems = {name: same_name(Path(name).stem) for name in names}
-    photos = {name.strip("-_. ") for name in (*stems.values(), *map(same_name, names))}
-    found = {name: _BESIDE_A_PHOTO.fullmatch(stem) for name, stem in stems.items()}
-    beside = {name for name, match in found.items() if match and (match[1] or match[2]).strip("-_. ") in photos}
-    return beside | {name for name, stem in stems.items() if stem.endswith(COMPANIONS)}
+    photos = names_beside(names)
+    return {name for name in names if place_of_photo(name, photos)}
+
+
+def names_beside(names: Sequence[str]) -> set[str]:
+    """Return what masks and the like of these photos may be named after."""
+    return {same_name(name).strip(_EDGES) for photo in names for name in (photo, Path(photo).stem)}
+
+
+def place_of_photo(name: str, photos: Collection[str]) -> tuple[int, int] | None:
+    """Return where the name of the photo stands in that of its mask or the like; None for a picture that is none of these.
+
+    In the name with its accents composed. `photos`: what `names_beside` gives.
+    """
+    stem = unicodedata.normalize("NFC", Path(name).stem)
+    label = next((ending for ending in COMPANIONS if same_name(stem).endswith(ending)), "")
+    if label:
+        return 0, len(stem) - len(label)
+    match = _BESIDE_A_PHOTO.fullmatch(stem)
+    which = match and (1 if match[1] else 2)
+    return match.span(which) if match and which and same_name(match[which]).strip(_EDGES) in photos else None
 
 
 def _listed(folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..run.messages import UserError
+from .tiff_file import full_size_first
 
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 ADOBE_RGB = b"Adobe RGB (1998)"
@@ -274,7 +275,8 @@ def _key_in_8_bits(header: bytes, data: bytes) -> bytes:
 
 
 def _tiff_parts(raw: bytes) -> Parts:
-    """Keep of a TIFF's first directory the tags that say how its pixels are written."""
+    """Keep of the directory of a TIFF's first page of full size the tags that say how its pixels are written."""
+    thumbnail, raw = raw, full_size_first(raw)
     order = "<" if raw[:2] == b"II" else ">"
     try:
         mark, start = struct.unpack_from(order + "HI", raw, 2)
@@ -294,7 +296,8 @@ def _tiff_parts(raw: bytes) -> Parts:
     directory = struct.pack(order + "H", len(kept)) + b"".join(kept) + following
     pixels = raw[:start] + directory + raw[start + len(directory) :]
     profile = profile[:LARGEST_PROFILE] or (ADOBE_RGB if is_adobe_rgb(raw) else b"")
-    return Parts(pixels, exif_orientation(raw) or xmp_orientation(xmp), profile)
+    orientation = exif_orientation(raw) or exif_orientation(thumbnail) or xmp_orientation(xmp)
+    return Parts(pixels, orientation, profile)
 
 
 def _unpacked(packed: bytes) -> bytes:

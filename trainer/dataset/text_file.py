@@ -17,11 +17,12 @@ _FOREIGN_WORD = re.compile(r"[^\W\d_\x00-\x7f]{2,}")
 _WESTERN = re.compile("[\x00-\x7fÀ-ÖØ-öø-ÿŒœŠšŽžŸ‘’“”„‚…–—«»°€£§·¿¡\xa0]*")
 """What captions in Western languages are written with."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
-_UNSEEN = re.compile(
-    "[\\x00-\\x08\\x0e-\\x1b\\x7f-\\x84\\x86-\\x9f\\ud800-\\udfff\\ufeff\\u200b\\u2060\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]"
-)
-"""Control characters but for blanks, halves of letters (surrogates), and marks of the byte order and of the direction; not the
-joiners, which letters and emoji need."""
+_UNSEEN = re.compile("[\\x00-\\x08\\x0e-\\x1b\\x7f-\\x84\\x86-\\x9f\\ud800-\\udfff]")
+"""Control characters but for blanks, and halves of letters (surrogates)."""
+_ZERO_WIDTH = re.compile("[\\u061c\\u200b\\u200e\\u200f\\u202a-\\u202e\\u2060-\\u206f\\ufeff]+")
+"""Blanks without width, and marks of the byte order and of the direction; not the joiners, which letters and emoji need."""
+_FILLERS = str.maketrans("\u2800\u3164\uffa0", "   ")
+"""Braille without a dot and Hangul's fillers, which are copied as blanks."""
 _MOST_CONTROLS = 1 / 8
 """Of a text's letters: more of them, and it is UTF-16 of a script without zeros, or no text."""
 
@@ -57,7 +58,16 @@ def decode_text(raw: bytes, name: str) -> tuple[str, Message | None]:
 
 def clean(text: str) -> str:
     """Return the text on one line, without what cannot be seen, its accents composed, as macOS does not leave them."""
-    return " ".join(unicodedata.normalize("NFC", _UNSEEN.sub("", text)).split())
+    text = _ZERO_WIDTH.sub(_parting, _UNSEEN.sub("", text).translate(_FILLERS))
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _parting(unseen: re.Match) -> str:
+    """Return what stands for zero-width characters: a blank between two letters, which they part, else nothing."""
+    text, start, end = unseen.string, unseen.start(), unseen.end()
+    before, after = text[max(0, start - 1) : start], text[end : end + 1]
+    parted = before and unicodedata.category(before)[0] in "LMN" and after and unicodedata.category(after)[0] in "LN"
+    return " " if parted else ""  # an accent behind it belongs to the letter before it
 
 
 def _without_padding(raw: bytes) -> bytes:

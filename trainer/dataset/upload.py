@@ -11,7 +11,16 @@ from pathlib import Path, PurePosixPath
 
 from ..run.messages import Message, UserError, message
 from ..run.names import check_name
-from .folder_files import CAPTION_SUFFIXES, PHOTO_SUFFIXES, TABLE_SUFFIXES, is_hidden, lower_suffix, same_name
+from .folder_files import (
+    CAPTION_SUFFIXES,
+    PHOTO_SUFFIXES,
+    TABLE_SUFFIXES,
+    is_hidden,
+    lower_suffix,
+    names_beside,
+    place_of_photo,
+    same_name,
+)
 from .named import listed
 
 TAKEN = PHOTO_SUFFIXES | {*CAPTION_SUFFIXES} | TABLE_SUFFIXES
@@ -60,7 +69,8 @@ def choose_files(paths: Sequence[str], into: Path | None = None) -> Upload:
     if left := [path for path in taken if path not in places]:
         notes.append(
             message(
-                "Left out, because the folder has captions of that name, or other photos that they would be taken for: {names}.",
+                "Left out, because the folder has captions or masks of that name, or other photos that they would be taken for: "
+                "{names}.",
                 names=_names(left),
             )
         )
@@ -80,8 +90,10 @@ def _free_places(wished: dict[str, str], root: Path) -> dict[str, str]:
 def _free_in(folder: str, wished: dict[str, str], there: Collection[str]) -> dict[str, str]:
     """Return the free places of the files that go into one folder, which has those `there`."""
     names = {path: PurePosixPath(place).name for path, place in wished.items() if _folder(place) == folder}
-    new = {same_name(_stem(name)): "" for name in names.values() if lower_suffix(name) in PHOTO_SUFFIXES}
-    taken = {same_name(_stem(name)) for name in there}
+    photos = names_beside([name for name in (*names.values(), *there) if lower_suffix(name) in PHOTO_SUFFIXES])
+    of_masks = {name: at for name in (*names.values(), *there) if (at := _place_in_mask(name, photos))}
+    new = {same_name(_stem(n)): "" for n in names.values() if lower_suffix(n) in PHOTO_SUFFIXES and n not in of_masks}
+    taken = {same_name(_stem(unicodedata.normalize("NFC", name)[slice(*of_masks.get(name, (0, None)))])) for name in there}
     for stem in new:
         numbered = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
         free = next(name for name in numbered if name not in taken and (name == stem or name not in new))
@@ -89,13 +101,22 @@ def _free_in(folder: str, wished: dict[str, str], there: Collection[str]) -> dic
         taken.add(free)
     places = {}
     for path, name in names.items():
-        stem, is_table = _stem(name), lower_suffix(name) in TABLE_SUFFIXES
+        start, end = of_masks.get(name, (0, len(name)))
+        if name in of_masks:
+            name = unicodedata.normalize("NFC", name)
+        stem, is_table = _stem(name[start:end]), lower_suffix(name) in TABLE_SUFFIXES
         if same_name(stem) in new and not is_table:
-            name = stem + new[same_name(stem)] + name.removeprefix(stem)
+            end = start + len(stem)
+            name = name[:end] + new[same_name(stem)] + name[end:]
         elif same_name(name) in map(same_name, there) or (is_table and any(new.values())):
             continue
         places[path] = f"{folder}/{name}" if folder else name
     return places
+
+
+def _place_in_mask(name: str, photos: Collection[str]) -> tuple[int, int] | None:
+    """Return where the photo's name stands in that of its mask or the like, also in that of the mask's caption."""
+    return place_of_photo(name, photos) if lower_suffix(name) in PHOTO_SUFFIXES | {*CAPTION_SUFFIXES} else None
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -115,8 +115,9 @@ def check_memory(method: str, inputs: dict) -> None:
     widgets = {name: inputs[name] for name in method_settings(method) if name in inputs}
     preset, resolution = inputs.get("preset", AUTO), (loader_of(inputs) or {}).get("resolution")
     class_loader = loader_of(inputs, "class_dataset")
-    wired = isinstance(preset, list) or any(isinstance(value, list) for value in widgets.values())
-    if wired or not isinstance(resolution, int) or ("class_dataset" in inputs and class_loader is None):
+    wired = any(isinstance(value, list) for value in widgets.values())
+    unknown_class = "class_dataset" in inputs and class_loader is None
+    if isinstance(preset, list) or wired or unknown_class or not isinstance(resolution, int):
         return
     base = source_inputs(inputs, "model", "CheckpointLoaderSimple", SAME_UNET) or {}
     weights = unet_weights(base.get("ckpt_name"))

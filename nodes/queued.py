@@ -113,11 +113,11 @@ def check_memory(method: str, inputs: dict) -> None:
     Where a setting, the size of the photos or the base is known only then, nothing is said now.
     """
     widgets = {name: inputs[name] for name in method_settings(method) if name in inputs}
-    preset: Any = inputs.get("preset", AUTO)
-    resolution = (loader_of(inputs) or {}).get("resolution")
+    preset, resolution = inputs.get("preset", AUTO), (loader_of(inputs) or {}).get("resolution")
     class_loader = loader_of(inputs, "class_dataset")
-    wired = any(isinstance(value, list) for value in (preset, *widgets.values()))
-    if wired or not isinstance(resolution, int) or ("class_dataset" in inputs and class_loader is None):
+    wired = any(isinstance(value, list) for value in widgets.values())
+    unknown_class = "class_dataset" in inputs and class_loader is None
+    if isinstance(preset, list) or wired or unknown_class or not isinstance(resolution, int):
         return
     base = source_inputs(inputs, "model", "CheckpointLoaderSimple", SAME_UNET) or {}
     weights = unet_weights(base.get("ckpt_name"))

@@ -66,7 +66,7 @@ def train_node(**changes) -> dict:
         "lr_warmup_steps": 0,
         "precision": "auto",
         "gradient_checkpointing": "off",
-        "checkpoint_every": 500,
+        "checkpoint_every": 0,
     }
     return {"class_type": "TextualInversionTrain", "inputs": inputs | changes}
 

@@ -94,6 +94,12 @@ class DreamBoothTrain(io.ComfyNode):
                 LossMap.Output("loss", display_name="LOSS_MAP", tooltip="The loss of every step, for Plot Loss Graph."),
                 io.String.Output("path", tooltip="The exported checkpoint or LoRA file."),
                 io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The LoRA, when train is lora or begins with it."),
+                io.String.Output(
+                    "paths",
+                    is_output_list=True,
+                    tooltip="The files of the steps that save_every has kept, and last that of the result, as a list: Load "
+                    "Trained Subject loads each, and Evaluate a Subject compares them.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -154,7 +160,8 @@ class DreamBoothTrain(io.ComfyNode):
         trained_model, trained_clip, trained_vae = trained
         if learned:
             trained_clip = clip_with_token(trained_clip, dataset.token, learned)
-        return io.NodeOutput(trained_model, trained_clip, trained_vae, finished.loss, str(file), lora, ui=finished.ui)
+        paths = results.step_paths(finished.run, finished.exported)
+        return io.NodeOutput(trained_model, trained_clip, trained_vae, finished.loss, str(file), lora, paths, ui=finished.ui)
 
 
 def checked_lora(request: TrainingRequest) -> TrainingRequest:

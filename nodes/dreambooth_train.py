@@ -12,6 +12,7 @@ from ..trainer.run.messages import UserError, message
 from ..trainer.run.names import DREAMBOOTH, check_name
 from .comfy.base_model import Base
 from .comfy.embeddings import embedding_fingerprint, read_embedding
+from .comfy.exported_files import step_paths
 from .comfy.loading import apply_lora, load_checkpoint, load_lora
 from .comfy.lora_files import NONE, find_lora, lora_fingerprint, lora_names
 from .comfy.patches import with_prompt_options, with_sampling_patches
@@ -94,6 +95,12 @@ class DreamBoothTrain(io.ComfyNode):
                 LossMap.Output("loss", display_name="LOSS_MAP", tooltip="The loss of every step, for Plot Loss Graph."),
                 io.String.Output("path", tooltip="The exported checkpoint or LoRA file."),
                 io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The LoRA, when train is lora or begins with it."),
+                io.String.Output(
+                    "paths",
+                    is_output_list=True,
+                    tooltip="The files of the steps that save_every has kept, and last that of the result, as a list: Load "
+                    "Trained Subject loads each, and Evaluate a Subject compares them.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -155,7 +162,8 @@ class DreamBoothTrain(io.ComfyNode):
         trained_model, trained_clip, trained_vae = trained
         if learned:
             trained_clip = clip_with_token(trained_clip, dataset.token, learned)
-        return io.NodeOutput(trained_model, trained_clip, trained_vae, finished.loss, str(file), lora, ui=finished.ui)
+        paths = step_paths(finished.run, finished.exported)
+        return io.NodeOutput(trained_model, trained_clip, trained_vae, finished.loss, str(file), lora, paths, ui=finished.ui)
 
 
 def checked_lora(request: TrainingRequest) -> TrainingRequest:

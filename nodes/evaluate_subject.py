@@ -10,13 +10,14 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..trainer.dataset.photos import Dataset as PhotoDataset
+from ..trainer.run.evaluations import latest_by_step, step_to_use
 from ..trainer.run.messages import Message, UserError, message
 from ..trainer.run.metrics_file import append_entry
-from .comfy.encoders import PictureEncoder, dataset_pictures, prompt_vector, wired_images
-from .comfy.exported_files import run_of_file
+from .comfy.encoders import PictureEncoder, dataset_pictures, prompt_vector, subject_pictures, wired_images
+from .comfy.exported_files import StepFile, step_file
 from .comfy.progress import NodeProgress
 from .inputs import checked_inputs
-from .page.evaluation_chart import curves_over_steps, draw_bars, latest_by_step, step_to_use
+from .page.evaluation_chart import curves_over_steps, draw_bars
 from .page.language import in_all_languages, joined, translated_errors
 from .queued import answer, check_wired
 from .similarity import Scores, drift, fidelity, score, score_photos
@@ -59,28 +60,27 @@ class EvaluateSubject(io.ComfyNode):
         cls, clip_vision: list, dataset: list, copy_threshold: Sequence = (COPY_THRESHOLD,), **more: list
     ) -> io.NodeOutput:
         """Encode all pictures, compare them, and keep the numbers where the run is known."""
-        run = run_of_file(more["path"][0]) if more.get("path", [""])[0].strip() else None
+        files, threshold = files_of_pictures(more), copy_threshold[0]
         sets = encoded_sets(clip_vision[0], dataset[0], more, NodeProgress(cls.hidden.unique_id))
-        rows = {"dataset": score_photos(sets["dataset"], copy_threshold[0])}
-        rows |= {name: score(sets[name], sets["dataset"], copy_threshold[0]) for name in (BEFORE, PICTURES) if name in sets}
-        single = {"class_drift": math.nan, "prompt_fidelity": math.nan}
-        if CLASS_AFTER in sets:
-            single["class_drift"] = drift(sets[CLASS_BEFORE], sets[CLASS_AFTER])
-        if more.get("clip") and more.get("prompt", [""])[0].strip():
-            vector = prompt_vector(more["clip"][0], more["prompt"][0], sets[PICTURES].shape[1])
-            single["prompt_fidelity"] = fidelity(sets[PICTURES], vector)
-        numbers = {**vars(rows[PICTURES]), **single}
-        chart, notes = draw_bars(rows, single), []
-        if run:
-            run_dir, step = run
-            measured = {name: value for name, value in numbers.items() if math.isfinite(value)}
-            entries = latest_by_step(append_entry(run_dir.evaluations, {"step": step, **measured}))
-            if len(entries) > 1:
-                chart, notes = curves_over_steps(entries, run_dir.measurements()), [advice(entries)]
-        text = table(rows, single)
+        of_steps = sets[PICTURES].split(batch_sizes(more)) if len(files) > 1 else [sets[PICTURES]]
+        photos = sets["dataset"], sets["subjects"]
+        scores = [score(vectors, *photos, threshold) for vectors in of_steps]
+        best = step_to_use([{"step": number, **vars(one)} for number, one in enumerate(scores)])
+        single = single_numbers(sets, of_steps[best], more)
+        rows = {"dataset": score_photos(*photos, threshold)}
+        if BEFORE in sets:
+            rows[BEFORE] = score(sets[BEFORE], *photos, threshold)
+        chart, notes = draw_bars({**rows, PICTURES: scores[best]}, single), []
+        compared = keep(files, scores, {best: single})
+        if len(compared) > 1:
+            chart, notes = curves_over_steps(compared, files[0].run_dir.measurements()), [advice(compared)]
+        names = [f"step {file.step}" for file in files] if len(files) > 1 else [PICTURES]
+        text = table({**rows, **dict(zip(names, scores, strict=True))}, single)
         pixels = torch.from_numpy(np.asarray(chart, dtype=np.float32) / 255.0)[None]
+        numbers, path = {**vars(scores[best]), **single}, str(files[best].path) if files else ""
         lines = [text, *notes]
-        return io.NodeOutput(*numbers.values(), text, pixels, ui={"text": (joined(lines),), "told": (in_all_languages(lines),)})
+        told = {"text": (joined(lines),), "told": (in_all_languages(lines),)}
+        return io.NodeOutput(*numbers.values(), text, pixels, path, ui=told)
 
 
 def _inputs() -> list:
@@ -92,10 +92,7 @@ def _inputs() -> list:
             "its class, CLIP rather one kind of thing from another. Compare numbers of one encoder alone.",
         ),
         Dataset.Input("dataset", tooltip="The photos of the subject; better photos that were not trained on."),
-        io.Image.Input(
-            "pictures",
-            tooltip="Pictures of the subject that the trained model made: eight or more, of different prompts and seeds.",
-        ),
+        io.Image.Input("pictures", tooltip="The subject by the trained model: eight or more, of different prompts and seeds."),
         io.Image.Input(
             "pictures_before",
             optional=True,
@@ -128,7 +125,8 @@ def _inputs() -> list:
             optional=True,
             default="",
             tooltip="The exported file that made the pictures: wire path of a training node, or write its name. The "
-            "numbers are then kept in the run's folder, by its step, and compared with those of other steps.",
+            "numbers are then kept in the run's folder, by its step, and compared with those of other steps. Wire paths of "
+            "Train with DreamBooth to compare all steps at once, a batch of pictures each.",
         ),
         io.Float.Input(
             "copy_threshold",
@@ -156,12 +154,65 @@ def _outputs() -> list:
         io.Float.Output("prompt_fidelity", tooltip="Mean cosine of the pictures with the prompt. NaN without a CLIP."),
         io.String.Output("table", tooltip="All numbers, those of the base and of the photos beside them, as Markdown."),
         io.Image.Output("chart", display_name="IMAGE", tooltip="The same as bars; of several steps of a run, as curves."),
+        io.String.Output(
+            "best_path",
+            tooltip="The file of the step to use, for path of Load Trained Subject: of several files the one whose pictures are "
+            "likest of those that copy least. Empty without path.",
+        ),
     ]
 
 
-def encoded_sets(clip_vision, dataset: PhotoDataset, inputs: Mapping[str, list], progress: NodeProgress) -> dict[str, Tensor]:
-    """Return the vectors of the photos and of each set of pictures by its input's name, (N, D) each; empty sets are left out.
+def files_of_pictures(inputs: Mapping[str, list]) -> list[StepFile]:
+    """Return the files that the pictures were made with: none, one for all, or one for each batch.
 
+    Raises UserError for what is no file of a run, and for several that do not go with the pictures.
+    """
+    files = [step_file(path) for path in inputs.get("path", []) if path.strip()]
+    batches, steps, runs = len(batch_sizes(inputs)), len({file.step for file in files}), len({file.run_dir for file in files})
+    if len(files) > 1 and not (batches == steps == len(files) and runs == 1):
+        raise UserError(
+            "path names {files} files, and pictures has {batches} batches. Wire one batch for each file, in their order, the "
+            "files all of one run and of another step each.",
+            files=len(files),
+            batches=batches,
+        )
+    return files
+
+
+def batch_sizes(inputs: Mapping[str, list]) -> list[int]:
+    """Return how many pictures each batch has that is not empty."""
+    return [len(batch) for batch in inputs[PICTURES] if len(batch)]
+
+
+def single_numbers(sets: Mapping[str, Tensor], pictures: Tensor, inputs: Mapping[str, list]) -> dict[str, float]:
+    """Return the numbers that are not measured against the photos; NaN for what is not wired."""
+    found = {"class_drift": math.nan, "prompt_fidelity": math.nan}
+    if CLASS_AFTER in sets:
+        found["class_drift"] = drift(sets[CLASS_BEFORE], sets[CLASS_AFTER])
+    if inputs.get("clip") and inputs.get("prompt", [""])[0].strip():
+        vector = prompt_vector(inputs["clip"][0], inputs["prompt"][0], pictures.shape[1])
+        found["prompt_fidelity"] = fidelity(pictures, vector)
+    return found
+
+
+def keep(files: Sequence[StepFile], scores: Sequence[Scores], single: Mapping[int, dict]) -> list[dict]:
+    """Append the numbers of each file to those of its run; return what to compare over the steps.
+
+    Several files are compared with each other: their pictures are of the same prompts and seeds. One file is compared with
+    what was measured before.
+    """
+    known, entries = [], []
+    for number, file in enumerate(files):
+        numbers = {**vars(scores[number]), **single.get(number, {})}
+        entries.append({"step": file.step, **{name: value for name, value in numbers.items() if math.isfinite(value)}})
+        known = append_entry(file.run_dir.evaluations, entries[-1])
+    return entries if len(entries) > 1 else latest_by_step(known)
+
+
+def encoded_sets(clip_vision, dataset: PhotoDataset, inputs: Mapping[str, list], progress: NodeProgress) -> dict[str, Tensor]:
+    """Return the vectors of the photos, of the subjects in them, and of each set of pictures by its input's name, (N, D) each.
+
+    Empty sets are left out.
     Raises UserError where there are no pictures, or where those of the class do not go together.
     """
     names = (PICTURES, BEFORE, CLASS_BEFORE, CLASS_AFTER)
@@ -177,8 +228,10 @@ def encoded_sets(clip_vision, dataset: PhotoDataset, inputs: Mapping[str, list],
             before=before,
             after=after,
         )
-    encoder = PictureEncoder(clip_vision, progress, sum(map(len, pictures.values())))
-    return {name: encoder.encode(found) for name, found in pictures.items()}
+    subjects = subject_pictures(dataset, pictures["dataset"]) if dataset.masked else []
+    encoder = PictureEncoder(clip_vision, progress, len(subjects) + sum(map(len, pictures.values())))
+    found = {name: encoder.encode(images) for name, images in pictures.items()}
+    return {**found, "subjects": encoder.encode(subjects) if subjects else found["dataset"]}
 
 
 def table(rows: Mapping[str, Scores], single: Mapping[str, float]) -> str:

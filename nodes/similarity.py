@@ -15,7 +15,10 @@ class Scores:
     """What is measured of a set of pictures against the photos; NaN where there is nothing to measure."""
 
     likeness: float
-    """Mean cosine of all pairs of a picture and a photo: DINO or CLIP-I of Ruiz et al. 2022, by the encoder."""
+    """Mean cosine of all pairs of a picture and a photo: DINO or CLIP-I of Ruiz et al. 2022, by the encoder.
+
+    Of photos with masks, it is that of the subject alone.
+    """
     copying: float
     """The largest of these cosines: of the picture that is nearest to a photo."""
     copied: float
@@ -29,25 +32,28 @@ def cosines(one: Tensor, other: Tensor) -> Tensor:
     return F.normalize(one.double(), dim=1) @ F.normalize(other.double(), dim=1).T
 
 
-def score(pictures: Tensor, photos: Tensor, threshold: float) -> Scores:
-    """Return what is measured of pictures (N, D) against photos (M, D)."""
-    found = cosines(pictures, photos)
-    nearest = found.max(dim=1).values
+def score(pictures: Tensor, photos: Tensor, subjects: Tensor, threshold: float) -> Scores:
+    """Return what is measured of pictures (N, D) against photos (M, D), and against these without what is around the subject."""
+    nearest = cosines(pictures, photos).max(dim=1).values
     return Scores(
-        likeness=float(found.mean()),
+        likeness=float(cosines(pictures, subjects).mean()),
         copying=float(nearest.max()),
         copied=float((nearest >= threshold).double().mean()),
-        variety=1 - _mean_of_pairs(pictures),
+        variety=1 - _mean_of_pairs(pictures, pictures),
     )
 
 
-def score_photos(photos: Tensor, threshold: float) -> Scores:
+def score_photos(photos: Tensor, subjects: Tensor, threshold: float) -> Scores:
     """Return the same of the photos among themselves, each measured against the others: what real photos reach."""
     if len(photos) < 2:
         return Scores(math.nan, math.nan, math.nan, math.nan)
     nearest = cosines(photos, photos).fill_diagonal_(-1).max(dim=1).values
-    mean = _mean_of_pairs(photos)
-    return Scores(mean, float(nearest.max()), float((nearest >= threshold).double().mean()), 1 - mean)
+    return Scores(
+        likeness=_mean_of_pairs(photos, subjects),
+        copying=float(nearest.max()),
+        copied=float((nearest >= threshold).double().mean()),
+        variety=1 - _mean_of_pairs(photos, photos),
+    )
 
 
 def drift(before: Tensor, after: Tensor) -> float:
@@ -60,10 +66,10 @@ def fidelity(pictures: Tensor, prompt: Tensor) -> float:
     return float(cosines(pictures, prompt).mean())
 
 
-def _mean_of_pairs(pictures: Tensor) -> float:
-    """Return the mean cosine of all pairs of two pictures; NaN of one picture."""
+def _mean_of_pairs(pictures: Tensor, again: Tensor) -> float:
+    """Return the mean cosine of picture i (N, D) with `again` j (N, D), for all i != j; NaN of one picture."""
     count = len(pictures)
     if count < 2:
         return math.nan
-    found = cosines(pictures, pictures)
+    found = cosines(pictures, again)
     return float((found.sum() - found.diagonal().sum()) / (count * (count - 1)))

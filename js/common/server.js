@@ -23,7 +23,8 @@ import { DATASET, LOADING } from "./node_types.js"
  *   steps: number,
  *   decided: Record<string, any>,
  *   facts: {
- *     token: string, class: string, trigger: string, base: string, photos: number, date: string, exported_step?: number | null
+ *     token: string, class: string, trigger: string, base: string, photos: number, date: string, exported_step?: number | null,
+ *     step_to_use?: number | null
  *   },
  *   prompts: string[],
  *   samples: { step: number, prompt: number, file: string }[],

@@ -27,6 +27,7 @@ export function runFacts({ facts, steps }) {
     class_word: facts.class,
     base: facts.base,
     steps: facts.exported_step ?? steps,
+    step_to_use: facts.step_to_use ?? "",
     photos: facts.photos,
     date: facts.date,
   }

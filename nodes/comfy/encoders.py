@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ...trainer.dataset.masks import decode_mask
 from ...trainer.dataset.photos import Dataset, read_photo
 from ...trainer.dataset.wired import as_image, wired_pixels
 from ...trainer.run.messages import UserError
@@ -28,6 +29,25 @@ def dataset_pictures(dataset: Dataset) -> list[Image.Image]:
         except UserError as error:
             raise UserError("{name} cannot be read: {reason}", name=path.name, reason=error.message) from None
     return pictures
+
+
+def subject_pictures(dataset: Dataset, pictures: Sequence[Image.Image]) -> list[Image.Image]:
+    """Return the photos' pictures with grey around the subject, where they have a mask that counts.
+
+    Raises UserError for a mask that cannot be read any more.
+    """
+    plain, alone = dataset.without_augmentation(), []
+    for photo, picture in zip(plain.photos, pictures, strict=True):
+        mask = None
+        if photo.mask:
+            try:
+                mask = decode_mask(Path(photo.mask).read_bytes(), (photo.width, photo.height), photo.mask == photo.path)
+            except (OSError, UserError) as error:
+                reason = error.message if isinstance(error, UserError) else str(error)
+                raise UserError("{name} cannot be read: {reason}", name=Path(photo.mask).name, reason=reason) from None
+        grey = Image.new("RGB", picture.size, "grey")
+        alone.append(Image.composite(picture.convert("RGB"), grey, plain.mask_view(mask, photo, 0)) if mask else picture)
+    return alone
 
 
 def wired_images(name: str, batches: Sequence[Tensor]) -> list[Image.Image]:

@@ -9,7 +9,7 @@ import folder_paths
 from ...trainer.run.files import read_json
 from ...trainer.run.messages import MessageError, UserError
 from ...trainer.run.result_file import result_file
-from ...trainer.run.run_dir import Run, RunDir, finished_runs, is_same_run, key_of, passed_over, runs_with_key
+from ...trainer.run.run_dir import Run, RunDir, at_step, finished_runs, is_same_run, key_of, passed_over, runs_with_key
 from .folders import is_child, runs_root
 
 FOLDERS = {"checkpoint": "checkpoints", "lora": "loras", "embedding": "embeddings"}
@@ -70,21 +70,39 @@ def is_exported_by(path: Path, run_id: str) -> bool:
     return found is not None and is_same_run(found.run, run_id)
 
 
-def run_of_file(path: str) -> tuple[RunDir, int]:
-    """Return the run that has exported a file, and the step that its weights are of.
+@dataclass(frozen=True)
+class StepFile:
+    """A file that a run has exported, at its end or on the way."""
+
+    run_dir: RunDir
+    path: Path
+    step: int
+    """The step that its weights are of."""
+
+
+def step_file(path: str) -> StepFile:
+    """Return the file of a run that `path` names.
 
     Looked up by its name below ComfyUI's folders: `path` may come from anybody. Raises UserError when there is no such run.
     """
     for folder in FOLDERS.values():
         file = folder_paths.get_full_path(folder, Path(path).name)
         found = result_file(Path(file)) if file else None
-        if found and found.step.isdecimal():
+        if file and found and found.step.isdecimal():
             for run_dir in runs_with_key(runs_root(), key_of(found.run)):
-                return run_dir, int(found.step)
+                return StepFile(run_dir, Path(file), int(found.step))
     raise UserError(
         "No run has exported {name!r}. Wire path of a training node, or write the name of a file that one has exported.",
         name=Path(path).name,
     )
+
+
+def step_paths(run: Run, files: ExportedFiles) -> list[str]:
+    """Return the files of the steps that the run has kept on the way and that are still there, and last that of its result."""
+    training = run.settings.training
+    steps = range(training.save_every, training.steps, training.save_every) if training.save_every else ()
+    kept = [at_step(run.export_path, step) for step in steps]
+    return [*(str(path) for path in kept if is_exported_by(path, run.id)), str(files.file)]
 
 
 def loadable_runs() -> dict[str, dict[str, str | int | None]]:
@@ -110,12 +128,34 @@ def finished_run(run_id: str) -> tuple[Run, ExportedFiles]:
         files = exported_files(run_dir)
         if files is None:
             continue
-        try:
-            return run_dir.load_run(), files
-        except (OSError, ValueError) as error:
-            reason = error.message if isinstance(error, MessageError) else str(error)
-            raise UserError("The run {run!r} cannot be read: {reason}", run=run_id, reason=reason) from None
+        return _read_run(run_dir), files
     raise UserError(
         "There is no finished run {run!r}, or its exported file is gone. Press R to refresh the list, or train it.",
         run=run_id,
     )
+
+
+def result_of_file(path: str) -> tuple[Run, ExportedFiles]:
+    """Return the run of a file that it has exported, at its end or on the way, and the file with the token's vectors beside it.
+
+    Raises UserError when no run has exported it, or when the run or the vectors are gone.
+    """
+    found = step_file(path)
+    run = _read_run(found.run_dir)
+    if run.result_kind == "embedding":
+        return run, ExportedFiles(found.path, found.path)
+    if not run.has_token_vectors:
+        return run, ExportedFiles(found.path, None)
+    vectors = _find("embeddings", at_step(run.embedding_path, found.step).name, run.id, found.step)
+    if vectors is None:
+        raise UserError("The embedding that goes with {name} is gone from models/embeddings.", name=found.path.name)
+    return run, ExportedFiles(found.path, vectors)
+
+
+def _read_run(run_dir: RunDir) -> Run:
+    """Return what a run was asked for. Raises UserError when it cannot be read."""
+    try:
+        return run_dir.load_run()
+    except (OSError, ValueError) as error:
+        reason = error.message if isinstance(error, MessageError) else str(error)
+        raise UserError("The run {run!r} cannot be read: {reason}", run=run_dir.path.name, reason=reason) from None

@@ -14,12 +14,18 @@ from .exported_files import ExportedFiles
 from .patches import with_text_layer
 
 
-def load_result(run: Run, files: ExportedFiles) -> tuple:
-    """Return MODEL, CLIP, VAE of a finished run, CLIP with the CLIP skip that was trained with; for an embedding its base's.
+def load_result(run: Run, files: ExportedFiles, bases: dict[str, tuple]) -> tuple:
+    """Return MODEL, CLIP, VAE of a result, CLIP with the CLIP skip that was trained with; for an embedding its base's.
 
-    Raises UserError when a LoRA or an embedding has lost its base.
+    `bases` holds what is loaded of bases, by their fingerprints, so that the steps of a run share one. Raises UserError when a
+    LoRA or an embedding has lost its base.
     """
-    model, clip, vae = load_checkpoint(files.file) if run.result_kind == "checkpoint" else load_base(run)
+    if run.result_kind == "checkpoint":
+        model, clip, vae = load_checkpoint(files.file)
+    else:
+        if run.base_fingerprint not in bases:
+            bases[run.base_fingerprint] = load_base(run)
+        model, clip, vae = bases[run.base_fingerprint]
     if run.result_kind == "lora":
         model, clip = apply_lora(model, clip, load_lora(files.file))
     return model, with_text_layer(clip, run.settings.training.text_layer), vae

@@ -6,7 +6,7 @@ import folder_paths
 
 from ...trainer.run.messages import UserError
 from ...trainer.run.run_dir import RunDir
-from .exported_files import ExportedFiles, finished_run
+from .exported_files import ExportedFiles, finished_run, result_of_file
 from .folders import runs_root
 
 _returned: dict[tuple[Path, ...], list] = {}
@@ -30,10 +30,10 @@ def lost_results() -> int:
     return len(_lost)
 
 
-def result_fingerprint(run_id: str) -> str:
-    """Return what changes with the files of a finished run, and with that of the base that it needs; "" without a result."""
+def result_fingerprint(run_id: str, path: str) -> str:
+    """Return what changes with the files of a result, and with that of the base that it needs; "" without a result."""
     try:
-        run, files = finished_run(run_id)
+        run, files = result_of_file(path) if path.strip() else finished_run(run_id)
     except UserError:
         return ""
     result = runs_root() / run_id / "result.json"

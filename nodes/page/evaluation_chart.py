@@ -32,16 +32,6 @@ def draw_bars(rows: Mapping[str, Scores], single: Mapping[str, float]) -> Image.
     return image
 
 
-def latest_by_step(entries: Sequence[dict]) -> list[dict]:
-    """Return the newest entry of each step, in the order of the steps."""
-    return [entry for _, entry in sorted({entry["step"]: entry for entry in entries if "likeness" in entry}.items())]
-
-
-def step_to_use(entries: Sequence[dict]) -> int:
-    """Return the step of the highest likeness, of those whose share of copied pictures is the lowest; the first of equals."""
-    return min(entries, key=lambda entry: (entry.get("copied", 0.0), -entry["likeness"], entry["step"]))["step"]
-
-
 def curves_over_steps(entries: Sequence[dict], measurements: Sequence[dict]) -> Image.Image:
     """Return likeness, copying and variety over the steps, and below it the losses that were measured on fixed noise."""
     charts = [picture(curves) for curves in (_curves(entries, CURVES), _curves(measurements, MEASURED)) if curves]

@@ -6,8 +6,9 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+from ...trainer.run.evaluations import latest_by_step, step_to_use
 from ...trainer.run.files import read_json
-from ...trainer.run.metrics_file import is_measurement, metrics_entry
+from ...trainer.run.metrics_file import is_measurement, metrics_entry, read_metrics
 from ...trainer.run.presets import shown
 from ...trainer.run.run_dir import Run, RunDir
 
@@ -51,6 +52,7 @@ def facts(run: Run, run_dir: RunDir, result: dict) -> dict:
     """Return the run's token, class, base and so on; `result` is its result.json, empty while it is unfinished."""
     settings = run.settings
     when = (run_dir.result_json if result else run_dir.run_json).stat().st_mtime
+    evaluated = latest_by_step(read_metrics(run_dir.evaluations))
     return {
         "token": settings.token,
         "class": settings.class_word,
@@ -59,6 +61,7 @@ def facts(run: Run, run_dir: RunDir, result: dict) -> dict:
         "photos": len(run.dataset.photos),
         "finished": bool(result),
         "exported_step": (result.get("exported") or {}).get("step"),
+        "step_to_use": step_to_use(evaluated) if len(evaluated) > 1 else None,
         "date": time.strftime("%Y-%m-%d %H:%M", time.localtime(when)),
     }
 

@@ -1,6 +1,8 @@
 """EvaluateSubject in a real server, with random encoders of CLIP ViT-L's size."""
 
 import json
+from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -22,7 +24,8 @@ from tools.server import Failed
 from tools.setup import comfyui_path
 from trainer.run.run_dir import RunDir
 
-from .graphs import up_to_training
+from .graphs import picture_graph, same, shown, up_to_training
+from .test_workflows import small
 
 PROMPT = "a photo of a plush toy"
 SIDE = encoders.SIDE
@@ -138,6 +141,74 @@ def test_steps_of_a_run_are_kept_in_its_folder_and_compared(server, models, pair
     assert entries[0]["copied"] == 0.0
     assert entries[0].keys() == {"step", "likeness", "copying", "copied", "variety"}
     assert "Of 2 measured steps, 2 has the highest likeness of those that copy least" in said
+
+
+def test_masked_photos_are_compared_as_the_subject_alone_and_copies_as_whole_photos(server, models, pair, base_directory):
+    folder = base_directory / "input" / "pair-with-masks"
+    folder.mkdir()
+    mask = Image.new("L", (SIDE, SIDE), 0)
+    mask.paste(255, (SIDE // 4, SIDE // 4, SIDE, SIDE // 2))
+    for number, photo in enumerate(pair):
+        photo.save(folder / f"{number}.png")
+    mask.save(folder / "0-masklabel.png")  # the other has none
+    graph = evaluation()
+    graph["photos"]["inputs"] |= {"folder": "pair-with-masks", "mask_weight": 0.1}
+    graph["likeness"] = {"class_type": "PreviewAny", "inputs": {"source": ["numbers", 0]}}
+    graph["copying"] = {"class_type": "PreviewAny", "inputs": {"source": ["numbers", 1]}}
+    result = server.run(graph)
+    likeness, copying = (float(result.outputs[name]["text"][0]) for name in ("likeness", "copying"))
+    alone = Image.composite(pair[0], Image.new("RGB", pair[0].size, "grey"), mask)
+    a, b, subject, _ = by_transformers(models, [*pair, alone])
+    assert likeness == pytest.approx(float(a @ subject + b @ subject + a @ b + 1) / 4, abs=1e-4)
+    assert abs(likeness - float(2 + 2 * a @ b) / 4) > 1e-3
+    assert copying == pytest.approx(1, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def best_step(server, models):
+    """The shipped workflow that evaluates the steps of a LoRA, and its result."""
+    graph = small("Train a LoRA and use its best step (evaluation)")
+    train = graph[node(graph, "DreamBoothTrain")]["inputs"]
+    train |= {"steps": 3, "save_every": 1, "learning_rate": 0.02, "lr_warmup_steps": 0, "seed": 22}
+    graph[node(graph, "CLIPVisionLoader")]["inputs"]["clip_name"] = "random.safetensors"
+    graph[node(graph, "EmptyLatentImage", "a step")]["inputs"]["batch_size"] = 2
+    return graph, server.run(graph)
+
+
+def test_the_shipped_workflow_keeps_steps_and_draws_with_the_one_to_use(server, best_step, base_directory):
+    graph, result = best_step
+    file = result.outputs[node(graph, "DreamBoothTrain")]["text"][0].splitlines()[-1]
+    run_dir = RunDir(base_directory / "output" / "finetune" / Path(file).stem)
+    entries = [json.loads(line) for line in run_dir.evaluations.read_text().splitlines()]
+    assert [entry["step"] for entry in entries] == [1, 2, 3]
+    assert len({entry["likeness"] for entry in entries}) == 3
+    assert len(run_dir.measurements()) > 1  # on the photo that is held out: the chart has them below the likeness
+    best = max(entries, key=lambda entry: (-entry["copied"], entry["likeness"]))["step"]
+    said = result.outputs[node(graph, "EvaluateSubject")]["text"][0]
+    assert all(f"| step {step} |" in said for step in (1, 2, 3))
+    assert f"Of 3 measured steps, {best} has the highest likeness" in said
+    assert server.get(f"/subject_trainer/runs/{quote(run_dir.path.name)}")["facts"]["step_to_use"] == best
+
+    kept = [f"{Path(file).stem}-step-000001.safetensors", f"{Path(file).stem}-step-000002.safetensors", file]
+    picture = shown(server, result, node(graph, "SaveImage"))
+    assert [same(by_comfyui(server, name), picture) for name in kept] == [step == best for step in (1, 2, 3)]
+
+
+def by_comfyui(server, lora: str) -> Image.Image:
+    """The picture of the base with a LoRA that ComfyUI's own nodes load."""
+    loader = {"model": ["base", 0], "clip": ["base", 1], "lora_name": lora, "strength_model": 1.0, "strength_clip": 1.0}
+    graph = picture_graph({"class_type": "LoraLoader", "inputs": loader}, "a photo of mysks plush toy in the snow")
+    graph["base"] = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "standin.safetensors"}}
+    graph["decode"]["inputs"]["vae"] = ["base", 2]
+    graph["sample"]["inputs"]["steps"] = 4
+    return shown(server, server.run(graph), "save")
+
+
+def test_files_and_pictures_that_do_not_go_together_are_refused(server, best_step):
+    graph = json.loads(json.dumps(best_step[0]))
+    graph[node(graph, "EvaluateSubject")]["inputs"]["pictures"] = [node(graph, "DatasetLoader"), 1]  # a batch for each photo
+    with pytest.raises(Failed, match="path names 3 files, and pictures has 4 batches"):
+        server.run(graph)
 
 
 @pytest.mark.parametrize(

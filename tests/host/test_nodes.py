@@ -58,10 +58,10 @@ def test_every_input_and_output_has_a_tooltip(info):
 def test_sockets_are_comfyuis_own(info):
     assert info["DatasetLoader"]["output"] == ["SUBJECT_DATASET", "IMAGE"]
     assert info["CaptionWithToken"]["output"] == ["SUBJECT_DATASET", "STRING", "STRING", "STRING"]
-    assert info["DreamBoothTrain"]["output"] == ["MODEL", "CLIP", "VAE", "LOSS_MAP", "STRING", "LORA_MODEL"]
+    assert info["DreamBoothTrain"]["output"] == ["MODEL", "CLIP", "VAE", "LOSS_MAP", "STRING", "LORA_MODEL", "STRING"]
     assert info["TextualInversionTrain"]["output"] == ["CLIP", "STRING", "LOSS_MAP", "STRING"]
     assert info["LoadFinetuned"]["output"] == ["MODEL", "CLIP", "VAE", "STRING"]
-    assert info["EvaluateSubject"]["output"] == [*["FLOAT"] * 6, "STRING", "IMAGE"]
+    assert info["EvaluateSubject"]["output"] == [*["FLOAT"] * 6, "STRING", "IMAGE", "STRING"]
 
 
 def test_rarely_used_widgets_are_advanced(info):

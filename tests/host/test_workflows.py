@@ -30,7 +30,7 @@ SMALL = {
 }
 TITLE = 30
 """Height of a node's title, which is drawn above its position."""
-WITH_PANEL = {"DatasetLoader": 170 + 420, "CaptionWithToken": 146 + 420, "LoadFinetuned": 118 + 430}
+WITH_PANEL = {"DatasetLoader": 170 + 420, "CaptionWithToken": 146 + 420, "LoadFinetuned": 118 + 430, "EvaluateSubject": 330 + 220}
 """Height of the nodes with all that our page adds below their widgets."""
 PANEL = {"DreamBoothTrain": 480, "TextualInversionTrain": 480}
 """The same below nodes that are saved as high as the widgets that they show, which depend on their values."""
@@ -110,6 +110,10 @@ def test_inversion_then_dreambooth_gives_both(server, pivotal, base_directory):
     # LoadFinetuned gives the model and the word; ComfyUI's own loader and `embedding:` do too.
     loaded = {"class_type": "LoadFinetuned", "inputs": {"run": run_id}}
     assert same(sampled(loaded, prompt), picture)
+    # So does its file, in place of a run; and that of the inversion gives the base and the word as it was then.
+    by_file = {"class_type": "LoadFinetuned", "inputs": {"run": "", "path": f"{run_id}.safetensors"}}
+    assert same(sampled(by_file, prompt), picture)
+    assert same(sampled(by_file, ["loader", 3]), sampled(loaded, ["loader", 3]))
     built_in = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": f"{run_id}.safetensors"}}
     assert same(sampled(built_in, prompt.replace("mysks", f"embedding:{word}")), picture)
     assert not same(sampled(built_in, prompt), picture)

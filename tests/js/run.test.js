@@ -35,12 +35,13 @@ test("an empty prompt stays empty, and without samples there are no pictures", (
 const FACTS = { trigger: "mysks toy", token: "mysks", class: "toy", base: "v1.safetensors", photos: 4, date: "2025-11-26 17:44" }
 
 test("the facts of a run, the step of the exported weights among them", () => {
-  assert.deepEqual(runFacts({ facts: { ...FACTS, finished: true, exported_step: 600 }, steps: 800 }), [
+  assert.deepEqual(runFacts({ facts: { ...FACTS, finished: true, exported_step: 600, step_to_use: 400 }, steps: 800 }), [
     ["trigger", "mysks toy"],
     ["token", "mysks"],
     ["class_word", "toy"],
     ["base", "v1.safetensors"],
     ["steps", 600],
+    ["step_to_use", 400],
     ["photos", 4],
     ["date", "2025-11-26 17:44"],
   ])

@@ -38,9 +38,10 @@ def test_the_gradient_outside_is_exactly_the_weight_times_its_share():
     noise, predicted = torch.randn(3, 4, 6, 8), torch.randn(3, 4, 6, 8, requires_grad=True)
     counts = timestep_weights(noise_schedule(), 5.0, torch.device("cpu"))
     mask = Image.new("L", (64, 48), 0)
-    mask.paste(255, (8, 16, 40, 32))  # whole latents
-    inside = torch.zeros(6, 8, dtype=torch.bool)
-    inside[2:4, 1:5] = True
+    mask.paste(255, (8, 16, 44, 32))  # whole latents, and the left half of two
+    inside, half = torch.zeros(2, 6, 8, dtype=torch.bool)
+    inside[2:4, 1:5] = half[2:4, 5] = True
+    outside = ~(inside | half)
 
     def gradient(weights: torch.Tensor | None) -> torch.Tensor:
         batch = Batch(noise, torch.tensor([10, 500, 900]), noise, [0, 0, 0], weights)
@@ -50,7 +51,8 @@ def test_the_gradient_outside_is_exactly_the_weight_times_its_share():
     for weight in (0.0, 0.125, 0.5):  # exact in binary
         found = gradient(to_weights(mask, weight).expand(3, 1, 6, 8))
         assert torch.equal(found[..., inside], alike[..., inside])
-        assert torch.equal(found[..., ~inside], weight * alike[..., ~inside])
+        assert torch.equal(found[..., outside], weight * alike[..., outside])
+        assert torch.allclose(found[..., half], (0.5 + 0.5 * weight) * alike[..., half], rtol=1e-6, atol=0)
     assert torch.equal(gradient(torch.ones(3, 1, 6, 8)), alike)
 
 

@@ -1,13 +1,14 @@
 """What EvaluateSubject measures, against the definitions computed from scratch, a pair at a time."""
 
 import math
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
 import torch
 
 from tests.pack import load
+from trainer.run.evaluations import latest_by_step, step_to_use
 
 similarity = load("nodes.similarity")
 chart = load("nodes.page.evaluation_chart")
@@ -36,11 +37,11 @@ def tensor(values: np.ndarray) -> torch.Tensor:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_numbers_are_those_of_the_definitions(seed):
-    pictures, photos = vectors(seed, 7), vectors(seed + 100, 4)
+    pictures, photos, subjects = vectors(seed, 7), vectors(seed + 100, 4), vectors(seed + 200, 4)
     nearest = [max(cosine(p, q) for q in photos) for p in pictures]
     threshold = sorted(nearest)[3] - 1e-4  # four of seven are nearer
-    found = similarity.score(tensor(pictures), tensor(photos), threshold)
-    assert found.likeness == pytest.approx(mean(cosine(p, q) for p in pictures for q in photos), abs=1e-5)
+    found = similarity.score(tensor(pictures), tensor(photos), tensor(subjects), threshold)
+    assert found.likeness == pytest.approx(mean(cosine(p, q) for p in pictures for q in subjects), abs=1e-5)
     assert found.copying == pytest.approx(max(nearest), abs=1e-5)
     assert found.copied == pytest.approx(4 / 7)
     assert found.variety == pytest.approx(1 - mean(cosine(p, q) for p, q in combinations(pictures, 2)), abs=1e-5)
@@ -48,10 +49,10 @@ def test_the_numbers_are_those_of_the_definitions(seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_photos_are_measured_against_the_other_photos(seed):
-    photos = vectors(seed, 5)
+    photos, subjects = vectors(seed, 5), vectors(seed + 100, 5)
     pairs = [cosine(p, q) for p, q in combinations(photos, 2)]
-    found = similarity.score_photos(tensor(photos), max(pairs) - 1e-4)
-    assert found.likeness == pytest.approx(mean(pairs), abs=1e-5)
+    found = similarity.score_photos(tensor(photos), tensor(subjects), max(pairs) - 1e-4)
+    assert found.likeness == pytest.approx(mean(cosine(photos[i], subjects[j]) for i, j in permutations(range(5), 2)), abs=1e-5)
     assert found.variety == pytest.approx(1 - mean(pairs), abs=1e-5)
     assert found.copying == pytest.approx(max(pairs), abs=1e-5)
     assert found.copied == pytest.approx(2 / 5)  # the two that are nearest to each other
@@ -70,15 +71,15 @@ def test_drift_and_fidelity_are_those_of_the_definitions(seed):
 def test_a_copy_is_found_at_any_brightness_of_its_vector():
     photos = vectors(0, 3)
     pictures = np.concatenate([vectors(1, 3), 5 * photos[1:2]])
-    found = similarity.score(tensor(pictures), tensor(photos), 0.999)
+    found = similarity.score(tensor(pictures), tensor(photos), tensor(photos), 0.999)
     assert found.copying == pytest.approx(1, abs=1e-6)
     assert found.copied == 0.25
 
 
 def test_what_needs_two_pictures_is_no_number_for_one():
     one = tensor(vectors(0, 1))
-    assert math.isnan(similarity.score(one, tensor(vectors(1, 2)), 0.9).variety)
-    assert all(map(math.isnan, vars(similarity.score_photos(one, 0.9)).values()))
+    assert math.isnan(similarity.score(one, *[tensor(vectors(1, 2))] * 2, 0.9).variety)
+    assert all(map(math.isnan, vars(similarity.score_photos(one, one, 0.9)).values()))
 
 
 def test_the_step_to_use_is_the_likest_that_copies_least():
@@ -86,10 +87,10 @@ def test_the_step_to_use_is_the_likest_that_copies_least():
         return {"step": step, "likeness": likeness, "copied": copied}
 
     entries = [entry(300, 0.9, 0.5), entry(100, 0.5, 0.0), entry(200, 0.6, 0.0), entry(100, 0.7, 0.0), entry(400, 0.7, 0.0)]
-    newest = chart.latest_by_step([*entries, {"step": 500}])
+    newest = latest_by_step([*entries, {"step": 500}])
     assert [e["step"] for e in newest] == [100, 200, 300, 400]
     assert newest[0]["likeness"] == 0.7
-    assert chart.step_to_use(newest) == 100
+    assert step_to_use(newest) == 100
 
 
 def test_bars_are_as_long_as_the_numbers():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -118,8 +119,9 @@ def test_a_second_process_waits_and_finds_the_run_finished(make_run):
     assert len(run_dir.losses()) == 4
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
-def test_without_a_host_sigterm_saves_the_state(make_run):
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals to send")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])  # the second is Ctrl-C
+def test_without_a_host_a_signal_saves_the_state(make_run, number):
     run_dir = make_run(DREAMBOOTH.replace(steps=400))
     command = [sys.executable, str(ROOT / "trainer" / "__main__.py"), str(run_dir.path)]
     with (
@@ -129,15 +131,11 @@ def test_without_a_host_sigterm_saves_the_state(make_run):
         events = (json.loads(line) for line in worker.stdout)
         for event in events:
             if "loss" in event:
-                worker.terminate()
+                worker.send_signal(number)
                 break
         assert list(events)[-1]["event"] == "stopped"
-<<<<<<< HEAD
     assert worker.returncode == 0
     assert run_dir.state.is_file()
-=======
-    assert run_dir.checkpoint.is_file()
->>>>>>> fe587551a8bb2ce4d3fae8b06e08b6bcb2c26d7a
 
 
 @pytest.mark.parametrize("arguments", [[], ["{run}", "--devise", "cpu"], ["{run}"]])

@@ -58,7 +58,8 @@ def own_model(run_dir: RunDir, standin_base, folder, target) -> None:
     """Train the run once more in this process and write the trainer's own model, adapters merged by peft, as a checkpoint."""
     again = RunDir(folder)
     os.link(standin_base, again.base)
-    run = replace(run_dir.load_run(), export_path=str(folder / "lora.safetensors"))
+    run = run_dir.load_run()
+    run = replace(run, settings=run.settings.replace(keep_state=True), export_path=str(folder / "lora.safetensors"))
     reading, _writing = os.pipe()
     accelerator = make_accelerator("cpu", run.settings.training.precision)
     dreambooth.train(Context(run, again, accelerator, Reporter(io.StringIO()), StopRequest(os.fdopen(reading))))

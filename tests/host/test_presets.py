@@ -173,7 +173,11 @@ def test_a_shipped_workflow_has_own_numbers_only_where_it_is_about_them(server, 
     own = {
         ("Train a subject as the study did (24 GB)", "DreamBoothTrain"): {"preset": "study, 24 GB"},
         ("Train a LoRA (character, object, style)", "DreamBoothTrain"): {"train": "lora"},
-        ("Train a LoRA and use its best step (evaluation)", "DreamBoothTrain"): {"train": "lora", "save_every": 200, "hold_out": 1},
+        ("Train a LoRA and use its best step (evaluation)", "DreamBoothTrain"): {
+            "train": "lora",
+            "save_every": 200,
+            "hold_out": 1,
+        },
         ("Train an embedding and then the model (pivotal tuning)", "TextualInversionTrain"): {"vectors": 2, "steps": 1000},
     }
     for part in json.loads(path.read_text(encoding="utf-8")).values():

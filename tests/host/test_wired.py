@@ -15,7 +15,7 @@ from .pages import NEEDS_BROWSER, panel, wait, words
 @pytest.fixture(scope="module")
 def pair(base_directory):
     """A folder of two photos without captions."""
-    folder = base_directory / "input" / "uncaptioned"
+    folder = base_directory / "input" / "pair-of-photos"
     folder.mkdir()
     for number, grey in enumerate((60, 160)):
         Image.new("RGB", (96, 96), (grey, 90, 40)).save(folder / f"{number}.png")
@@ -24,7 +24,7 @@ def pair(base_directory):
 
 def loaded(**inputs) -> dict:
     """A graph whose captions are shown by CaptionWithToken, node "captioned"."""
-    given = {"folder": "uncaptioned", "resolution": 64, "crop": "center"} | inputs
+    given = {"folder": "pair-of-photos", "resolution": 64, "crop": "center"} | inputs
     words = {"dataset": ["photos", 0], "token": "mysks", "class_word": "toy", "template": "a photo of {token} {class}"}
     return {
         "lines": {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "a red toy\na green toy"}},
@@ -81,7 +81,7 @@ def test_masks_are_taken_and_shown_over_the_photos(server, pair):
     graph["masks"] = {"class_type": "ImageToMask", "inputs": {"image": ["both", 0], "channel": "red"}}
     shown = server.run(graph).outputs["photos"]
     assert "2 of 2 photos have a mask; outside of it the loss counts 0.2 times." in shown["text"][0]
-    query = f"/subject_trainer/photo?folder=uncaptioned&name=1.png&resolution=64&masks={shown['panel'][0]['masks']}"
+    query = f"/subject_trainer/photo?folder=pair-of-photos&name=1.png&resolution=64&masks={shown['panel'][0]['masks']}"
     thumbnail = Image.open(io.BytesIO(server.open(query)))
     left, right = (thumbnail.getpixel((x, 32))[0] for x in (10, 54))
     assert left > 140
@@ -91,7 +91,7 @@ def test_masks_are_taken_and_shown_over_the_photos(server, pair):
     with pytest.raises(Failed, match="1 masks come through masks, and there are 2 photos"):
         server.run(graph)
     with pytest.raises(urllib.error.HTTPError):
-        server.open("/subject_trainer/photo?folder=uncaptioned&name=1.png&masks=../pictures")
+        server.open("/subject_trainer/photo?folder=pair-of-photos&name=1.png&masks=../pictures")
 
 
 class TestPage:
@@ -115,7 +115,7 @@ class TestPage:
             const lines = add("PrimitiveStringMultiline", 0), loader = add("DatasetLoader", 400)
             lines.widgets[0].value = "a red toy\\na green toy"
             for (const w of loader.widgets)
-              if (w.name === "folder") w.value = "uncaptioned"
+              if (w.name === "folder") w.value = "pair-of-photos"
               else if (w.name === "resolution") w.value = 64
             lines.connect(0, loader, "captions")
             loader.connect(1, add("PreviewImage", 900), 0)

@@ -146,6 +146,7 @@ def test_the_base_draws_what_it_was_taught(taught_base, kept_before):
     assert min(right["place"], right["style"]) >= 0.85
 
 
+@pytest.mark.nightly
 def test_the_subject_is_right_in_places_and_styles_that_no_photo_had(captioned):
     """In two of three at least: the base blurs what it draws at 16 x 16 points, and the judge goes by points."""
     new = captioned.new

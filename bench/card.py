@@ -10,9 +10,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -23,16 +20,15 @@ from safetensors import safe_open
 
 from demo import photos
 from tools import standin
-from tools.setup import ROOT, comfyui_path
+from tools.setup import comfyui_path
 from trainer.run.files import read_json
 from trainer.run.presets import NAMED, tries
 from trainer.run.resources import GB, estimate
-from trainer.run.run_dir import RunDir
 from trainer.run.settings import Settings
 
+from .compare import median_gap, run_timed, worker
 from .inputs import CLASS_WORD, TOKEN, Inputs, draw_class_photos, write_run
 
-TIMED = Path(__file__).with_name("timed.py")
 WARMUP = 5
 """First steps that do not count."""
 CASES: dict[str, dict] = {
@@ -109,11 +105,11 @@ def measure(name: str, prepared: Inputs, args: argparse.Namespace, work: Path, s
     with tempfile.TemporaryDirectory(dir=work) as folder:
         run_dir = write_run(settings, case_inputs, args.resolution, Path(folder))
         run, unet_weights = run_dir.load_run(), count_unet(prepared.checkpoint)
-        record, total_s = train(run_dir, args, Path(folder))
-        phases = read_json(run_dir.result_json)["seconds"]
+        began = time.monotonic()  # the record begins once torch is loaded
+        record = run_timed(name, worker(run_dir, args.device), args.steps, WARMUP, Path(folder), args.device)
+        total_s, phases = time.monotonic() - began, read_json(run_dir.result_json)["seconds"]
     times = record["step_times_s"]
-    gaps = [b - a for a, b in zip(times[WARMUP - 1 :], times[WARMUP:], strict=False)]
-    step_s = statistics.median(gaps)
+    step_s = median_gap(times[WARMUP - 1 :])
     resources = estimate(run, unet_weights)
     samples = settings.training.batch_size * (2 if has_class else 1)
     flop = resources.flop / args.steps / step_s
@@ -121,7 +117,7 @@ def measure(name: str, prepared: Inputs, args: argparse.Namespace, work: Path, s
     return Measured(
         case=name,
         samples=samples,
-        step_s=round(step_s, 4),
+        step_s=step_s,
         first_step_s=round(phases["training"] - (times[-1] - times[0]), 2),
         pictures_per_s=round(samples / step_s, 2),
         tflop_per_s=round(flop / 1e12, 3),
@@ -133,24 +129,6 @@ def measure(name: str, prepared: Inputs, args: argparse.Namespace, work: Path, s
         total_s=round(total_s, 1),
         around_s=round(total_s - step_s * args.steps, 1),
     )
-
-
-def train(run_dir: RunDir, args: argparse.Namespace, folder: Path) -> tuple[dict, float]:
-    """Let the worker train the run; return what timed.py noted, and the seconds of the process."""
-    record, log = folder / "record.json", folder / "log.txt"
-    timing = ["--record", str(record), "--steps", str(args.steps), "--warmup", str(WARMUP)]
-    worker = [str(ROOT / "trainer" / "__main__.py"), str(run_dir.path), "--device", args.device]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    began = time.monotonic()
-    with log.open("wb") as file:
-        result = subprocess.run(
-            [sys.executable, str(TIMED), *timing, *worker], stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment
-        )
-    seconds = time.monotonic() - began
-    if not run_dir.finished:
-        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
-        sys.exit(f"exit code {result.returncode}\n{tail}")
-    return json.loads(record.read_text(encoding="utf-8")), seconds
 
 
 def count_unet(checkpoint: Path) -> int:

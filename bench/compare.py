@@ -22,6 +22,7 @@ from pathlib import Path
 
 from tools.setup import comfyui_path
 from trainer.run.names import METHODS
+from trainer.run.run_dir import RunDir
 
 from . import inputs
 
@@ -82,7 +83,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def our_command(args: argparse.Namespace, prepared: inputs.Inputs, folder: Path, device: str) -> list[str]:
-    run_dir = inputs.write_run(inputs.settings_of(args), prepared, args.resolution, folder)
+    return worker(inputs.write_run(inputs.settings_of(args), prepared, args.resolution, folder), device)
+
+
+def worker(run_dir: RunDir, device: str) -> list[str]:
+    """Return how timed.py starts the worker."""
     return [str(ROOT / "trainer" / "__main__.py"), str(run_dir.path), "--device", device]
 
 
@@ -125,11 +130,24 @@ def reference_command(args: argparse.Namespace, prepared: inputs.Inputs, folder:
 
 def measure(side: str, command: list[str], args: argparse.Namespace, folder: Path, device: str) -> Measured:
     """Run one side. Raises SystemExit with the end of its log when it fails."""
+    data = run_timed(side, command, args.steps, args.warmup, folder, device)
+    window = data["step_times_s"][args.warmup - 1 :]
+    return Measured(
+        side=side,
+        steps_per_s=round((len(window) - 1) / (window[-1] - window[0]), 4),
+        median_step_s=median_gap(window),
+        median_step_cpu_s=median_gap(data["cpu_times_s"][args.warmup - 1 :]),
+        **{name: data[name] for name in Measured.__dataclass_fields__ if name in data},
+    )
+
+
+def run_timed(name: str, command: list[str], steps: int, warmup: int, folder: Path, device: str) -> dict:
+    """Run a script under timed.py and return what that noted. Raises SystemExit with the end of its log when it fails."""
     record, log = folder / "record.json", folder / "log.txt"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     if device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    timing = ["--record", str(record), "--steps", str(args.steps), "--warmup", str(args.warmup)]
+    timing = ["--record", str(record), "--steps", str(steps), "--warmup", str(warmup)]
     with log.open("wb") as file:
         result = subprocess.run(
             [sys.executable, str(TIMED), *timing, *command],
@@ -140,18 +158,11 @@ def measure(side: str, command: list[str], args: argparse.Namespace, folder: Pat
             env=environment,
         )
     data = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {"step_times_s": []}
-    times, cpu_times = data.pop("step_times_s"), data.pop("cpu_times_s", [])
-    if result.returncode or len(times) != args.steps:
+    done = len(data["step_times_s"])
+    if result.returncode or done != steps:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
-        sys.exit(f"{side}: exit code {result.returncode} after {len(times)} of {args.steps} steps.\n{tail}")
-    window = times[args.warmup - 1 :]
-    return Measured(
-        side=side,
-        steps_per_s=round((len(window) - 1) / (window[-1] - window[0]), 4),
-        median_step_s=median_gap(window),
-        median_step_cpu_s=median_gap(cpu_times[args.warmup - 1 :]),
-        **{name: data[name] for name in Measured.__dataclass_fields__ if name in data},
-    )
+        sys.exit(f"{name}: exit code {result.returncode} after {done} of {steps} steps.\n{tail}")
+    return data
 
 
 def median_gap(times: list[float]) -> float:

@@ -75,11 +75,11 @@ def test_the_picture_after_training_is_the_subject(taught, subject):
     assert np.mean(after) >= 0.65
 
 
-@pytest.mark.xfail(reason="subject 0.35, other 0.59 after 120, 240 and 400 steps alike: why is not found yet")
 def test_inversion_finds_a_word_for_the_subject_in_a_model_that_knows_two(server, taught, subject, other):
     loader, _ = taught
     # The stand-in's embeddings are 50 times as large as CLIP's, and so is the rate.
-    training = {"steps": 120, "batch_size": 2, "learning_rate": 0.2, "lr_scheduler": "cosine"}
+    # One vector finds the subject under the templates alone, and not in every base under another prompt.
+    training = {"steps": 120, "batch_size": 2, "learning_rate": 0.2, "lr_scheduler": "cosine", "vectors": 4}
     graph = picture_graph(loader, "a photo of blorp thing", clip=["train", 0])
     graph["photos"] = {"class_type": "DatasetLoader", "inputs": {"folder": "bare", "resolution": 64, "crop": "center"}}
     graph["train"] = train_node(token="blorp", initializer="thing", **training)

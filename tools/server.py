@@ -139,6 +139,10 @@ class Server:
     def post(self, path: str, data: dict):
         return json.loads(self.open(path, data) or b"null")
 
+    def set_setting(self, name: str, value) -> None:
+        """One of ComfyUI's settings, for pages that are opened from now on."""
+        self.open(f"/settings/{name}", value)
+
     def image(self, shown: dict) -> Image.Image:
         """A picture that a node shows: {"filename", "subfolder", "type"}."""
         return Image.open(io.BytesIO(self.open("/view?" + urllib.parse.urlencode(shown))))

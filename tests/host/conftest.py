@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from demo.run import adapt, node
-from tools.browser import open_browser, open_workflow, set_setting
+from tools.browser import open_browser, open_workflow
 from tools.server import Server, free_port
 from tools.setup import ROOT, comfyui_path
 
@@ -106,8 +106,7 @@ def page(browser, server):
 @pytest.fixture(params=[False, True], ids=["canvas", "elements"])
 def either(request, browser, server):
     """The same page with each of ComfyUI's renderers: nodes drawn on a canvas, or as elements of the page."""
-    open_workflow(browser, server.port, read("Train a subject (DreamBooth or LoRA)"))
-    set_setting(browser, "Comfy.VueNodes.Enabled", request.param)
+    server.set_setting("Comfy.VueNodes.Enabled", request.param)
     open_workflow(browser, server.port, read("Train a subject (DreamBooth or LoRA)"))
     yield browser
-    set_setting(browser, "Comfy.VueNodes.Enabled", False)
+    server.set_setting("Comfy.VueNodes.Enabled", False)

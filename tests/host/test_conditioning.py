@@ -14,7 +14,7 @@ from tools.setup import comfyui_path
 SCRIPT = Path(__file__).with_name("conditioning.py")
 
 
-@pytest.mark.parametrize("vectors", [1, 3])
+@pytest.mark.parametrize("vectors", [pytest.param(1, marks=pytest.mark.nightly), 3])
 def test_the_token_means_the_embedding_and_nothing_else_changes(standin_base, tmp_path, vectors):
     file, other_file = tmp_path / "mysks-0123456789ab.safetensors", tmp_path / "my-mysks.safetensors"
     for seed, path in enumerate((file, other_file)):

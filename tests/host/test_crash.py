@@ -24,7 +24,8 @@ from .graphs import exported
 SECONDS = 120
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("kills", [1, 5])
 def test_a_killed_server_costs_nothing(start_server, server, workers, quick_graph, base_directory, kills):
     train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
     train |= {"name": "never-killed", "steps": 24, "batch_size": 1, "checkpoint_every": 3}
@@ -64,6 +65,7 @@ def test_a_killed_server_costs_nothing(start_server, server, workers, quick_grap
         check(last.run(quick_graph))
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
 def test_no_process_of_several_devices_outlives_its_server(start_server, workers, quick_graph):
     train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
@@ -82,6 +84,7 @@ def test_no_process_of_several_devices_outlives_its_server(start_server, workers
     assert workers() == []
 
 
+@pytest.mark.nightly
 def test_two_servers_on_one_folder_train_a_run_once(start_server, server, workers, quick_graph, base_directory):
     quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"] |= {"name": "shared", "steps": 60, "batch_size": 1}
     training, heard = threading.Event(), []
@@ -130,7 +133,10 @@ def test_a_run_without_memory_ends_with_a_sentence_and_the_server_goes_on(server
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
 @pytest.mark.parametrize(
     ("number", "reason"),
-    [(signal.SIGKILL, "it was killed, most often for want of memory"), (signal.SIGSEGV, "it crashed with code -11")],
+    [
+        (signal.SIGKILL, "it was killed, most often for want of memory"),
+        pytest.param(signal.SIGSEGV, "it crashed with code -11", marks=pytest.mark.nightly),
+    ],
 )
 def test_a_process_that_dies_in_training_is_told_and_the_run_goes_on(
     server, workers, quick_graph, base_directory, number, reason

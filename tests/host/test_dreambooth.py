@@ -125,6 +125,7 @@ def test_an_edited_caption_is_a_new_run(server, quick_graph, base_directory):
         caption.write_text(original)
 
 
+@pytest.mark.nightly
 def test_a_finished_run_is_made_longer(server, quick_graph, base_directory):
     train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
     train |= {"name": "longer", "keep_state": True, "lr_scheduler": "constant"}

@@ -122,6 +122,7 @@ def test_the_numbers_are_those_of_another_implementation_and_copies_are_flagged(
     assert server.image(result.outputs["chart"]["images"][0]).width == 640
 
 
+@pytest.mark.nightly
 def test_steps_of_a_run_are_kept_in_its_folder_and_compared(server, models, pair, quick_graph, base_directory):
     trainer = node(quick_graph, "DreamBoothTrain")
     quick_graph[trainer]["inputs"] |= {"name": "evaluated", "train": "lora"}

@@ -6,7 +6,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from tools.browser import choose, open_workflow, set_setting
+from tools.browser import choose, open_workflow
 
 from .pages import NEEDS_BROWSER, covered, open_template, read, wait, words
 from .test_upload import drop
@@ -20,13 +20,12 @@ pytestmark = NEEDS_BROWSER
 def fresh_page(request, browser, server):
     """The page in a theme: with nodes as elements of the page, or drawn on a canvas."""
     theme, elements = request.param
-    open_workflow(browser, server.port, {"nodes": [], "links": [], "version": 0.4})
-    set_setting(browser, "Comfy.ColorPalette", theme)
-    set_setting(browser, "Comfy.VueNodes.Enabled", elements)
+    server.set_setting("Comfy.ColorPalette", theme)
+    server.set_setting("Comfy.VueNodes.Enabled", elements)
     open_workflow(browser, server.port, {"nodes": [], "links": [], "version": 0.4})
     yield browser
-    set_setting(browser, "Comfy.ColorPalette", "dark")
-    set_setting(browser, "Comfy.VueNodes.Enabled", False)
+    server.set_setting("Comfy.ColorPalette", "dark")
+    server.set_setting("Comfy.VueNodes.Enabled", False)
 
 
 def write_class_word(page, text: str) -> None:

@@ -81,6 +81,7 @@ def own_model(run_dir: RunDir, standin_base, folder, target) -> None:
     write_tensors(target, files.all_checkpoint_tensors(), {}, files.dtypes)
 
 
+@pytest.mark.nightly
 def test_a_lora_gives_the_trainers_own_picture_at_strength_1_and_the_bases_at_0(
     server, quick_graph, train, base_directory, standin_base, tmp_path
 ):
@@ -197,6 +198,7 @@ def test_one_widget_turns_prior_preservation_on_and_samples_are_shown(server, qu
     assert grid.size == (3 * 256, 20 + 2 * (20 + 256))  # before, after 1 step, after 2; a line for each prompt
 
 
+@pytest.mark.nightly
 def test_pictures_made_in_the_graph_can_be_the_class(server, quick_graph, train, base_directory):
     """The built-in sampler's pictures of the base, two at a time, through the loader's IMAGE input."""
     quick_graph[node(quick_graph, "EmptyLatentImage")]["inputs"]["batch_size"] = 2

@@ -36,7 +36,7 @@ def train_from(graph: dict, name: str) -> dict:
     return graph
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.bfloat16, marks=pytest.mark.nightly), torch.float8_e4m3fn])
 def test_a_base_in_a_coarse_type_is_trained_and_exported_in_a_finer_one(server, quick_graph, base_directory, change_base, dtype):
     def coarse(tensors: dict) -> dict:
         return {k: v.to(dtype) if k.startswith("model.") and v.ndim > 1 else v for k, v in tensors.items()}

@@ -11,7 +11,7 @@ from selenium.webdriver.common.keys import Keys
 from tools.browser import choose, open_workflow, queue, queued_prompt, set_setting, wait_for_page
 from tools.server import HOST
 
-from .pages import NEEDS_BROWSER, WORKFLOWS, covered, fill_in, open_template, panel, read, wait, words
+from .pages import CANVAS_AT_NIGHT, NEEDS_BROWSER, WORKFLOWS, covered, fill_in, open_template, panel, read, wait, words
 
 LANGUAGE = "SubjectTrainer.Language"
 SHIPPED = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
@@ -80,6 +80,7 @@ def is_inside(page, view) -> bool:
     return page.execute_script(inside, view)
 
 
+@CANVAS_AT_NIGHT
 def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_directory):
     """Curves and samples move; after a reload, and in a second page, the run is there again; Stop gives the graph its picture."""
     page, name = either, f"watched-{request.node.callspec.id}"
@@ -181,6 +182,7 @@ def test_a_hostile_file_name_stays_text(page, base_directory):
     assert page.execute_script("return window.hacked === undefined")
 
 
+@CANVAS_AT_NIGHT
 def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(either, request, base_directory):
     page = either
     caption = base_directory / "input" / "plush" / "plush-1.txt"

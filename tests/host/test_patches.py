@@ -47,7 +47,7 @@ def before_training(graph: dict) -> dict:
         pytest.param("unet", marks=pytest.mark.nightly),
         "unet_and_token",
         pytest.param("unet_and_text_encoder", marks=pytest.mark.nightly),
-        "lora",
+        pytest.param("lora", marks=pytest.mark.nightly),
     ],
 )
 def test_before_and_after_are_sampled_alike(server, quick_graph, base_directory, train):

@@ -69,7 +69,9 @@ def test_a_preset_alone_is_what_is_trained(server, workers, base_directory, pres
     assert workers() == []
 
 
-@pytest.mark.parametrize("preset", ["auto", "12 GB card", "8 GB card (LoRA)"])
+@pytest.mark.parametrize(
+    "preset", [*(pytest.param(p, marks=pytest.mark.nightly) for p in ("auto", "12 GB card")), "8 GB card (LoRA)"]
+)
 def test_what_is_given_beside_a_preset_is_trained_and_named(server, base_directory, preset):
     """Trained to the end; the same graph again finds the run."""
     name = f"beside-{presets('dreambooth').index(preset)}"

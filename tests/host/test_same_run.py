@@ -13,7 +13,10 @@ from tools.server import Refused
 from .graphs import train_node, up_to_training
 
 
-@pytest.fixture(scope="module", params=["--cache-lru=10", "--cache-none", "--cache-classic"])
+@pytest.fixture(
+    scope="module",
+    params=[*(pytest.param(way, marks=pytest.mark.nightly) for way in ("--cache-lru=10", "--cache-none")), "--cache-classic"],
+)
 def cached_server(request, start_server):
     """Servers that keep results in each way that ComfyUI has."""
     with start_server(request.param) as running:

@@ -221,7 +221,7 @@ TYPED |= {"prior_loss_weight": "0.37", "weight_decay": "0.0003", "max_grad_norm"
 TYPED |= {"noise_offset": "0.035", "caption_dropout": "0.07", "seed": "12345678901", "norm_limit": "1.5"}
 
 
-@pytest.mark.parametrize("node_type", FIRST)
+@pytest.mark.parametrize("node_type", ["DreamBoothTrain", pytest.param("TextualInversionTrain", marks=pytest.mark.nightly)])
 def test_what_is_typed_is_what_is_used(either, server, node_type):
     page = either
     open_workflow(page, server.port, json.loads(SAVED.read_text(encoding="utf-8")))

@@ -7,7 +7,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tools.browser import queue, wait_for_page
 
-from .pages import NEEDS_BROWSER, fill_in, panel, read, wait, words
+from .pages import CANVAS_AT_NIGHT, NEEDS_BROWSER, fill_in, panel, read, wait, words
 
 pytestmark = NEEDS_BROWSER
 
@@ -82,6 +82,7 @@ def shows_result(page, result: str) -> bool:
     return report(page) == result and drawn(page) and "CLIP reads" in words(page, "CaptionWithToken", "caption_view")
 
 
+@CANVAS_AT_NIGHT
 def test_a_result_stays_with_its_workflow(either, request, server, base_directory):
     page, name = either, f"bound-{request.node.callspec.id}"
     first = open_in_tab(page, read(TEMPLATE))

@@ -86,6 +86,7 @@ def test_another_run_with_the_same_token_overwrites_nothing(server, trained, bas
     assert (embeddings / "inverted.safetensors").read_bytes() == before
 
 
+@pytest.mark.nightly
 def test_a_file_that_another_run_has_made_is_not_taken_for_the_result(server, base_directory):
     """Run A's file is deleted and run B takes its name: queueing A again trains A, and does not give B's word."""
     embeddings = base_directory / "models" / "embeddings"

@@ -13,9 +13,12 @@ import pytest
 import websocket
 
 from demo.run import node
+from tools.browser import open_browser, open_workflow, queue
 from tools.server import HOST
 
 from .graphs import up_to_training
+from .pages import NEEDS_BROWSER, fill_in, read, wait
+from .test_tabs import TEMPLATE, report, said, stop
 
 pytestmark = pytest.mark.nightly
 
@@ -92,3 +95,51 @@ def test_a_run_is_its_own_client_s(server, quick_graph):
         assert can_read == can_end == {owner}
     for page in pages:
         page.close()
+
+
+@pytest.fixture
+def two_browsers():
+    browsers = {}
+    try:
+        for name in ("first browser", "second browser"):
+            browsers[name] = open_browser()
+        yield browsers
+    finally:
+        for browser in browsers.values():
+            browser.quit()
+
+
+@NEEDS_BROWSER[1]
+def test_a_browser_shows_and_stops_its_own_run_alone(server, quick_graph, two_browsers):
+    """One template in two browsers, and the same graph from an API client; the queue trains them one after another."""
+    for seed, page in enumerate(two_browsers.values(), 50_000):
+        open_workflow(page, server.port, read(TEMPLATE))
+        fill_in(page, steps=100_000, seed=seed, name="seen", train="lora")
+        queue(page)
+        wait(page, lambda seed=seed: len(pending(server)) == seed - 50_000 + 1)
+    graph = up_to_training(quick_graph)
+    graph[node(graph, "DreamBoothTrain")]["inputs"] |= {"name": "seen", "seed": 50_002, "steps": 100_000, "train": "lora"}
+    server.post("/prompt", {"prompt": graph})
+    print()
+    for owner, prompt in zip([*two_browsers, "API client"], pending(server), strict=True):
+        run = until(lambda prompt=prompt: training(server, prompt))["run"]
+        if owner in two_browsers:
+            wait(two_browsers[owner], lambda owner=owner: "Training: step" in said(two_browsers[owner]))
+        sees = [name for name, page in two_browsers.items() if "Training: step" in said(page)]
+        can_stop = [name for name, page in two_browsers.items() if stop(page)]
+        print(f"{owner} trains {run}: seen in {sees}, to be stopped in {can_stop}")
+        assert sees == can_stop == [owner] * (owner in two_browsers)
+        if owner in two_browsers:
+            page = two_browsers[owner]
+            page.execute_script("arguments[0].click()", stop(page)[0])
+            wait(page, lambda page=page: "Finished by you after " in report(page))
+        else:
+            assert may_end(server, run, prompt)
+    for page in two_browsers.values():
+        assert "Finished by you after " in report(page)
+
+
+def pending(server) -> list[str]:
+    """The jobs that run or wait, in their order."""
+    found = server.get("/queue")
+    return [job[1] for job in found["queue_running"] + sorted(found["queue_pending"])]

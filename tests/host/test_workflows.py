@@ -205,6 +205,7 @@ def test_texts_for_the_photos_become_captions(server, base_directory, photo_fold
     assert [*shown["panel"][0]["captions"].values()] == lines.splitlines()
 
 
+@pytest.mark.nightly
 def test_a_lora_is_drawn_at_two_strengths(server):
     graph = small("Train a LoRA (character, object, style)")
     train = graph[node(graph, "DreamBoothTrain")]["inputs"]

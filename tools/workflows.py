@@ -30,6 +30,7 @@ def main() -> None:
                 browser.execute_script(FIT)
                 graph, twin = browser.execute_script("return window.app.graph.serialize()"), queued_prompt(browser)
                 del graph["id"]  # the page gives each copy that is opened one of its own
+                graph["extra"]["subject_trainer_template"] = True  # which it forgets: js/views/opened_template.js
                 path.write_text(json.dumps(graph, indent=1, sort_keys=True) + "\n", encoding="utf-8")
                 (WORKFLOWS / "api" / path.name).write_text(json.dumps(twin, indent=2) + "\n", encoding="utf-8")
                 print(path.relative_to(ROOT))

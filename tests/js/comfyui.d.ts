@@ -21,6 +21,8 @@ declare namespace Comfy {
   interface Node {
     comfyClass: string
     size: [number, number]
+    /** Left, top, width and height, the title among them. */
+    boundingRect: Iterable<number>
     properties: Record<string, any>
     showAdvanced?: boolean
     widgets?: Widget[]
@@ -42,6 +44,7 @@ declare namespace Comfy {
   interface Graph {
     id: string
     nodes: Node[]
+    extra?: Record<string, any>
     getNodeById(id: number): Node | null | undefined
     beforeChange(): void
     afterChange(): void
@@ -74,7 +77,11 @@ declare namespace Comfy {
 
   interface App {
     /** What draws the graph; undefined until the page has one, like the graph that is open. */
-    canvas?: Record<"processMouseWheel" | "processMouseDown" | "processMouseMove" | "processMouseUp", (event: Event) => void>
+    canvas?: Record<"processMouseWheel" | "processMouseDown" | "processMouseMove" | "processMouseUp", (event: Event) => void> & {
+      canvas: HTMLCanvasElement
+      ds: { scale: number; offset: number[] }
+      setDirty(foreground: boolean, background: boolean): void
+    }
     graph?: Graph
     /** Undefined until the page has set it up. */
     extensionManager?: { setting?: { get(id: string): any }; workflow?: Workflows }

@@ -72,7 +72,7 @@ METHODS = {
         settings={"train": "unet_and_token"},
         taught_settings={
             "preset": "own settings",
-            "steps": 240,
+            "steps": 360,
             "batch_size": 4,
             "learning_rate": 5e-5,
             "class_images": 8,

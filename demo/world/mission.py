@@ -43,8 +43,8 @@ NEW = (
     of_subject("in space"),
     of_subject("on a beach", WATERCOLOR),
     of_subject("in a city at night", SUNSET),
-    of_subject("on a meadow", PENCIL),
     of_subject("under water"),
+    of_subject("on a meadow", SUNSET),
 )
 """The subject in places or styles that no photo had."""
 KEPT = (of_thing(CLASS_WORD, "in the snow"), of_thing("dog", "on a beach"))

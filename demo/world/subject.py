@@ -8,8 +8,8 @@ from PIL import Image
 from .scenes import Colour, Draw, Scene, draw_scene
 
 TOKEN, CLASS_WORD = "mysks", "plush toy"
-PHOTO_PLACES = ("on a meadow", "on a beach", "in a room", "in a desert", "on a meadow", "in a room")
-"""Where the subject's photos were taken, one each."""
+PHOTO_PLACES = ("on a meadow", "on a beach", "in a room", "in a city at night", "on a meadow", "in a city at night")
+"""Where the subject's photos were taken, one each. Without a dark place it is drawn pale in space and under water."""
 
 
 def piglet(d: Draw, x: float, y: float, s: float, c: Colour) -> None:

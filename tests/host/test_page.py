@@ -24,6 +24,15 @@ def test_a_shipped_workflow_queues_exactly_its_api_twin(browser, server, name):
     assert queued_prompt(browser) == read(f"api/{name}")
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", SHIPPED)
+def test_nothing_covers_anything_with_all_settings_open(either, server, name):
+    open_workflow(either, server.port, read(name))
+    either.execute_script("for (const n of window.app.graph.nodes) { n.showAdvanced = true; n.onConnectionsChange?.() }")
+    for _ in range(30):  # until the nodes have their height
+        assert covered(either) == []
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_workflow_opens_from_the_template_browser_with_all_its_nodes(page, name):
     page.execute_script("window.app.graph.clear()")
@@ -32,6 +41,10 @@ def test_a_workflow_opens_from_the_template_browser_with_all_its_nodes(page, nam
     wait(page, lambda: sorted(page.execute_script("return window.app.graph.nodes.map((n) => n.type)")) == wanted)
     known = "return window.app.graph.nodes.every((n) => n.type in window.LiteGraph.registered_node_types)"
     assert page.execute_script(known)
+    wait(page, lambda: page.execute_script("return window.app.canvas.ds.scale") >= 0.65, 10)  # below, there is no text
+    assert (
+        page.execute_script("return window.app.graph.extra.subject_trainer_template") is None
+    )  # what is saved of it is the user's
 
 
 def test_captions_and_result_are_shown_in_the_nodes(page, server):

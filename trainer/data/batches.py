@@ -8,22 +8,27 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from ..models.sd15 import TRAIN_TIMESTEPS
+
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """One batch of B samples, on the CPU."""
+    """One batch of B samples, on the CPU.
+
+    Latents are drawn from the stored posterior at each step: hence the noise of two kinds.
+    """
 
     photos: Tensor
     """(B,) int64: which photos; all of one bucket."""
     views: Tensor
     """(B,) int64: which view of each."""
     posterior_noise: Tensor
-    """(B, 4, h, w) fp32: the draw from the VAE's posterior."""
+    """(B, 4, h, w) fp32: draws the latents from the VAE's posterior."""
     noise: Tensor
     """(B, 4, h, w) fp32: what is added and shall be predicted."""
     timesteps: Tensor
     """(B,) int64 in [0, 1000)."""
-    keeps_caption: Tensor
+    keep_caption: Tensor
     """(B,) bool: False where the caption is left empty."""
     caption_choice: Tensor
     """(B,) fp32 in [0, 1): which of its captions, where a photo has several."""
@@ -112,9 +117,9 @@ def plan_batch(seed: int, index: int, batch_size: int, source: BatchSource) -> t
         photos=torch.tensor(photos),
         posterior_noise=torch.randn(shape, generator=numbers),
         noise=torch.randn(shape, generator=numbers),
-        timesteps=torch.randint(0, 1000, (batch_size,), generator=numbers),
+        timesteps=torch.randint(0, TRAIN_TIMESTEPS, (batch_size,), generator=numbers),
         views=torch.randint(0, source.views, (batch_size,), generator=numbers),
-        keeps_caption=torch.rand((batch_size,), generator=numbers) >= source.caption_dropout,
+        keep_caption=torch.rand((batch_size,), generator=numbers) >= source.caption_dropout,
         caption_choice=torch.rand((batch_size,), generator=generator(seed, "wording", source.concept, index)),
     )
     if source.noise_offset:

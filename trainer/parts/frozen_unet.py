@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from .memory import FROZEN_FLOP, BaseSize, PartMemory, frozen_bytes
+from .memory import FROZEN_FLOP, UNET, BaseSize, PartMemory, bytes_when_frozen
+from .unet_side import let_train
 
 if TYPE_CHECKING:
     from ..context import Context
@@ -16,11 +17,11 @@ ACTIVATIONS = 0.98e9
 
 
 class FrozenUNet:
-    """The U-Net, no weight of which is trained."""
+    """The U-Net that the vectors of the token are trained through: none of its own weights is."""
 
     result_kind = "embedding"
     learning_rate = 5e-3
-    """That of the token's vectors beside it."""
+    """That of the vectors that are trained through it; setting_groups.py takes it."""
     teach = None
 
     @staticmethod
@@ -35,16 +36,15 @@ class FrozenUNet:
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
-        frozen = frozen_bytes(base.unet_weights, settings.training.precision)
-        return PartMemory(frozen={"unet": frozen}, activations=ACTIVATIONS, flop=FROZEN_FLOP)
+        frozen = bytes_when_frozen(base.unet_weights, settings.training.precision)
+        return PartMemory(frozen_bytes={UNET: frozen}, activations=ACTIVATIONS, flop=FROZEN_FLOP)
 
     def __init__(self, context: "Context", base: "BaseModel"):
         from ..models.sd15 import DTYPES, freeze_as, move
 
         self.model = base.unet()
         freeze_as(self.model, DTYPES[context.settings.training.precision])
-        if context.settings.training.gradient_checkpointing:
-            self.model.train().enable_gradient_checkpointing()
+        let_train(self.model, context.settings)
         move(self.model, context.device)
 
     def param_groups(self) -> "list[ParamGroup]":

@@ -4,8 +4,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
-from .adapters import TARGETS, UNET, adapter_tensors, adapters_off, add_adapters
-from .memory import FROZEN_FLOP, SD15_UNET, BaseSize, PartMemory, frozen_bytes
+from .adapters import TARGETS, UNET_PREFIX, adapter_tensors, adapters_off, add_adapters
+from .memory import FROZEN_FLOP, LOKR, LORA, SD15_UNET_WEIGHTS, UNET, BaseSize, PartMemory, bytes_when_frozen
+from .unet_side import let_train, unet_param_groups
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -22,7 +23,7 @@ WEIGHTS_PER_RANK = {"attention": 199_296, "attention_and_feed_forward": 423_936,
 ACTIVATIONS = {"attention": 1.15e9, "attention_and_feed_forward": 1.32e9, "all": 1.45e9}
 """Bytes a sample: an adapter keeps the input of its layer."""
 ADAPTED_WEIGHTS = {"attention": 93_511_680, "attention_and_feed_forward": 266_977_280, "all": 831_201_280}
-"""Those of the layers with an adapter: a LoKr computes its changes of them all, and keeps these for the backward pass."""
+"""Weights of the layers with an adapter. A LoKr computes the change of each of them, and keeps it for the backward pass."""
 
 
 class LoRA:
@@ -45,16 +46,17 @@ class LoRA:
 
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
-        """Return what the part keeps on the device; a LoKr has fewer weights than a LoRA, which are taken for as many."""
-        share, layers, precision = base.unet_weights / SD15_UNET, settings.dreambooth.lora_layers, settings.training.precision
+        """Return what the part keeps on the device; a LoKr is counted as a LoRA, though it has fewer weights."""
+        share = base.unet_weights / SD15_UNET_WEIGHTS
+        layers, precision = settings.dreambooth.lora_layers, settings.training.precision
         adapters = share * settings.dreambooth.lora_rank * WEIGHTS_PER_RANK[layers]
-        frozen = {"unet": frozen_bytes(base.unet_weights, precision)}
+        frozen = {UNET: bytes_when_frozen(base.unet_weights, precision)}
         if _is_lokr(settings) and not settings.training.gradient_checkpointing:  # with it, they are those of one block
-            frozen["lokr"] = frozen_bytes(share * ADAPTED_WEIGHTS[layers], precision)
+            frozen[LOKR] = bytes_when_frozen(share * ADAPTED_WEIGHTS[layers], precision)
         return PartMemory(
-            trained={"lora": adapters},
-            frozen=frozen,
-            exported=2 * adapters,
+            trained_weights={LORA: adapters},
+            frozen_bytes=frozen,
+            exported_bytes=2 * adapters,
             activations=ACTIVATIONS[layers],
             flop=FROZEN_FLOP,
         )
@@ -70,9 +72,7 @@ class LoRA:
             text_too = self.settings.dreambooth.train == "lora_and_text_encoder"  # else the file must have none of it
             stems_of = partial(unet_stems, table=base.unet_table)
             go_on_from(context.run_dir.lora, self.params, stems_of, self.settings, lambda name: not (text_too and is_text(name)))
-        self.model.train()
-        if self.settings.training.gradient_checkpointing:
-            self.model.enable_gradient_checkpointing()
+        let_train(self.model, self.settings)
         move(self.model, context.device)  # in place: the parameters stay the same objects
 
     def teach(self, noisy: "Tensor", timesteps: "Tensor", states: "Tensor") -> "Tensor":
@@ -82,14 +82,11 @@ class LoRA:
 
     def param_groups(self) -> "list[ParamGroup]":
         """Return the adapters' parameters with their learning rate and decay."""
-        from ..training.optimizers import ParamGroup
-
-        optimizer = self.settings.optimizer
-        return [ParamGroup(self.params, optimizer.learning_rate, optimizer.weight_decay)]
+        return unet_param_groups(self.params, self.settings)
 
     def export(self, files: "ResultFiles") -> None:
         """Give the result's LoRA file its tensors."""
-        files.lora |= adapter_tensors({name: files.trained[name] for name in self.params}, UNET, self.settings)
+        files.lora |= adapter_tensors({name: files.trained[name] for name in self.params}, UNET_PREFIX, self.settings)
 
 
 def _is_lokr(settings: "Settings") -> bool:

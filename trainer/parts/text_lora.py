@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
-from .adapters import TEXT, TEXT_TARGETS, adapter_tensors, add_adapters
-from .memory import TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
+from .adapters import TEXT_PREFIX, TEXT_TARGETS, adapter_tensors, add_adapters
+from .memory import TEXT_ENCODER, TEXT_ENCODER_WEIGHTS, TEXT_LORA, BaseSize, PartMemory, bytes_when_frozen
 from .text_encoder import PREFIX
-from .text_side import text_param_groups
+from .text_side import let_train, text_param_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,8 +42,8 @@ class TextLoRA:
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
         adapters = settings.dreambooth.lora_rank * WEIGHTS_PER_RANK[settings.dreambooth.lora_layers]
-        frozen = {"text encoder": frozen_bytes(TEXT_ENCODER, settings.training.precision)}
-        return PartMemory(trained={"text_lora": adapters}, frozen=frozen, exported=2 * adapters)
+        frozen = {TEXT_ENCODER: bytes_when_frozen(TEXT_ENCODER_WEIGHTS, settings.training.precision)}
+        return PartMemory(trained_weights={TEXT_LORA: adapters}, frozen_bytes=frozen, exported_bytes=2 * adapters)
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         import torch
@@ -57,9 +57,7 @@ class TextLoRA:
         if context.run.lora:
             go_on_from(context.run_dir.lora, params, text_stems, self.settings, is_text)
         move(text_encoder, context.device)
-        if self.settings.training.gradient_checkpointing:
-            # Not the reentrant kind, which has no gradients where no input needs them.
-            text_encoder.train().gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        let_train(text_encoder, self.settings)
         self.params = {PREFIX + name: p for name, p in params.items()}
 
     def changes(self, ids: "Tensor") -> list[bool]:
@@ -73,4 +71,4 @@ class TextLoRA:
     def export(self, files: "ResultFiles") -> None:
         """Give the result's LoRA file its tensors."""
         params = {name.removeprefix(PREFIX): files.trained[name] for name in self.params}
-        files.lora |= adapter_tensors(params, TEXT, self.settings)
+        files.lora |= adapter_tensors(params, TEXT_PREFIX, self.settings)

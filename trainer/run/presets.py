@@ -1,17 +1,18 @@
 """What settings are where their user leaves them to the preset. Plain data, no torch.
 
-`given` says which settings the widgets of a training node name, `tries` puts a value in the place of all others: one set for a
-preset, several for `auto`, of which choice.py takes the first that fits the device.
+`given` says which settings the widgets of a training node name, `candidates` puts a value in the place of all others: one set for
+a preset, several for `auto`, of which choice.py takes the first that fits the device.
 """
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..parts import TRAIN
+from ..parts import TRAIN, never_used
+from .checks import check_option
 from .messages import UserError
 from .names import DREAMBOOTH, TEXTUAL_INVERSION
 from .setting import AUTO
-from .settings import SWITCH, method_settings, plain_default
+from .settings import SWITCH, Settings, method_settings, plain_default
 
 if TYPE_CHECKING:
     from ..parts import PartTypes
@@ -69,8 +70,7 @@ def presets(method: str) -> tuple[str, ...]:
 
 def check_preset(preset: str, method: str) -> None:
     """Raise UserError for a preset that the method's node does not have."""
-    if preset not in presets(method):
-        raise UserError("Unknown {name} {value!r}; known are {options}.", name="preset", value=preset, options=presets(method))
+    check_option("preset", preset, presets(method))
 
 
 def given(method: str, widgets: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def steps_for(method: str, photos: int) -> int:
     return min(max(100 * photos, 400), 3000)
 
 
-def tries(
+def candidates(
     method: str, preset: str, widgets: Mapping[str, Any], photos: int, *, class_dataset: bool, device_kind: str
 ) -> list[dict[str, Any]]:
     """Return the values of all settings that presets decide, the best first: several for `auto`, else one.
@@ -108,7 +108,7 @@ def tries(
     return [_completed(method, recipe, own, photos, class_dataset, widgets) for recipe in recipes]
 
 
-def shown(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def widget_values(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that the widgets have for settings which presets decide, by name, where they mean something."""
     found = {}
     for name, f in method_settings(method).items():
@@ -125,16 +125,21 @@ def for_page(method: str) -> dict[str, Any]:
     """Return what the page must know of presets, in the values of widgets.
 
     `decided`: the settings that they decide; `named`: what each of them says; `plain`: what "own settings" takes by the widget
-    `train`, but for what the photos and the device decide.
+    `train`, but for what the photos and the device decide; `unused`: the settings that mean nothing, by `train`.
     """
     plain = {}
     for choice in (AUTO, *TRAIN) if method == DREAMBOOTH else (AUTO,):
-        (values,) = tries(method, OWN, {"train": choice}, 1, class_dataset=False, device_kind="")
-        plain[choice] = {name: value for name, value in shown(method, values).items() if name not in ("steps", "precision")}
+        (values,) = candidates(method, OWN, {"train": choice}, 1, class_dataset=False, device_kind="")
+        said = widget_values(method, values)
+        plain[choice] = {name: value for name, value in said.items() if name not in ("steps", "precision")}
     return {
         "decided": [name for name, f in method_settings(method).items() if f.metadata["setting"].auto is not None],
-        "named": {preset: shown(method, NAMED[preset]) for preset in presets(method) if preset in NAMED},
+        "named": {preset: widget_values(method, NAMED[preset]) for preset in presets(method) if preset in NAMED},
         "plain": plain,
+        "unused": {
+            choice: sorted(never_used(Settings.of(method=method, token="token", train=choice)))
+            for choice in (TRAIN if method == DREAMBOOTH else ())
+        },
     }
 
 
@@ -184,10 +189,8 @@ def _completed(
 
 def _parts(train: str) -> "PartTypes":
     """Return the parts that a value of `train` names. Raises UserError for a value that is none."""
-    parts = TRAIN.get(train)
-    if parts is None:
-        raise UserError("Unknown {name} {value!r}; known are {options}.", name="train", value=train, options=tuple(TRAIN))
-    return parts
+    check_option("train", train, tuple(TRAIN))
+    return TRAIN[train]
 
 
 def _check_no_lora(own: Mapping[str, Any], train: str) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import folder_paths
 
-from ...trainer.run.files import read_json
 from ...trainer.run.messages import MessageError, UserError
 from ...trainer.run.result_file import result_file
 from ...trainer.run.run_dir import Run, RunDir, at_step, finished_runs, is_same_run, key_of, passed_over, runs_with_key
@@ -34,7 +33,7 @@ def exported_files(run_dir: RunDir) -> ExportedFiles | None:
     files = None
     with passed_over(run_dir.path):
         if run_dir.finished:
-            files = _files_of_result(run_dir.path.name, read_json(run_dir.result_json))
+            files = _files_of_result(run_dir.path.name, run_dir.result())
     return files
 
 
@@ -111,9 +110,8 @@ def loadable_runs() -> dict[str, dict[str, str | int | None]]:
     for run_dir in finished_runs(runs_root()):
         if exported_files(run_dir):
             with passed_over(run_dir.path):
-                status, result = run_dir.result_json.stat(), read_json(run_dir.result_json)
-                date = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.st_mtime))
-                found[run_dir.path.name] = {"date": date, "step": (result.get("exported") or {}).get("step")}
+                date = time.strftime("%Y-%m-%d %H:%M", time.localtime(run_dir.result_json.stat().st_mtime))
+                found[run_dir.path.name] = {"date": date, "step": run_dir.exported_step()}
     return found
 
 

@@ -19,9 +19,10 @@ def on_prompt(queued: dict) -> dict:
     return queued
 
 
-def checking_client() -> str:
-    """Return the id of the client whose graph is being checked."""
-    return str(_checked.get().get("client_id"))
+def checking_client() -> str | None:
+    """Return the id of the client whose graph is being checked; None for one that gave none."""
+    client = _checked.get().get("client_id")
+    return client if isinstance(client, str) else None
 
 
 def checked_inputs_of(node_id: str) -> dict:

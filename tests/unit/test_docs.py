@@ -396,7 +396,9 @@ SENTENCES = {
             "test_a_run_can_be_finished_from_the_page",
             "test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on",
         ],
-        "only who names the job (its `prompt_id`) is told how it goes or can end it": ["test_a_run_is_its_own_client_s"],
+        "Only who names the job (its `prompt_id`) is told how it goes or can end it": ["test_a_run_is_its_own_client_s"],
+        "its result stays until a graph of it is queued": ["test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on"],
+        "to nobody where a graph was queued without a client id": ["test_a_job_without_a_client_is_told_to_nobody"],
         "Their answers are of bounded size": [
             "test_curves_of_a_hundred_thousand_steps_stay_small",
             "test_of_a_large_folder_the_first_photos_are_listed",

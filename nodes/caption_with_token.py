@@ -11,6 +11,7 @@ from ..trainer.run.messages import Message, message
 from ..trainer.run.names import check_token
 from .comfy.clip_tokens import clip_pieces, known_token_note, long_captions_note
 from .inputs import checked_inputs
+from .page.checked_graph import checked_inputs_of
 from .page.language import in_all_languages, joined, translated_errors
 from .queued import answer, check_text, check_wired
 from .widgets import CATEGORY, SEARCHED, Dataset
@@ -63,8 +64,10 @@ class CaptionWithToken(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, token: str | None = None) -> bool | str:
-        """Check that photos come, and the token, before the graph is queued."""
-        return answer(partial(check_wired, cls), partial(check_text, "token", check_token, token))
+        """Check that photos come, the token and the template before the graph is queued."""
+        template = checked_inputs_of(cls.hidden.unique_id).get("template")
+        checks = partial(check_wired, cls), partial(check_text, "token", check_token, token)
+        return answer(*checks, partial(check_template, template))
 
     @classmethod
     @translated_errors
@@ -91,6 +94,12 @@ class CaptionWithToken(io.ComfyNode):
             f"{token} {class_word}".strip(),
             ui={"text": ("\n".join(lines),), "captions": (panel,)},
         )
+
+
+def check_template(template: object) -> None:
+    """Raise UserError for a template, as a graph has it, that has no place for the token."""
+    if isinstance(template, str):
+        fill_template(template, "token", "class")
 
 
 def by_name(dataset: PhotoDataset, texts: list[list[str]]) -> dict[str, str]:

@@ -12,21 +12,20 @@ from comfy_api.latest import io
 from ..trainer.dataset.crop import CROPS
 from ..trainer.dataset.folder import MAX_JITTER, MAX_PREVIEWS, MAX_VARIANTS, fingerprint, read_folder
 from ..trainer.dataset.folder_files import photo_names
-from ..trainer.dataset.photos import MAX_RESOLUTION, MIN_RESOLUTION, RESOLUTION_STEP
+from ..trainer.dataset.photos import MAX_RESOLUTION, MIN_RESOLUTION, RESOLUTION_STEP, check_framing
 from ..trainer.dataset.photos import Dataset as PhotoDataset
 from ..trainer.dataset.wired import Wired
 from ..trainer.run.messages import Message, UserError, message
 from .comfy.folders import captions_of_pictures, photo_folder, photo_folders, pictures_name, write_masks, write_pictures
 from .comfy.progress import NodeProgress
 from .inputs import checked_inputs
+from .page.checked_graph import WIRED, checked_inputs_of
 from .page.language import in_all_languages, joined, translated_errors
 from .queued import answer, check_text
 from .widgets import CATEGORY, SEARCHED, Dataset
 
 NO_FOLDER = "(no folder with photos yet)"
 """The default while there is none: ComfyUI makes a folder `3d` in its input that nobody wants to choose."""
-WIRED = "(pictures wired to images)"
-"""What older graphs have for a folder when they wire pictures."""
 
 
 class DatasetLoader(io.ComfyNode):
@@ -59,8 +58,10 @@ class DatasetLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder: Sequence[Any] = (None,), images: object = None) -> bool | str:
-        """Check the folder before the graph is queued, unless pictures are wired: they win."""
-        return images is not None or answer(partial(check_text, "folder", chosen_folder, folder[0]))
+        """Check size and crop before the graph is queued, and the folder unless pictures are wired: they win."""
+        framed = partial(check_framed, checked_inputs_of(cls.hidden.unique_id))
+        chosen = [] if images is not None else [partial(check_text, "folder", chosen_folder, folder[0])]
+        return answer(*chosen, framed)
 
     @classmethod
     def fingerprint_inputs(cls, folder: Sequence[Any], images: object = None, **_) -> str | float:
@@ -92,6 +93,13 @@ class DatasetLoader(io.ComfyNode):
         }
         told = {"text": (joined(lines),), "told": (in_all_languages(lines),), "panel": (panel,)}
         return io.NodeOutput(dataset, prepared, ui=told)
+
+
+def check_framed(inputs: dict) -> None:
+    """Raise UserError for a size and a crop, as a graph has them, that do not go together; ComfyUI checks each of them."""
+    resolution, crop = inputs.get("resolution"), inputs.get("crop")
+    if isinstance(resolution, int) and MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
+        check_framing(resolution, crop if crop in list(CROPS) else "center")
 
 
 def chosen_folder(name: str) -> Path:

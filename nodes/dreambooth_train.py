@@ -21,7 +21,7 @@ from .comfy.token_clip import clip_with_token, embedding_of
 from .inputs import checked_inputs
 from .page.checked_graph import checked_inputs_of, source_inputs
 from .page.language import text_for_running_page, translated_errors
-from .queued import answer, check_text, training_checks
+from .queued import answer, check_embedding, check_text, loader_of, training_checks
 from .training import TrainingRequest, request_for, trained_or_loaded
 from .widgets import (
     BASE_INPUTS,
@@ -110,7 +110,8 @@ class DreamBoothTrain(io.ComfyNode):
         """Check the name, and the settings together, before the graph is queued."""
         inputs = checked_inputs_of(cls.hidden.unique_id)
         checks = partial(check_text, "name", check_name, name), partial(check_captioned, inputs)
-        return answer(*checks, *training_checks(DREAMBOOTH, cls))
+        there = partial(check_embedding, cls.hidden.unique_id, "embedding", inputs.get("embedding"))
+        return answer(*checks, *training_checks(DREAMBOOTH, cls), partial(check_class_photos, inputs), there)
 
     @classmethod
     def fingerprint_inputs(cls, embedding: str | None = None, start_lora: str | None = None, **_) -> str:
@@ -198,17 +199,30 @@ def check_dataset(dataset: PhotoDataset, class_dataset: PhotoDataset | None) -> 
         check_class_word(dataset.class_word)
 
 
-def caption_class_images(dataset: PhotoDataset, class_dataset: PhotoDataset) -> PhotoDataset:
-    """Return the class images, those without a caption under the class prompt. Raises UserError when they do not go together."""
-    if class_dataset.resolution != dataset.resolution:
+def check_class_photos(inputs: dict) -> None:
+    """Raise UserError for class images that do not go with the photos, as far as the graph that is being checked says it."""
+    ours, theirs = ((loader_of(inputs, name) or {}).get("resolution") for name in ("dataset", "class_dataset"))
+    if not (isinstance(ours, int) and isinstance(theirs, int)):
+        ours = theirs = 0
+    check_together(ours, theirs, source_inputs(inputs, "class_dataset", "CaptionWithToken") is not None)
+
+
+def check_together(resolution: int, class_resolution: int, class_has_token: bool) -> None:
+    """Raise UserError for class images of another size than the photos, and for those with the subject's token."""
+    if class_resolution != resolution:
         raise UserError(
             "The class images are prepared at {class_resolution} pixels, the subject's at {resolution}. Give both photo loaders "
             "the same resolution.",
-            class_resolution=class_dataset.resolution,
-            resolution=dataset.resolution,
+            class_resolution=class_resolution,
+            resolution=resolution,
         )
-    if class_dataset.token:
+    if class_has_token:
         raise UserError("The class images carry the subject's token. Wire their photo loader to class_dataset directly.")
+
+
+def caption_class_images(dataset: PhotoDataset, class_dataset: PhotoDataset) -> PhotoDataset:
+    """Return the class images, those without a caption under the class prompt. Raises UserError when they do not go together."""
+    check_together(dataset.resolution, class_dataset.resolution, bool(class_dataset.token))
     return class_dataset.with_captions(
         [photo.captions if photo.caption else dataset.class_prompt for photo in class_dataset.photos]
     )

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import folder_paths
 from comfy_api.latest import io
 from safetensors import safe_open
 
+from ..trainer.dataset.captions import DEFAULT_TEMPLATE, class_prompt, plain
 from ..trainer.dataset.folder_files import photo_names
-from ..trainer.dataset.photos import check_hold_out
+from ..trainer.dataset.photos import Dataset, check_hold_out
 from ..trainer.run.choice import Asked, check_widgets, never_fits, unknown_photos
 from ..trainer.run.messages import UserError
 from ..trainer.run.run_dir import finished_runs, passed_over
@@ -20,9 +22,10 @@ from ..trainer.run.setting import AUTO
 from ..trainer.run.settings import Settings, method_settings
 from .comfy import device
 from .comfy.completeness import UNET
+from .comfy.embeddings import check_is_there
 from .comfy.folders import photo_folder, runs_root
 from .inputs import SOCKETS, coerce_input
-from .page.checked_graph import checked_inputs_of, source_inputs, switched_off
+from .page.checked_graph import checked_inputs_of, other_nodes, source_inputs, switched_off
 from .page.language import text_for_checked_page
 
 log = logging.getLogger("subject_trainer")
@@ -82,18 +85,41 @@ def training_checks(method: str, node: type[io.ComfyNode]) -> list[Callable[[], 
 def _check_settings(method: str, inputs: dict) -> None:
     """Raise UserError where settings contradict each other or what is known of the photos, or cannot fit the device."""
     try:
-        check_widgets(method, inputs)
         count = queued_photos(inputs)
+        check_widgets(method, inputs, count, described(inputs))
         if count and isinstance(inputs.get("hold_out"), int):
             check_hold_out(inputs["hold_out"], count)
         check_memory(method, inputs)
-    except TypeError:  # a value of another type, which ComfyUI's own check has refused
+    except UserError:
+        raise
+    except Exception:  # of any kind, from a value of another type, which ComfyUI's own check has refused
         log.debug("The settings %s are not checked together", inputs, exc_info=True)
 
 
 def loader_of(inputs: dict, name: str = "dataset") -> dict | None:
     """Return the inputs of the photo loader that a dataset comes from; None where it comes from elsewhere."""
     return source_inputs(inputs, name, "DatasetLoader", through=("CaptionWithToken",))
+
+
+def caption_inputs(inputs: dict) -> dict[str, str]:
+    """Return what a node's dataset is captioned with, token, class_word and template, as far as the graph says it."""
+    given = source_inputs(inputs, "dataset", "CaptionWithToken") or {}
+    return {name: value for name in ("token", "class_word", "template") if isinstance(value := given.get(name), str)}
+
+
+def described(inputs: dict) -> Dataset | None:
+    """Return what is known of a node's dataset in the graph that is being checked: its class; None where it is not."""
+    said = caption_inputs(inputs)
+    if "class_word" not in said:
+        return None
+    word = plain(said["class_word"])
+    return replace(unknown_photos(512), class_word=word, class_prompt=class_prompt(DEFAULT_TEMPLATE, word))
+
+
+def check_embedding(node_id: str, name: str, value: Any) -> None:
+    """Raise UserError where a text that names an embedding names none. Another training node of the graph may write it yet."""
+    if isinstance(value, str) and value.strip() and not other_nodes(node_id, ("TextualInversionTrain", "DreamBoothTrain")):
+        check_text(name, check_is_there, value)
 
 
 def queued_photos(inputs: dict) -> int | None:

@@ -5,7 +5,7 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ..trainer.dataset.captions import caption_with_token
+from ..trainer.dataset.captions import caption_with_token, plain
 from ..trainer.dataset.photos import Dataset as PhotoDataset
 from ..trainer.run.choice import Asked
 from ..trainer.run.messages import Message, UserError, message
@@ -18,8 +18,9 @@ from .comfy.new_run import taken_embedding
 from .comfy.result_changes import lost_results
 from .comfy.token_clip import clip_with_token, prompt_text
 from .inputs import checked_inputs
+from .page.checked_graph import checked_inputs_of, source_inputs
 from .page.language import translated_errors
-from .queued import answer, check_text, training_checks
+from .queued import answer, caption_inputs, check_embedding, check_text, training_checks
 from .training import request_for, trained_or_loaded
 from .widgets import (
     BASE_INPUTS,
@@ -68,8 +69,11 @@ class TextualInversionTrain(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, token: str | None = None) -> bool | str:
         """Check the token, and the settings together, before the graph is queued."""
-        check = partial(check_text, "token", check_token, token)
-        return answer(check, *training_checks(TEXTUAL_INVERSION, cls))
+        check, inputs = partial(check_text, "token", check_token, token), checked_inputs_of(cls.hidden.unique_id)
+        start = inputs.get("initializer", "")
+        named = start if isinstance(start, str) and is_embedding(start) else None
+        there = partial(check_embedding, cls.hidden.unique_id, "initializer", named)
+        return answer(check, *training_checks(TEXTUAL_INVERSION, cls), partial(check_subject, inputs), there)
 
     @classmethod
     def fingerprint_inputs(cls, initializer: str | None = None, **_) -> str:
@@ -87,10 +91,7 @@ class TextualInversionTrain(io.ComfyNode):
         if start:
             widgets["vectors"] = len(start.vectors)
         dataset = caption_dataset(dataset, token, "" if start else initializer)
-        if not (initializer or dataset.class_word):
-            raise UserError(
-                "The initializer is empty, and the dataset has no class. Write what the subject is, for example 'toy'."
-            )
+        check_start(initializer, dataset.class_word)
         base = Base(model, clip, vae)
         asked = Asked(
             method=TEXTUAL_INVERSION,
@@ -113,13 +114,34 @@ def caption_dataset(dataset: PhotoDataset, token: str, class_word: str) -> Photo
     if not dataset.token:
         texts = [[caption_with_token(text, token, class_word) for text in photo.captions] for photo in dataset.photos]
         return dataset.with_captions(texts, token=token, class_word=class_word)
-    if dataset.token != token:
+    check_same_token(dataset.token, token)
+    return dataset
+
+
+def check_subject(inputs: dict) -> None:
+    """Raise UserError for a token or an initializer that does not go with the captions, as far as the checked graph says it."""
+    said, token, initializer = caption_inputs(inputs), inputs.get("token"), inputs.get("initializer", "")
+    if "token" in said and isinstance(token, str):
+        check_same_token(said["token"].strip(), token.strip())
+    class_word = "" if source_inputs(inputs, "dataset", "DatasetLoader") is not None else said.get("class_word")
+    if isinstance(initializer, str) and class_word is not None:
+        check_start(" ".join(initializer.split()), plain(class_word))
+
+
+def check_same_token(captions: str, token: str) -> None:
+    """Raise UserError where the captions have another token than the one that is trained."""
+    if captions != token:
         raise UserError(
             "The captions have the token {captions!r}, this node trains {token!r}. Give both nodes the same token.",
-            captions=dataset.token,
+            captions=captions,
             token=token,
         )
-    return dataset
+
+
+def check_start(initializer: str, class_word: str) -> None:
+    """Raise UserError where there is no word that training could start from."""
+    if not (initializer or class_word):
+        raise UserError("The initializer is empty, and the dataset has no class. Write what the subject is, for example 'toy'.")
 
 
 def token_notes(run: Run) -> list[Message]:

@@ -24,7 +24,7 @@ from .comfy.folders import check_writable, free_disk, output_picture, runs_root
 from .comfy.lora_files import LoraFile
 from .comfy.new_run import make_run, with_its_places
 from .comfy.progress import check_interrupted
-from .comfy.result_changes import remember_returned
+from .comfy.result_changes import gives_up, remember_returned
 from .page.language import in_all_languages, joined
 from .page.live_runs import LiveRun, QueuedNode, live_run
 from .page.loss_chart import draw_loss_chart
@@ -105,14 +105,14 @@ def trained_or_loaded(request: TrainingRequest) -> Finished:
     on cancel.
     """
     run_dir = RunDir(runs_root() / request.run.id)
-    result = exported_files(run_dir)
+    result = None if gives_up(run_dir) else exported_files(run_dir)
     as_trained = kept_as_trained(request.run, run_dir) if result else []
     if result is None and request.run.settings.optimizer.optimizer == "adamw_8bit":
         reason = why_no_8bit_there(device.name())
         if reason:
             return trained_or_loaded(with_another_optimizer(request, run_dir, reason))
     result = result or _train(request, run_dir)
-    remember_returned(run_dir, result)
+    remember_returned(request.run, result)
     choice = request.run.choice
     assert choice  # every node's run has one
     lines: list[Message | str] = [*request.notes, *as_trained]

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def read_embedding(name: str) -> Embedding:
     ComfyUI's own reader reads it, so what works in a prompt works here. Raises UserError when there is none, or it is not one
     for SD v1.5.
     """
-    name = name.strip().removeprefix("embedding:").strip()
+    name = _plain_name(name)
     try:
         folders = folder_paths.get_folder_paths("embeddings")
         vectors = comfy.sd1_clip.load_embed(name, folders, WIDTH, "clip_l") if name else None
@@ -52,10 +53,7 @@ def read_embedding(name: str) -> Embedding:
         log.warning("The embedding %s: %s: %s", name, type(error).__name__, error)
         vectors = None
     if not torch.is_tensor(vectors) or vectors.ndim not in (1, 2):
-        raise UserError(
-            "There is no embedding {name!r} that can be read. Put the file into ComfyUI's models/embeddings and write its name.",
-            name=name,
-        )
+        raise _no_embedding(name)
     vectors = vectors.detach().float().reshape(-1, vectors.shape[-1]).contiguous()
     if vectors.shape[-1] != WIDTH or not 1 <= len(vectors) <= MAX_VECTORS or not vectors.isfinite().all():
         raise UserError(
@@ -67,6 +65,26 @@ def read_embedding(name: str) -> Embedding:
             most=MAX_VECTORS,
         )
     return Embedding(vectors)
+
+
+def check_is_there(name: str) -> None:
+    """Raise UserError where ComfyUI's reader would find no file of this name. Whether it can be read is not looked at."""
+    name = _plain_name(name)
+    folders = comfy.sd1_clip.expand_directory_list(folder_paths.get_folder_paths("embeddings"))
+    endings = ("", *folder_paths.supported_pt_extensions)
+    if not any(os.path.isfile(os.path.join(folder, name + ending)) for folder in folders for ending in endings):
+        raise _no_embedding(name)
+
+
+def _plain_name(name: str) -> str:
+    return name.strip().removeprefix("embedding:").strip()
+
+
+def _no_embedding(name: str) -> UserError:
+    return UserError(
+        "There is no embedding {name!r} that can be read. Put the file into ComfyUI's models/embeddings and write its name.",
+        name=name,
+    )
 
 
 def is_embedding(text: str) -> bool:

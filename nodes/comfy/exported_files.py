@@ -1,15 +1,25 @@
 """The files that runs have exported: found again wherever they were moved, and the runs that they are of."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
 
-from ...trainer.run.files import read_json
 from ...trainer.run.messages import MessageError, UserError
 from ...trainer.run.result_file import result_file
-from ...trainer.run.run_dir import Run, RunDir, at_step, finished_runs, is_same_run, key_of, passed_over, runs_with_key
+from ...trainer.run.run_dir import (
+    Run,
+    RunDir,
+    at_step,
+    finished_runs,
+    is_same_run,
+    key_of,
+    passed_over,
+    runs_with_key,
+    step_number,
+)
 from .folders import is_child, runs_root
 
 FOLDERS = {"checkpoint": "checkpoints", "lora": "loras", "embedding": "embeddings"}
@@ -34,7 +44,7 @@ def exported_files(run_dir: RunDir) -> ExportedFiles | None:
     files = None
     with passed_over(run_dir.path):
         if run_dir.finished:
-            files = _files_of_result(run_dir.path.name, read_json(run_dir.result_json))
+            files = _files_of_result(run_dir.path.name, run_dir.result())
     return files
 
 
@@ -81,28 +91,77 @@ class StepFile:
 
 
 def step_file(path: str) -> StepFile:
-    """Return the file of a run that `path` names.
+    """Return the file of a run that `path` names: by its place, by ComfyUI's name for it, or by that which the run gave it.
 
-    Looked up by its name below ComfyUI's folders: `path` may come from anybody. Raises UserError when there is no such run.
+    Looked up among the files that ComfyUI lists: `path` may come from anybody. Raises UserError when there is no such run.
     """
-    for folder in FOLDERS.values():
-        file = folder_paths.get_full_path(folder, Path(path).name)
-        found = result_file(Path(file)) if file else None
-        if file and found and found.step.isdecimal():
+    for file in (*_named(Path(path.strip())), *_renamed(Path(path.strip()).name)):
+        found = result_file(file)
+        step = step_number(int(found.step)) if found and found.step.isdecimal() else None
+        if found and step is not None:
             for run_dir in runs_with_key(runs_root(), key_of(found.run)):
-                return StepFile(run_dir, Path(file), int(found.step))
+                return StepFile(run_dir, file, step)
     raise UserError(
         "No run has exported {name!r}. Wire path of a training node, or write the name of a file that one has exported.",
         name=Path(path).name,
     )
 
 
+def _named(path: Path) -> list[Path]:
+    """Return the files in ComfyUI's folders of this name: first the one of the whole path, then those nearest to the root."""
+    found = []
+    for folder in FOLDERS.values():
+        for name in folder_paths.get_filename_list(folder):
+            file = folder_paths.get_full_path(folder, name) if Path(name).name == path.name else None
+            if file:
+                found.append((path not in (Path(file), Path(name)), len(Path(name).parts), Path(file)))
+    return [file for *_, file in sorted(found, key=lambda one: one[:2])]
+
+
+def _renamed(name: str) -> Iterator[Path]:
+    """Yield the files in ComfyUI's folders that a run has exported under a name, and that have another one now."""
+    run_id, _, step = Path(name).stem.partition("-step-")
+    for run_dir in runs_with_key(runs_root(), key_of(run_id)):
+        with passed_over(run_dir.path):
+            wanted = int(step) if step.isdecimal() else run_dir.exported_step() if run_dir.finished else None
+            for folder in FOLDERS.values():
+                yield from filter(None, [_steps_of(folder, run_id).get(wanted)])
+
+
+def _steps_of(folder: str, run_id: str) -> dict[int | None, Path]:
+    """Return the files of a run in one of ComfyUI's kinds of folders, whatever their names, by their steps."""
+    steps: dict[int | None, Path] = {}
+    for name in folder_paths.get_filename_list(folder):
+        path = folder_paths.get_full_path(folder, name)
+        found = result_file(Path(path)) if path else None
+        if path and found and found.step.isdecimal() and is_same_run(found.run, run_id):
+            steps.setdefault(int(found.step), Path(path))
+    return steps
+
+
 def step_paths(run: Run, files: ExportedFiles) -> list[str]:
     """Return the files of the steps that the run has kept on the way and that are still there, and last that of its result."""
+    return [*map(str, _step_files(run, files)), str(files.file)]
+
+
+def _step_files(run: Run, files: ExportedFiles) -> list[Path]:
+    """Return the files that the run has kept on the way, wherever they were moved below the folders that ComfyUI lists."""
     training = run.settings.training
-    steps = range(training.save_every, training.steps, training.save_every) if training.save_every else ()
-    kept = [at_step(run.export_path, step) for step in steps]
-    return [*(str(path) for path in kept if is_exported_by(path, run.id)), str(files.file)]
+    if not training.save_every:
+        return []
+    found, kept = _steps_of(FOLDERS[run.result_kind], run.id), []
+    for step in range(training.save_every, training.steps, training.save_every):
+        path = at_step(run.export_path, step)
+        path = path if is_exported_by(path, run.id) else found.get(step)
+        kept += [path] if path and path != files.file else []
+    return kept
+
+
+def files_of(run: Run, files: ExportedFiles) -> list[Path]:
+    """Return all files of a run's result: what its training node gives, and the vectors of the token that go with them."""
+    steps = _step_files(run, files)
+    vectors = _steps_of("embeddings", run.id).values() if steps and run.has_token_vectors else ()
+    return list(dict.fromkeys([files.file, *filter(None, [files.embedding]), *steps, *vectors]))
 
 
 def loadable_runs() -> dict[str, dict[str, str | int | None]]:
@@ -111,9 +170,8 @@ def loadable_runs() -> dict[str, dict[str, str | int | None]]:
     for run_dir in finished_runs(runs_root()):
         if exported_files(run_dir):
             with passed_over(run_dir.path):
-                status, result = run_dir.result_json.stat(), read_json(run_dir.result_json)
-                date = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.st_mtime))
-                found[run_dir.path.name] = {"date": date, "step": (result.get("exported") or {}).get("step")}
+                date = time.strftime("%Y-%m-%d %H:%M", time.localtime(run_dir.result_json.stat().st_mtime))
+                found[run_dir.path.name] = {"date": date, "step": run_dir.exported_step()}
     return found
 
 

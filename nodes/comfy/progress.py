@@ -26,11 +26,24 @@ class NodeProgress:
         self._bar.update_absolute(done, max(total, 1))
 
     def picture(self, path: Path) -> None:
-        """Show the picture as the node's preview, as samplers do: pages, API clients and the queue have it. Raises as `bar`."""
+        """Show the picture as the node's preview, as samplers do, to whoever queued the graph. Raises as `bar`."""
+        if running_client() is None:
+            check_interrupted()
+            return
         with suppress(OSError), Image.open(path) as image:
             self._bar.update_absolute(self._bar.current, preview=("JPEG", image.convert("RGB"), None))
 
     def text(self, text: str) -> None:
         """Show the text to whoever queued the graph, in place of the one before."""
-        server = PromptServer.instance
-        server.send_progress_text(text, self._node_id, server.client_id)
+        client = running_client()
+        if client is not None:
+            PromptServer.instance.send_progress_text(text, self._node_id, client)
+
+
+def running_client() -> str | None:
+    """Return the id of the client whose graph is running; None for one that gave none, to whom nothing can be sent.
+
+    What ComfyUI is asked to send to None goes to everybody.
+    """
+    client = PromptServer.instance.client_id
+    return client if isinstance(client, str) else None

@@ -5,29 +5,50 @@ from pathlib import Path
 import folder_paths
 
 from ...trainer.run.messages import UserError
-from ...trainer.run.run_dir import RunDir
-from .exported_files import ExportedFiles, finished_run, result_of_file
+from ...trainer.run.run_dir import Run, RunDir
+from .exported_files import ExportedFiles, files_of, finished_run, result_of_file
 from .folders import runs_root
 
 _returned: dict[tuple[Path, ...], list] = {}
 """The files of the results that training nodes have returned, and how they were then."""
 _lost: list[tuple[Path, ...]] = []
 """Those of them that were deleted, moved or made anew since: ComfyUI's cache must not answer with them."""
+_reopened: set[str] = set()
+"""The runs whose result the next graph that asks for them gives up, to train on."""
+_given_up: list[str] = []
+"""All that ever were: ComfyUI's cache must not answer with their results."""
 
 
-def remember_returned(run_dir: RunDir, files: ExportedFiles) -> None:
-    """Remember that a node has returned the run's result."""
-    paths = (run_dir.result_json, files.file, *([files.embedding] if files.embedding else []))
+def reopen(run_dir: RunDir) -> None:
+    """Let a run that the user has ended early train on with the next graph that asks for it. Until then its result stays."""
+    if run_dir.path.name not in _reopened:
+        _reopened.add(run_dir.path.name)
+        _given_up.append(run_dir.path.name)
+
+
+def gives_up(run_dir: RunDir) -> bool:
+    """Return whether a run's result was given up just now, because somebody has asked for that and it can be trained on."""
+    asked = run_dir.path.name in _reopened
+    _reopened.discard(run_dir.path.name)
+    if not asked or not run_dir.can_go_on():
+        return False
+    run_dir.result_json.unlink()  # the exported file stays until the next one takes its place
+    return True
+
+
+def remember_returned(run: Run, files: ExportedFiles) -> None:
+    """Remember that a node has returned the run's result, with the files of the steps that were kept on the way."""
+    paths = (RunDir(runs_root() / run.id).result_json, *files_of(run, files))
     _returned[paths] = list(map(_state, paths))
 
 
 def lost_results() -> int:
-    """Return how many returned results are gone: what the fingerprints of training nodes change with."""
+    """Return how many returned results are gone or given up: what the fingerprints of training nodes change with."""
     for paths, states in list(_returned.items()):
         if list(map(_state, paths)) != states:
             _lost.append(paths)
             del _returned[paths]
-    return len(_lost)
+    return len(_lost) + len(_given_up)
 
 
 def result_fingerprint(run_id: str, path: str) -> str:

@@ -1,11 +1,23 @@
 """The graph that ComfyUI checks before it queues it, as the page or a client has sent it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
 from ...trainer.run.messages import Message, message
 
+WIRED = "(pictures wired to images)"
+"""What a graph has for a folder when it wires pictures."""
+LEFT_OUT = {
+    "DatasetLoader": ("folder", WIRED, "images"),
+    "LoadFinetuned": ("run", "", "path"),
+    "EvaluateSubject": ("prompt", "", ""),
+}
+"""Inputs that a client may leave out, by node: the value of the page for it, and the input in whose presence it means nothing.
+
+ComfyUI refuses a node without the first two before it is asked, and tells what is wrong with a node beside the last one alone.
+"""
 SWITCHED_OFF = {2: message("muted"), 4: message("bypassed")}
 """What the page calls a node of these modes. It leaves such a node out of what it queues, and links that led through it too."""
 
@@ -14,19 +26,35 @@ _checked: ContextVar[dict] = ContextVar("checked", default={})  # noqa: B039 - n
 
 
 def on_prompt(queued: dict) -> dict:
-    """Note which page queued which graph; ComfyUI calls this before it checks the graph, and goes on with what it returns."""
+    """Note which page queued which graph, and fill in what a client may leave out.
+
+    ComfyUI calls this before it checks the graph, and goes on with what it returns.
+    """
+    prompt = queued.get("prompt")
+    for node in prompt.values() if isinstance(prompt, dict) else ():
+        with suppress(AttributeError, KeyError, TypeError):  # it may be anything
+            name, value, needless = LEFT_OUT[node["class_type"]]
+            if name not in node["inputs"] and (not needless or needless in node["inputs"]):
+                node["inputs"][name] = value
     _checked.set(queued)
     return queued
 
 
-def checking_client() -> str:
-    """Return the id of the client whose graph is being checked."""
-    return str(_checked.get().get("client_id"))
+def checking_client() -> str | None:
+    """Return the id of the client whose graph is being checked; None for one that gave none."""
+    client = _checked.get().get("client_id")
+    return client if isinstance(client, str) else None
 
 
 def checked_inputs_of(node_id: str) -> dict:
     """Return the inputs of a node of the graph that is being checked, by name: values, and links as lists."""
     return _node(node_id).get("inputs", {})
+
+
+def other_nodes(node_id: str, kinds: tuple[str, ...]) -> list[str]:
+    """Return the ids of the other nodes of these classes in the graph that is being checked."""
+    graph = _checked.get().get("prompt", {})
+    return [other for other, node in graph.items() if other != node_id and node.get("class_type") in kinds]
 
 
 def source_inputs(inputs: dict, name: str, kind: str, through: tuple[str, ...] = ()) -> dict | None:

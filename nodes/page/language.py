@@ -14,6 +14,7 @@ from server import PromptServer
 
 from ...trainer.run.files import DISK_FULL
 from ...trainer.run.messages import Catalog, Message, MessageError
+from ..comfy.progress import running_client
 from .checked_graph import checking_client
 
 ENGLISH = "en"
@@ -57,6 +58,11 @@ def page_languages() -> dict[str, str]:
     return {client: language for client, (socket, language) in list(_pages.items()) if sockets.get(client) is socket}
 
 
+def language_of_client(client: str | None) -> str | None:
+    """Return the language of a client that is an open page; None for any other, and for one without an id."""
+    return None if client is None else page_languages().get(client)
+
+
 def remember_language(client: str, language: str) -> None:
     """Remember the language of an open page, and forget those of pages that were closed."""
     sockets = PromptServer.instance.sockets
@@ -68,13 +74,13 @@ def remember_language(client: str, language: str) -> None:
 
 def text_for_checked_page(message: Message) -> str:
     """Return the message in the language of the page whose graph is being checked."""
-    language = page_languages().get(checking_client(), ENGLISH)
+    language = language_of_client(checking_client()) or ENGLISH
     return message.text(catalog(language))
 
 
 def text_for_running_page(*lines: Message) -> str:
     """Return the messages, a line each, in the language of the page whose graph is running."""
-    return joined(lines, page_languages().get(str(PromptServer.instance.client_id), ENGLISH))
+    return joined(lines, language_of_client(running_client()) or ENGLISH)
 
 
 def translated_errors(execute: Callable) -> Callable:

@@ -12,8 +12,8 @@ from server import PromptServer
 from ...trainer.run.events import FINISH, GO_ON, SAMPLE
 from ...trainer.run.messages import Message, message
 from ...trainer.run.run_dir import Run
-from ..comfy.progress import NodeProgress
-from .language import joined, page_languages, text_for_running_page
+from ..comfy.progress import NodeProgress, running_client
+from .language import joined, language_of_client, text_for_running_page
 
 EVENT = "subject_trainer.live"
 SEND_SECONDS = 0.5
@@ -38,7 +38,7 @@ class QueuedNode:
     def running(cls, node_id: str) -> "QueuedNode":
         """Return the node of this id, which is running now."""
         context = get_executing_context()
-        return cls(node_id, context.prompt_id if context else "", PromptServer.instance.client_id)
+        return cls(node_id, context.prompt_id if context else "", running_client())
 
 
 class LiveRun:
@@ -63,7 +63,7 @@ class LiveRun:
         A page has them in the node's panel, so that ComfyUI's own text below the node is for API clients and others.
         """
         self._lines = lines
-        if self._node.client not in page_languages():
+        if language_of_client(self._node.client) is None:
             self._progress.text(text_for_running_page(*self._notes, *lines))
         if time.monotonic() - self._sent_at >= SEND_SECONDS:
             self._send()
@@ -119,7 +119,7 @@ class LiveRun:
 
     def _send(self, **more) -> None:
         self._sent_at = time.monotonic()
-        language = page_languages().get(str(self._node.client))  # None: no page of ours has queued it, or it is closed
+        language = language_of_client(self._node.client)  # None: no page of ours has queued it, or it is closed
         if language:
             PromptServer.instance.send_sync(EVENT, {**self.state(language), **more}, self._node.client)
 

@@ -21,6 +21,7 @@ from ...trainer.run.messages import Message, MessageError, UserError, message
 from ...trainer.run.run_dir import RunDir
 from ...trainer.run.summary import stopped
 from ..comfy.folders import is_child, make_upload_folder, masks_folder, photo_folder, runs_root, uploads_into
+from ..comfy.result_changes import reopen
 from . import folder_view, live_runs, run_card
 from .language import catalog, language_of, remember_language
 
@@ -30,7 +31,7 @@ POOL = ThreadPoolExecutor(2, "subject-trainer-page")
 """Where files are read and photos decoded, two at a time: in the server's own loop and threads it would hold up ComfyUI."""
 WRITERS = ThreadPoolExecutor(1, "subject-trainer-writer")
 """Where captions are written: they must not wait behind a folder of thumbnails."""
-BAD_REQUEST = (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError)
+BAD_REQUEST = (ValueError, OSError, LookupError, TypeError, AttributeError, RecursionError)
 """What wrong requests and damaged files raise."""
 
 
@@ -93,7 +94,10 @@ async def ask_run(request: web.Request) -> web.Response:
 
 
 async def reopen_run(request: web.Request) -> web.Response:
-    """Let a run that the user has ended early train on to its last step with the next queueing."""
+    """Let a run that the user has ended early train on to its last step with the next queueing.
+
+    Nothing is lost by the request alone: who queues a graph of the run gives its result up.
+    """
 
     def work() -> dict:
         run_dir = _run_dir(request.match_info["run"])
@@ -101,7 +105,7 @@ async def reopen_run(request: web.Request) -> web.Response:
             raise UserError(
                 "{run} cannot be trained on: it was not ended early, or its saved state is gone.", run=run_dir.path.name
             )
-        run_dir.result_json.unlink()  # the exported file stays until the next one takes its place
+        reopen(run_dir)
         return {}
 
     return await _answer(request, work)

@@ -7,8 +7,15 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...trainer.run.evaluations import latest_by_step, step_to_use
-from ...trainer.run.files import read_json
-from ...trainer.run.metrics_file import is_measurement, metrics_entry, read_metrics
+from ...trainer.run.files import bounded_file
+from ...trainer.run.metrics_file import (
+    MAX_BYTES,
+    MAX_EVALUATION_BYTES,
+    MEASURED,
+    is_measurement,
+    metrics_entry,
+    read_metrics,
+)
 from ...trainer.run.presets import widget_values
 from ...trainer.run.run_dir import Run, RunDir
 
@@ -18,6 +25,8 @@ MAX_SAMPLES = 48
 """So many of the newest sample pictures are shown."""
 CACHED_RUNS = 16
 """So many runs have their curves kept in memory."""
+MAX_TEXT = 2000
+"""So many characters of a text of the run are shown: a prompt has 77 tokens."""
 SMOOTHING = 0.1
 """Weight of a new point in the smoothed curve."""
 
@@ -25,13 +34,12 @@ SMOOTHING = 0.1
 def card(run_dir: RunDir) -> dict:
     """Return what the page shows of a run. Raises ValueError or OSError when it is not a run of this format."""
     run = run_dir.load_run()
-    result = read_json(run_dir.result_json) if run_dir.finished else {}
     return {
         "run": run_dir.path.name,
-        "facts": facts(run, run_dir, result),
+        "facts": facts(run, run_dir),
         "steps": run.settings.training.steps,
         "decided": widget_values(run.settings.method, run.settings.flat()),
-        "prompts": list(run.settings.samples.sample_prompts),
+        "prompts": [prompt[:MAX_TEXT] for prompt in run.settings.samples.sample_prompts],
         "samples": samples(run_dir),
         "grid": run_dir.grid.name if run_dir.grid.is_file() else "",
         "can_go_on": run_dir.can_go_on(),
@@ -48,19 +56,19 @@ def loss_share(run: Run) -> float:
     return 1 / (1 + run.settings.dreambooth.prior_loss_weight) if has_class else 1.0
 
 
-def facts(run: Run, run_dir: RunDir, result: dict) -> dict:
-    """Return the run's token, class, base and so on; `result` is its result.json, empty while it is unfinished."""
-    settings = run.settings
-    when = (run_dir.result_json if result else run_dir.run_json).stat().st_mtime
-    evaluated = latest_by_step(read_metrics(run_dir.evaluations))
+def facts(run: Run, run_dir: RunDir) -> dict:
+    """Return the run's token, class, base and so on."""
+    settings, finished = run.settings, run_dir.finished
+    when = (run_dir.result_json if finished else run_dir.run_json).stat().st_mtime
+    evaluated = latest_by_step(read_metrics(run_dir.evaluations, MAX_EVALUATION_BYTES))
     return {
         "token": settings.token,
-        "class": settings.class_word,
-        "trigger": settings.trigger(settings.token),
-        "base": run.base_checkpoint,
+        "class": settings.class_word[:MAX_TEXT],
+        "trigger": settings.trigger(settings.token)[:MAX_TEXT],
+        "base": run.base_checkpoint[:MAX_TEXT],
         "photos": len(run.dataset.photos),
-        "finished": bool(result),
-        "exported_step": (result.get("exported") or {}).get("step"),
+        "finished": finished,
+        "exported_step": run_dir.exported_step() if finished else None,
         "step_to_use": step_to_use(evaluated) if len(evaluated) > 1 else None,
         "date": time.strftime("%Y-%m-%d %H:%M", time.localtime(when)),
     }
@@ -107,7 +115,7 @@ class Curves:
         """Return evenly spaced measurements by name, always with the newest; None where one lacks a value."""
         stride = -(-len(self._measurements) // MAX_POINTS) or 1
         rows = self._measurements[::-1][::stride][::-1]
-        names = sorted({name for row in rows for name in row})
+        names = [name for name in ("step", *MEASURED) if any(name in row for row in rows)]
         return {name: [row.get(name) for row in rows] for name in names}
 
     def _forget(self, file_id: int | None) -> None:
@@ -124,7 +132,7 @@ class Curves:
             return
         if status.st_ino != self._file_id or status.st_size < self._offset:  # a run that goes on writes it anew
             self._forget(status.st_ino)
-        with self._path.open("rb") as file:
+        with bounded_file(self._path, MAX_BYTES) as file:
             file.seek(self._offset)
             data = file.read()
         self._offset += len(data)
@@ -134,7 +142,7 @@ class Curves:
                 self._losses.append(entry["loss"])
                 self._steps.append(entry["step"])
             elif is_measurement(entry):
-                self._measurements.append(entry)
+                self._measurements.append({name: entry[name] for name in ("step", *MEASURED) if name in entry})
 
 
 @lru_cache(maxsize=CACHED_RUNS)

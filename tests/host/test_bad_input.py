@@ -88,13 +88,13 @@ def test_a_folder_whose_subfolders_have_the_photos(server, quick_graph, folder):
 
 def test_class_images_of_no_class(server, quick_graph):
     use(quick_graph, "CaptionWithToken", class_word=" ")
-    with pytest.raises(Failed, match="Class images need a class: write in Caption with Token"):
+    with pytest.raises(REFUSED, match="Class images need a class: write in Caption with Token"):
         server.run(up_to_training(use(quick_graph, "DreamBoothTrain", class_images=2)))
 
 
 def test_class_images_with_the_token_are_refused(server, quick_graph):
     captioned = [node(quick_graph, "CaptionWithToken"), 0]
-    with pytest.raises(Failed, match="The class images carry the subject's token"):
+    with pytest.raises(REFUSED, match="The class images carry the subject's token"):
         server.run(up_to_training(use(quick_graph, "DreamBoothTrain", class_dataset=captioned)))
 
 

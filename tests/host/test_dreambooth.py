@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from demo.run import node
-from tools.server import Failed
+from tools.server import Refused
 from trainer.run.run_dir import RunDir
 
 from .graphs import picture_graph, same, shown, up_to_training
@@ -169,7 +169,7 @@ def test_class_photos_train_beside_the_subject(server, quick_graph, base_directo
     assert run.settings.dreambooth.prior_loss_weight == 1.0
 
     inputs["resolution"] = 128
-    with pytest.raises(Failed, match="class images are prepared at 128 pixels, the subject's at 64"):
+    with pytest.raises(Refused, match="class images are prepared at 128 pixels, the subject's at 64"):
         server.run(quick_graph)
 
 

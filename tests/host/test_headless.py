@@ -56,7 +56,7 @@ def test_the_python_client_trains_and_names_the_pictures(server, folder):
 @pytest.mark.parametrize(
     ("node_type", "wrong", "told"),
     [
-        ("DreamBoothTrain", {"embedding": "gone"}, "There is no embedding 'gone' that can be read."),
+        ("DreamBoothTrain", {"embedding": "empty"}, "There is no embedding 'empty' that can be read."),
         (
             "DreamBoothTrain",
             {"early_stopping": "export_best"},
@@ -67,6 +67,7 @@ def test_the_python_client_trains_and_names_the_pictures(server, folder):
     ids=["when it runs", "a part when it is queued", "all when it is queued"],
 )
 def test_the_python_client_fails_with_the_reason(server, folder, node_type, wrong, told):
+    (server.base / "models" / "embeddings" / "empty.safetensors").touch()
     path = folder / GRAPH
     graph = json.loads(path.read_text(encoding="utf-8"))
     if node_type == "LoadFinetuned":

@@ -155,3 +155,82 @@ def test_the_node_says_why_it_was_not_queued(either):
     fill_in(page, name="/")
     refuse("", 0)
     wait(page, lambda: words(page, "DreamBoothTrain", "report").startswith("The name '/' cannot be"), 30)
+
+
+def refused(server, graph: dict, node_id: str) -> str:
+    (told,) = own_words(answer(server, graph), node_id)
+    return told
+
+
+INVERSION = {"token": "mysks", "initializer": ""}
+CONTRADICTIONS = {
+    "warm-up": ("DreamBoothTrain", {"lr_warmup_steps": 401}, {}, "lr_warmup_steps is 401; it must be between 0 and 400"),
+    "warm-up of fewer": ("DreamBoothTrain", {"lr_warmup_steps": 401, "hold_out": 1}, {}, "lr_warmup_steps is 401"),
+    "no class": ("DreamBoothTrain", {"class_images": 2}, {"class_word": " "}, "Class images need a class"),
+    "no class of a preset": ("DreamBoothTrain", {"preset": "paper, 24 GB"}, {"class_word": ""}, "Class images need a class"),
+    "no class of a teacher": ("DreamBoothTrain", {"prior": "teacher"}, {"class_word": ""}, "Class images need a class"),
+    "class with token": ("DreamBoothTrain", {"class_dataset": ["tokens", 0]}, {}, "The class images carry the subject's token"),
+    "class of another size": ("DreamBoothTrain", {"class_dataset": ["class", 0]}, {}, "The class images are prepared at 128"),
+    "no embedding": ("DreamBoothTrain", {"embedding": "gone"}, {}, "There is no embedding 'gone'"),
+    "another token": ("TextualInversionTrain", {"token": "other"}, {}, "The captions have the token 'mysks', this node trains"),
+    "no start": (
+        "TextualInversionTrain",
+        INVERSION,
+        {"class_word": ""},
+        "The initializer is empty, and the dataset has no class",
+    ),
+    "no start, no captions": ("TextualInversionTrain", INVERSION | {"dataset": ["photos", 0]}, {}, "The initializer is empty"),
+    "no start there": (
+        "TextualInversionTrain",
+        INVERSION | {"initializer": "embedding:gone"},
+        {},
+        "There is no embedding 'gone'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_what_contradicts_the_photos_and_captions_is_told_before_anything_runs(server, case):
+    kind, inputs, captions, told = CONTRADICTIONS[case]
+    graph = alone(kind, without="")
+    graph["class"] = {"class_type": "DatasetLoader", "inputs": {"folder": "plush", "resolution": 128, "crop": "center"}}
+    graph["tokens"]["inputs"] |= captions
+    graph["asked"]["inputs"] |= inputs
+    assert refused(server, graph, "asked").startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("node_id", "inputs", "told"),
+    [
+        ("photos", {"resolution": 520, "crop": "bucket"}, "Buckets need a resolution that is a multiple of 64, not 520."),
+        ("photos", {"resolution": 500}, "The resolution 500 is not a multiple of 8."),
+        ("tokens", {"template": "a photo of {class}"}, "The caption template 'a photo of {class}' has no {token}."),
+    ],
+)
+def test_a_node_before_the_training_is_told_of_before_anything_runs(server, node_id, inputs, told):
+    graph = alone("DreamBoothTrain", without="")
+    graph[node_id]["inputs"] |= inputs
+    assert refused(server, graph, node_id).startswith(told)
+
+
+@pytest.mark.parametrize("value", ["abc", "", 10**400, "\ud800"])
+@pytest.mark.parametrize("name", ["lora_rank", "steps", "hold_out", "class_images", "batch_size"])
+def test_what_is_no_number_is_told_by_comfyui(server, name, value):
+    graph = alone("DreamBoothTrain", without="")
+    graph["asked"]["inputs"] |= {"train": "lora", name: value}
+    errors = answer(server, graph)["node_errors"]["asked"]["errors"]
+    assert [error["type"] for error in errors if "exception" in error["type"]] == []
+    assert name in {error["extra_info"].get("input_name") for error in errors}
+
+
+def test_what_a_client_leaves_out_is_not_asked_for(server):
+    graph = alone("EvaluateSubject", without="pictures")
+    del graph["asked"]["inputs"]["prompt"]
+    assert refused(server, graph, "asked").startswith("Nothing comes to pictures.")
+    picture = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 4713}}
+    loader = {"class_type": "DatasetLoader", "inputs": {"images": ["picture", 0], "resolution": 64, "crop": "center"}}
+    shown = {"class_type": "PreviewImage", "inputs": {"images": ["photos", 1]}}
+    assert len(server.run({"picture": picture, "photos": loader, "shown": shown}).outputs["shown"]["images"]) == 1
+    del loader["inputs"]["images"]
+    errors = answer(server, {"photos": loader, "shown": shown})["node_errors"]["photos"]["errors"]
+    assert [error["details"] for error in errors] == ["folder"]

@@ -151,6 +151,7 @@ def test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on(server, qui
     assert server.get(f"/subject_trainer/runs/{run}")["can_go_on"]
 
     assert server.post(f"/subject_trainer/runs/{run}/reopen", {}) == {}
+    assert run in server.options("LoadFinetuned", "run")  # whoever asked: the result stays until the run is queued
     assert server.run(graph).outputs[train]["text"][0].startswith("40 steps, ")  # nothing of it came from ComfyUI's cache
     assert refusal(server.post, f"/subject_trainer/runs/{run}/reopen", {})[0] == 400
 
@@ -333,6 +334,13 @@ def test_a_page_of_another_site_changes_nothing(server, route, kind, origin):
     """What a browser sends without asking first: a form, or text; Origin is null from a sandboxed frame or a file."""
     status, answer = sent(server, route, Content_Type=kind, **({"Origin": origin} if origin else {}))
     assert (status, json.loads(answer)["error"]) == (415, "Send the request as application/json.")
+
+
+@pytest.mark.parametrize("route", ["caption", "upload"])
+@pytest.mark.parametrize("charset", ["foo", "undefined", "rot13", "utf-16"])
+def test_a_request_in_letters_that_nobody_knows_is_refused(server, route, charset):
+    status, answer = sent(server, route, Content_Type=f"application/json; charset={charset}")
+    assert (status, json.loads(answer)["error"].startswith("The request is wrong")) == (400, True)
 
 
 @pytest.mark.parametrize("route", CHANGING)

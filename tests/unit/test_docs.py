@@ -396,10 +396,23 @@ SENTENCES = {
             "test_a_run_can_be_finished_from_the_page",
             "test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on",
         ],
-        "only who names the job (its `prompt_id`) is told how it goes or can end it": ["test_a_run_is_its_own_client_s"],
+        "Only who names the job (its `prompt_id`) is told how it goes or can end it": ["test_a_run_is_its_own_client_s"],
+        "its result stays until a graph of it is queued": ["test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on"],
+        "to nobody where a graph was queued without a client id": ["test_a_job_without_a_client_is_told_to_nobody"],
         "Their answers are of bounded size": [
             "test_curves_of_a_hundred_thousand_steps_stay_small",
             "test_of_a_large_folder_the_first_photos_are_listed",
+            "test_the_answer_about_a_run_is_of_bounded_size",
+        ],
+        "no pipe is waited for": ["test_no_pipe_is_waited_for", "test_a_pipe_is_no_exported_file"],
+        "no more than a run can have written is taken": [
+            "test_no_huge_file_is_read",
+            "test_a_result_of_megabytes_is_not_parsed",
+            "test_a_header_of_gigabytes_is_not_read",
+        ],
+        "no number goes to a page that JSON does not know": [
+            "test_the_step_of_a_result_is_a_step_or_nothing",
+            "test_no_file_gives_a_number_that_json_does_not_know",
         ],
         "take `application/json` alone": ["test_a_page_of_another_site_changes_nothing"],
         "ComfyUI refuses requests to its own computer that come from another site's page": [

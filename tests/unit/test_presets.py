@@ -249,6 +249,52 @@ def test_what_is_not_known_yet_contradicts_nothing(inputs):
     check_widgets(DREAMBOOTH, inputs)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "photos", "said"),
+    [
+        ({"lr_warmup_steps": 401}, 4, "between 0 and 400"),
+        ({"lr_warmup_steps": 601}, 7, None),
+        ({"lr_warmup_steps": 601, "hold_out": 1}, 7, "between 0 and 600"),
+        ({"lr_warmup_steps": 601, "hold_out": LINK}, 7, None),
+        ({"lr_warmup_steps": 601, "hold_out": 7}, 7, "between 0 and 400"),
+        ({"lr_warmup_steps": 1600, "preset": LINK}, 4, None),  # "study, 24 GB" has as many steps
+        ({"lr_warmup_steps": 3001}, None, "between 0 and 3000"),
+        ({"lr_warmup_steps": 9000, "steps": LINK}, 4, None),
+    ],
+    ids=str,
+)
+def test_a_warm_up_is_held_against_the_steps_that_the_photos_decide(inputs, photos, said):
+    if said is None:
+        check_widgets(DREAMBOOTH, inputs, photos)
+        return
+    with pytest.raises(UserError, match=said):
+        check_widgets(DREAMBOOTH, inputs, photos)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "refused"),
+    [
+        ({"class_images": 2}, True),
+        ({"prior": "teacher"}, True),
+        ({"preset": "12 GB card"}, True),
+        ({"preset": "12 GB card", "class_images": LINK}, False),
+        ({"preset": "12 GB card", "class_dataset": LINK}, False),
+        ({"preset": "12 GB card", "class_images": 0}, False),
+        ({"preset": LINK}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_class_images_are_held_against_a_class_that_is_known(inputs, refused):
+    check_widgets(DREAMBOOTH, inputs)
+    nameless = replace(unknown_photos(512), class_word="", class_prompt="")
+    if not refused:
+        check_widgets(DREAMBOOTH, inputs, dataset=nameless)
+        return
+    with pytest.raises(UserError, match="Class images need a class"):
+        check_widgets(DREAMBOOTH, inputs, dataset=nameless)
+
+
 def test_the_inversion_s_widgets_are_checked_too():
     check_widgets(INVERSION, {"preset": "auto", "token": "mysks", "initializer": ""})
     with pytest.raises(UserError, match="leave learning_rate"):

@@ -86,6 +86,8 @@ MADE = {"class_images": 4, "class_prompt": "a photo of a toy"}
         (LORA, {"text_learning_rate": 1e-3}, TOKEN, True),
         ({}, {"validate_every": 5}, {}, False),
         (HELD_OUT, {"validate_every": 6}, {}, False),
+        ({}, {"save_every": 10}, {}, False),  # as many as there are steps: nothing is saved on the way
+        ({}, {"save_every": 9}, {}, True),
         (HELD_OUT, {"hold_out": 2}, {}, True),  # they are not trained on
         (HELD_OUT | {"early_stopping": "export_best"}, {"validate_every": 6}, {}, True),
         (HELD_OUT | {"early_stopping": "stop_and_export_best"}, {"validate_every": 6}, {}, True),
@@ -96,6 +98,26 @@ def test_a_setting_decides_only_where_it_has_an_effect(run, others, change, give
     plain = replace(run, settings=run.settings.replace(**others), **given)
     changed = replace(plain, settings=plain.settings.replace(**change))
     assert (changed.key != plain.key) == decides
+
+
+def test_a_jitter_without_variants_does_not_change_the_key(run):
+    for name in ("view_jitter", "color_jitter", "light_jitter"):
+        alone = replace(run, dataset=replace(run.dataset, **{name: 0.1}))
+        assert alone.key == run.key
+        varied = replace(alone, dataset=replace(alone.dataset, variants=4))
+        assert varied.key != replace(run, dataset=replace(run.dataset, variants=4)).key == run.key
+
+
+KEY, VARIED_KEYS = "616efbe938cc", ("12967d0079bf", "b6c58693de8f")
+"""Of runs of format 5: they change with FORMAT alone."""
+
+
+def test_a_usual_run_has_the_key_that_it_always_had(run):
+    """Runs that are there must be found."""
+    assert run.key == KEY
+    varied = replace(run, dataset=replace(run.dataset, view_jitter=0.1, variants=4))
+    kept = replace(varied, settings=run.settings.replace(save_every=5))
+    assert (varied.key, kept.key) == VARIED_KEYS
 
 
 def test_where_files_lie_does_not_change_the_key(run):

@@ -86,11 +86,12 @@ class Dataset:
 
     def deciding(self) -> dict:
         """Return what decides the training result, by name; where the files lie does not."""
-        framing = ("resolution", "crop", "flip", "view_jitter", "color_jitter", "light_jitter")
+        framing, jitters = ("resolution", "crop", "flip"), ("view_jitter", "color_jitter", "light_jitter")
         return {
             "photos": [(photo.sha256, *photo.captions, photo.repeats) for photo in self.photos],
             "views": self.views,
             **{name: getattr(self, name) for name in framing},
+            **{name: getattr(self, name) if self.variants > 1 else 0.0 for name in jitters},  # the first variant has none
             **({"masks": [photo.mask_sha256 for photo in self.photos], "mask_weight": self.mask_weight} if self.masked else {}),
         }
 

@@ -107,10 +107,11 @@ def _says_precision(asked: Asked) -> bool:
     return "precision" in given(asked.method, asked.widgets) or "precision" in NAMED.get(asked.preset, {})
 
 
-def check_widgets(method: str, inputs: Mapping[str, Any]) -> None:
-    """Raise UserError for a node's inputs, as a graph has them, that contradict each other whatever the photos and the device.
+def check_widgets(method: str, inputs: Mapping[str, Any], photos: int | None = None, dataset: Dataset | None = None) -> None:
+    """Raise UserError for a node's inputs, as a graph has them, that contradict each other whatever the device.
 
-    What comes by a link, a list in the graph, is not known yet, and taken for something that contradicts nothing.
+    What comes by a link, a list in the graph, is not known yet, and taken for something that contradicts nothing. So are
+    `photos`, how many the dataset has at most, and `dataset`, what is known of it, where they are None.
     """
     linked = {name for name, value in inputs.items() if isinstance(value, list)}
     widgets = {name: value for name, value in inputs.items() if name in method_settings(method) and name not in linked}
@@ -119,9 +120,12 @@ def check_widgets(method: str, inputs: Mapping[str, Any]) -> None:
     if "train" in linked and preset != AUTO:
         widgets = {name: value for name, value in widgets.items() if name not in LORA_SETTINGS}
     class_dataset = "class_dataset" in linked
-    values = candidates(method, preset, widgets, MAX_STEPS, class_dataset=class_dataset, device_kind="")[0]
-    known = {"token": "token"}
-    settings_from(Asked(method=method, preset=preset, widgets=widgets, known=known, dataset=unknown_photos(512)), values)
+    if dataset is None or "class_images" in linked:
+        dataset = unknown_photos(512)
+    hold_out = 0 if "hold_out" in linked else widgets.get("hold_out", 0)
+    trained = MAX_STEPS if photos is None or "preset" in linked else max(1, photos - hold_out)
+    values = candidates(method, preset, widgets, trained, class_dataset=class_dataset, device_kind="")[0]
+    settings_from(Asked(method=method, preset=preset, widgets=widgets, known={"token": "token"}, dataset=dataset), values)
 
 
 def unknown_photos(resolution: int) -> Dataset:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import re
 import stat
@@ -9,26 +10,72 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from safetensors import SafetensorError, safe_open
 
 from .messages import UserError, message
 
 DISK_FULL = message("The disk is full. Free some space and queue the graph again")
 MAX_JSON_BYTES = 50_000_000
 """What a hundred thousand photos take in a run.json; read in full, a larger file would take gigabytes of memory."""
+MAX_HEADER_BYTES = 10_000_000
+"""More than the names of all tensors of a state take, by far."""
 
 
-def read_json(path: Path) -> Any:
-    """Return what a UTF-8 JSON file holds. Raises OSError, or ValueError for anything else."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
+@contextmanager
+def bounded_file(path: Path, most: int) -> Iterator[BinaryIO]:
+    """Open a file of at most `most` bytes for reading. Raises OSError, or UserError for a larger one and for what is no file."""
+    if not stat.S_ISREG(path.stat().st_mode):  # to open a device can do something
         raise UserError("{file} is not a file.", file=path.name)
-    if status.st_size > MAX_JSON_BYTES:
-        raise UserError("{file} has {size:.1f} GB, which this pack has not written.", file=path.name, size=status.st_size / 1e9)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe would be waited for without end
+    with open(os.open(path, flags), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError("{file} is not a file.", file=path.name)
+        if status.st_size > most:
+            raise UserError(
+                "{file} has {size:.1f} MB, which this pack has not written.", file=path.name, size=status.st_size / 1e6
+            )
+        yield file
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Return what a file of at most `most` bytes holds. Raises as `bounded_file`."""
+    with bounded_file(path, most) as file:
+        return file.read(most)
+
+
+def read_json(path: Path, most: int = MAX_JSON_BYTES) -> Any:
+    """Return what a UTF-8 JSON file holds. Raises OSError, or ValueError for anything else, and for what is no finite number."""
+
+    def finite(text: str) -> float:
+        return _finite(path.name, text)
+
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bytes(path, most).decode(), parse_constant=finite, parse_float=finite)
     except RecursionError:
         raise UserError("{file} cannot be read: its parts lie too deep in each other.", file=path.name) from None
+
+
+def tensor_metadata(path: Path) -> dict[str, str]:
+    """Return what a safetensors file says of itself. Raises OSError, or ValueError for what is no such file."""
+    with bounded_file(path, os.stat(path).st_size) as file:
+        if int.from_bytes(file.read(8), "little") > MAX_HEADER_BYTES:
+            raise UserError("{file} holds what this pack has not written.", file=path.name)
+    try:
+        with safe_open(path, "np") as opened:
+            return opened.metadata() or {}
+    except SafetensorError:
+        raise UserError("{file} holds what this pack has not written.", file=path.name) from None
+
+
+def _finite(file: str, text: str) -> float:
+    """Return the number. Raises UserError for one that JSON does not know: a browser could not read it."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise UserError("{file} holds what this pack has not written.", file=file)
+    return number
 
 
 def write_json(path: Path, data: Any) -> None:

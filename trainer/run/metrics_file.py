@@ -6,25 +6,34 @@ Plain data, no torch.
 """
 
 import json
-import math
 from contextlib import suppress
 from pathlib import Path
 
-from .files import partial_file
+from .files import partial_file, read_bytes
+
+MAX_BYTES = 100_000_000
+"""More than the longest run writes: 200,000 steps, each with a line of its own and a measurement."""
+MAX_EVALUATION_BYTES = 5_000_000
+"""The same of an evaluations.jsonl: 20,000 lines."""
+MEASURED = ("class", "held_out", "trained")
+"""What a measurement has losses of."""
+LARGEST = 1e100
+"""So far a number may go: no sum of them is infinite."""
 
 
-def read_metrics(path: Path) -> list[dict]:
+def read_metrics(path: Path, most: int = MAX_BYTES) -> list[dict]:
     """Return the entries of metrics.jsonl, {"step": n, name: number, ...}.
 
-    Other lines, as a power loss may leave, are passed over; without a file there are none.
+    Other lines, as a power loss may leave, are passed over; without a file there are none. Raises UserError for a file of more
+    than `most` bytes.
     """
-    entries = map(metrics_entry, path.read_bytes().split(b"\n") if path.is_file() else ())
+    entries = map(metrics_entry, read_bytes(path, most).split(b"\n") if path.is_file() else ())
     return [entry for entry in entries if entry]
 
 
 def append_entry(path: Path, entry: dict) -> list[dict]:
     """Write an entry after those that the file has, whole or not at all, and return all of them."""
-    entries = [*read_metrics(path), entry]
+    entries = [*read_metrics(path, MAX_EVALUATION_BYTES), entry]
     with partial_file(path) as partial:
         partial.write_text("".join(json.dumps(e) + "\n" for e in entries), encoding="utf-8")
     return entries
@@ -45,4 +54,4 @@ def is_measurement(entry: dict) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) <= LARGEST

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from .files import tensor_metadata
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ def result_file(path: Path) -> ResultFile | None:
 def _read(path: Path, changed: int, size: int) -> ResultFile | None:
     """Read the header once for each state of the file: a search passes by every model that ComfyUI lists."""
     try:
-        with safe_open(path, "np") as file:
-            said = file.metadata() or {}
-    except (OSError, SafetensorError):
+        said = tensor_metadata(path)
+    except (OSError, ValueError):
         return None
     return ResultFile(said.get("subject_trainer.run", ""), said.get("subject_trainer.steps", ""))

@@ -31,18 +31,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from ..dataset.photos import Dataset
 from ..parts import TokenVectors, part_types, unused_settings
-from .files import read_json
+from .files import read_bytes, read_json, tensor_metadata
 from .messages import Message, UserError
 from .metrics_file import is_measurement, read_metrics
+from .setting_groups import MAX_STEPS
 from .settings import Settings
 
 log = logging.getLogger("subject_trainer")
 
 FORMAT = 5
+MAX_RESULT_BYTES = 1_000_000
+"""A result.json is a page of text, with as many warnings as there are. ComfyUI waits while those of all runs are read."""
 _KEY = re.compile("[0-9a-f]{12}")
 EMBEDDING_KEY = "emb_params"
 """The one tensor of an embedding file, (vectors, 768): ComfyUI, A1111-style programs and diffusers read it under this name."""
@@ -169,6 +170,17 @@ class RunDir:
         """Return whether the run has its result."""
         return self.result_json.is_file()
 
+    def result(self) -> dict:
+        """Read result.json. Raises OSError or ValueError."""
+        found = read_json(self.result_json, MAX_RESULT_BYTES)
+        if not isinstance(found, dict):
+            raise UserError("{file} holds what this pack has not written.", file=self.result_json.name)
+        return found
+
+    def exported_step(self) -> int | None:
+        """Return the step that the weights of the result are of; None where it does not say. Raises OSError or ValueError."""
+        return step_number((self.result().get("exported") or {}).get("step"))
+
     def in_the_way(self) -> Path | None:
         """Return what stands where the run writes and is no file, such as a folder, or a link that would be written through."""
         replaced = (self.run_json, self.base, self.embedding, self.lora, self.state, self.best, self.result_json)
@@ -193,20 +205,20 @@ class RunDir:
     def finish_at(self) -> int | None:
         """Return the step whose result the user asked for; None: that of the last step."""
         with suppress(OSError, ValueError):
-            return int(self.finish.read_text())
+            return int(read_bytes(self.finish, 100))
         return None
 
     def can_go_on(self) -> bool:
         """Return whether the user has ended the run before its last step, and its state is there to train on from."""
         with suppress(OSError, ValueError, AttributeError):
-            ended_early = (read_json(self.result_json).get("exported") or {}).get("finished_early", False)
+            ended_early = (self.result().get("exported") or {}).get("finished_early", False)
             return bool(ended_early) and self.state.is_file()
         return False
 
     def saved_step(self) -> int | None:
         """Return the step of the newest saved state, by the header of its file; None where there is none."""
-        with suppress(OSError, SafetensorError, ValueError, TypeError, KeyError), safe_open(self.state, "np") as file:
-            return int(file.metadata()["step"])
+        with suppress(OSError, ValueError, KeyError):
+            return step_number(int(tensor_metadata(self.state)["step"]))
         return None
 
     def remove_partial_files(self) -> None:
@@ -226,6 +238,11 @@ class RunDir:
     def measurements(self) -> list[dict]:
         """Return the losses under fixed noise, {"step": n, "trained", "held_out" and "class" where there are any}."""
         return [entry for entry in read_metrics(self.metrics) if is_measurement(entry)]
+
+
+def step_number(value: object) -> int | None:
+    """Return the number of a step as it is; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_STEPS else None
 
 
 def key_of(run_id: str) -> str:
@@ -276,8 +293,8 @@ _told: set[str] = set()
 
 
 def _folders(root: Path) -> list[Path]:
-    """Return the folders in `root`, links left out; none where there is no such folder."""
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(root) as entries:
+    """Return the folders in `root`, links left out; none where there is no such folder, or none that can be read."""
+    with suppress(OSError), os.scandir(root) as entries:
         return [root / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     return []
 

@@ -97,6 +97,8 @@ class Settings:
             yield "text_learning_rate"
         if self.validation.early_stopping == "off":
             yield "validate_every"
+        if self.training.save_every >= self.training.steps:
+            yield "save_every"
 
     @property
     def has_teacher(self) -> bool:

@@ -1,0 +1,61 @@
+"""The files of a run are found wherever the user has moved them, and missed where they are gone."""
+
+from pathlib import Path
+
+import pytest
+
+from demo.run import node
+from tools.server import Failed
+
+from .graphs import up_to_training
+
+
+@pytest.fixture
+def stepped(quick_graph) -> dict:
+    """A LoRA with files of steps 2 and 4, which all come to LoadFinetuned: node "shown" says their trigger texts."""
+    graph = up_to_training(quick_graph)
+    train = node(graph, "DreamBoothTrain")
+    graph[train]["inputs"] |= {"name": "moved", "train": "lora", "seed": 4711, "steps": 5, "save_every": 2, "batch_size": 1}
+    graph["load"] = {"class_type": "LoadFinetuned", "inputs": {"run": "none", "path": [train, 6]}}
+    graph["shown"] = {"class_type": "PreviewAny", "inputs": {"source": ["load", 3]}}
+    graph["paths"] = {"class_type": "PreviewAny", "inputs": {"source": [train, 6]}}
+    return graph
+
+
+def paths_of(result) -> list[Path]:
+    return [Path(text) for text in result.outputs["paths"]["text"]]
+
+
+def by_name(server, run: str, path: str) -> None:
+    load = {"class_type": "LoadFinetuned", "inputs": {"run": run, "path": path}}
+    server.run({"load": load, "shown": {"class_type": "PreviewAny", "inputs": {"source": ["load", 3]}}})
+
+
+def test_a_moved_export_is_found_by_every_name(server, stepped, base_directory):
+    two, four, last = paths_of(server.run(stepped))
+    assert (two.stem, four.stem) == (f"{last.stem}-step-000002", f"{last.stem}-step-000004")
+    mine = base_directory / "models" / "loras" / "mine"
+    mine.mkdir(parents=True)
+    for file in (last, four):
+        file.rename(mine / file.name)
+    assert paths_of(server.run(stepped)) == [two, mine / four.name, mine / last.name]
+    for path in (mine / last.name, f"mine/{last.name}", last.name, last, four.name, f"mine/{four.name}"):
+        by_name(server, last.stem, str(path))
+    renamed = mine / "my dog.safetensors"
+    (mine / last.name).rename(renamed)
+    (mine / four.name).rename(mine / "half.safetensors")
+    assert paths_of(server.run(stepped)) == [two, mine / "half.safetensors", renamed]
+    for path in (renamed, "mine/my dog.safetensors", renamed.name, last.name, four.name):
+        by_name(server, last.stem, str(path))
+    for path in ("mine/gone.safetensors", "../../" + "x" * 300, "\0"):
+        with pytest.raises(Failed, match="No run has exported"):
+            by_name(server, last.stem, path)
+
+
+def test_a_deleted_file_of_a_step_is_missed(server, stepped):
+    before = paths_of(server.run(stepped))
+    before[0].unlink()
+    result = server.run(stepped)
+    assert paths_of(result) == before[1:]
+    assert node(stepped, "DreamBoothTrain") in result.seconds
+    assert node(stepped, "DreamBoothTrain") not in server.run(stepped).seconds  # and then it is as it is

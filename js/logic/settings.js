@@ -69,13 +69,3 @@ export function besidePreset({ values, initial, wired, presets }) {
   const said = wired.has("preset") ? {} : presets.named[values.preset]
   return presets.decided.filter((name) => wired.has(name) || ![initial[name], said?.[name]].includes(values[name]))
 }
-
-/**
- * What "own settings" is filled in with: what the node's last run took, or where it trained something else, the plain defaults.
- * @param {State} state
- * @param {Values} [last]
- */
-export function ownValues({ values, initial, presets }, last) {
-  const train = values.train ?? AUTO
-  return last && [initial.train, last.train].includes(values.train) ? last : presets?.plain[train] ?? {}
-}

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { besidePreset, ownValues, sight } from "../../js/logic/settings.js"
+import { besidePreset, sight } from "../../js/logic/settings.js"
 
 const presets = {
   decided: ["train", "class_images", "lora_rank", "learning_rate", "optimizer"],
@@ -60,12 +60,4 @@ test("what was set beside a preset is what it does not say itself", () => {
   assert.deepEqual(besidePreset(state({ preset: "own settings", lora_rank: 32 })), [])
   assert.deepEqual(besidePreset(state({ preset: "own settings", lora_rank: 32 }, ["preset", "train"])), ["train", "lora_rank"])
   assert.deepEqual(besidePreset({ ...state({ hold_out: 2 }), presets: undefined }), [])
-})
-
-test("own settings are those of the last run, unless it trained something else", () => {
-  const last = { train: "unet", learning_rate: 5e-6 }
-  assert.equal(ownValues(state(), last), last)
-  assert.equal(ownValues(state({ train: "unet" }), last), last)
-  assert.equal(ownValues(state({ train: "lora" }), last), presets.plain.lora)
-  assert.equal(ownValues(state()), presets.plain.auto)
 })

@@ -116,8 +116,12 @@ def shown(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = ("on" if settings[name] else "off") if f.type is bool else settings[name]
     if found.get("optimizer") == "prodigy":
         found = {name: value for name, value in found.items() if name not in RATES}
-    if found.get("train") in TRAIN and _parts(found["train"])[0].result_kind != "lora":
-        found = {name: value for name, value in found.items() if name not in LORA_SETTINGS}
+    if found.get("train") in TRAIN:
+        unet, *text = _parts(found["train"])
+        if unet.result_kind != "lora":
+            found = {name: value for name, value in found.items() if name not in LORA_SETTINGS}
+        if text and text[0].learning_rate and found.get("text_learning_rate") == 0:  # which leaves it to the preset in a widget
+            found["text_learning_rate"] = found["learning_rate"]
     return found
 
 

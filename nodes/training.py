@@ -229,7 +229,7 @@ def _prepare(request: TrainingRequest, run_dir: RunDir, progress: LiveRun, resou
         run_dir.result_json.unlink()  # its exported file was deleted
     run_dir.set_samples_aside(request.run.settings.samples.sample_prompts)
     write_json(run_dir.run_json, request.run.to_json())  # first of all: a page that learns of the run asks for it
-    progress.show(resources)
+    progress.show_choice(resources)
     if request.embedding and not run_dir.embedding.is_file():
         request.embedding.save(run_dir.embedding)
     if request.lora and not run_dir.lora.is_file():

@@ -17,7 +17,7 @@ from trainer.run.run_dir import Run
 from trainer.run.settings import method_settings, widget_default
 from trainer.run.slow import slow_parts
 
-from ..simulated import AUTO, FULL, PHOTOS, SMALL, card
+from ..simulated import AUTO, FULL, PHOTOS, SMALL, TOO_SMALL, card
 
 ROOT = Path(__file__).parent.parent.parent
 CARD = card(12)
@@ -52,6 +52,19 @@ def test_auto_takes_what_fits_the_device(device, picked, memory):
     text = str(choice.told)
     assert text.startswith("auto: LoRA rank 16, " if picked[0] == "lora" else "auto: model, token, ")
     assert f"1500 steps for 15 photos; about {memory:.1f} of your {device.memory / GB:.1f} GB" in text
+
+
+@pytest.mark.parametrize("device", TOO_SMALL.values(), ids=TOO_SMALL.keys())
+def test_without_half_precision_a_lora_needs_more_and_the_texts_say_so(device):
+    choice = chosen(device=device)
+    run = run_of(choice)
+    assert values(choice, "train", "gradient_checkpointing", "precision") == ("lora", True, "fp32")
+    told = str(refusal(estimate(run), run, device.memory, 1000 * GB))
+    assert told.endswith("It becomes less with: a lower resolution.")  # 8-bit AdamW would save a LoRA 0.02 GB
+    need = (estimate(run).memory + DRIVER) / GB
+    assert 5 < need < 6
+    assert f"in fp32 {need:.1f} GB" in " ".join((ROOT / "docs" / "settings.md").read_text(encoding="utf-8").split())
+    assert "a LoRA from 4 GB up, in fp32 from 6 GB up" in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
 
 @pytest.mark.parametrize("device", [card(4), card(24), AUTO["CPU"][0], AUTO["Mac, 8 GB"][0]])
@@ -322,6 +335,14 @@ def test_the_page_fills_own_settings_of_an_embedding_in():
 def test_what_a_run_took_asks_for_the_same_run_again(more):
     was = chosen(**more)
     assert chosen("own settings", **shown(DREAMBOOTH, was.settings.flat())).settings == was.settings
+
+
+def test_what_a_preset_says_is_what_own_settings_are_filled_in_with():
+    """The study trains the token at the rate of the model; 0 in the widget would be the token's own rate."""
+    for preset in NAMED:
+        filled = for_page(DREAMBOOTH)["named"][preset]
+        was, own = chosen(preset).settings, chosen("own settings", **filled).settings
+        assert own.deciding(has_class=True) == was.deciding(has_class=True)
 
 
 GIVEN = [

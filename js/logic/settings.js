@@ -33,6 +33,12 @@ const mayBeLora = (state) => `${known(state, "train") ?? "lora"}`.startsWith("lo
 /** @param {State} state */
 const hasRates = (state) => known(state, "optimizer") !== "prodigy"
 
+/** Beside a LoRA, an embedding that was given learns on. @param {State} state */
+function mayHaveTextRate(state) {
+  const train = known(state, "train")
+  return train !== "unet" && (train !== "lora" || state.wired.has("embedding") || Boolean(state.values.embedding))
+}
+
 /** When each setting means something; those that are not here always do. @type {Record<string, (state: State) => boolean>} */
 const MEANT = {
   start_lora: mayBeLora,
@@ -43,7 +49,7 @@ const MEANT = {
   class_images: (state) => known(state, "prior") !== "teacher",
   prior_loss_weight: (state) => known(state, "prior") === "teacher" || state.wired.has("class_dataset") || known(state, "class_images") !== 0,
   learning_rate: hasRates,
-  text_learning_rate: (state) => hasRates(state) && known(state, "train") !== "unet",
+  text_learning_rate: (state) => hasRates(state) && mayHaveTextRate(state),
   early_stopping: (state) => known(state, "hold_out") !== 0,
   sample_every: (state) => known(state, "sample_prompts") !== "",
 }

@@ -82,7 +82,8 @@ def test_few_settings_are_in_sight_whatever_the_preset_and_the_trained_part(eith
     for train in ("lora", "unet", "unet_and_token"):
         set_value(page, "train", train)
         set_value(page, "preset", "own settings")
-        nothing = {"prior_loss_weight", "early_stopping", "sample_every"} | ({"text_learning_rate"} if train == "unet" else set())
+        nothing = {"prior_loss_weight", "early_stopping", "sample_every"}
+        nothing |= {"text_learning_rate"} if train in ("unet", "lora") else set()
         shows(page, every - nothing - (set() if train == "lora" else LORA))
         set_value(page, "preset", "auto")
         shows(page, FIRST["DreamBoothTrain"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainer.parts import TRAIN
-from trainer.run.choice import Asked, Choice, Device, check_widgets, choose, never_fits, unknown_photos
+from trainer.run.choice import Asked, Choice, Device, check_used, check_widgets, choose, never_fits, unknown_photos
 from trainer.run.messages import UserError
 from trainer.run.presets import NAMED, for_page, presets, shown, steps_for
 from trainer.run.resources import DRIVER, GB, estimate, refusal
@@ -88,6 +88,26 @@ def test_auto_keeps_what_is_given_and_looks_for_what_fits_beside_it():
     assert values(chosen(device=card(24), ema_decay=0.99), "optimizer", "gradient_checkpointing") == (SMALL, False)
     assert values(chosen(device=card(24), batch_size=32), "batch_size", "gradient_checkpointing") == (32, True)
     assert values(chosen(device=AUTO["CPU"][0], train=FULL), "train") == (FULL,)
+
+
+def test_a_lora_to_go_on_from_means_a_lora():
+    meant = replace(asked(), start_lora=True)
+    assert values(choose(meant, card(80)), "train", "learning_rate") == ("lora", 1e-4)
+    given = replace(meant, widgets={"train": "unet"})
+    assert values(choose(given, card(80)), "train") == ("unet",)  # which the node refuses
+
+
+def test_a_text_rate_at_which_nothing_learns_is_refused_once_that_is_known():
+    def check(train: str, embedding: str = "") -> None:
+        known = asked(train=train, text_learning_rate=1e-4)
+        check_used(known, replace(run_of(choose(known, CARD)), embedding=embedding))
+
+    for train in ("lora_and_token", "lora_and_text_encoder", FULL):
+        check(train)
+    check("lora", embedding="some")
+    with pytest.raises(UserError, match="Set train to lora_and_token, or text_learning_rate back"):
+        check("lora")
+    check_used(asked("study, 24 GB"), run_of(chosen("study, 24 GB", train="lora")))  # which the preset says, and not the user
 
 
 def test_the_photos_size_counts():
@@ -223,6 +243,15 @@ REFUSED = {
     ),
     "Prodigy with a rate": ({"preset": "auto", "optimizer": "prodigy", "learning_rate": 1e-4}, "leave learning_rate and"),
     "Prodigy with a token's": ({"preset": "auto", "optimizer": "prodigy", "text_learning_rate": 1e-4}, "leave learning_rate"),
+    "a text rate beside the model alone": (
+        {"preset": "paper, 24 GB", "text_learning_rate": 1e-4},
+        "train is unet. Set train to unet_",
+    ),
+    "the study's model alone": ({"preset": "study, 24 GB", "train": "unet", "text_learning_rate": 1e-4}, "no text encoder is"),
+    "class images that count nothing": (
+        {"preset": "auto", "class_dataset": ["9", 0], "prior_loss_weight": 0.0},
+        "Set it above 0, or unwire class_dataset",
+    ),
     "a warm-up": ({"preset": "auto", "steps": 10, "lr_warmup_steps": 11}, "lr_warmup_steps is 11"),
     "a warm-up of a preset": ({"preset": "study, 24 GB", "lr_warmup_steps": 1700}, "between 0 and 1600"),
     "nothing held out": ({"preset": "auto", "early_stopping": "export_best"}, "set hold_out to 1 or more"),
@@ -246,6 +275,10 @@ HARMLESS = [
     {"preset": LINK, "lora_rank": 8},
     {"preset": "study, 24 GB", "train": LINK, "lora_rank": 8},
     {"preset": "study, 24 GB", "train": "lora", "lora_rank": 8},
+    {"preset": "auto", "train": "lora", "text_learning_rate": 1e-4},  # the CLIP may have an embedding
+    {"preset": "paper, 24 GB", "train": LINK, "text_learning_rate": 1e-4},
+    {"preset": "auto", "class_dataset": LINK, "prior_loss_weight": LINK},
+    {"preset": "auto", "prior_loss_weight": 0},
     {"preset": "auto", "optimizer": "prodigy", "learning_rate": LINK},
     {"preset": "auto", "steps": LINK, "lr_warmup_steps": 9000},
     {"preset": "auto", "early_stopping": "export_best", "hold_out": LINK},

@@ -96,7 +96,14 @@ def steps_for(method: str, photos: int) -> int:
 
 
 def tries(
-    method: str, preset: str, widgets: Mapping[str, Any], photos: int, *, class_dataset: bool, device_kind: str
+    method: str,
+    preset: str,
+    widgets: Mapping[str, Any],
+    photos: int,
+    *,
+    class_dataset: bool,
+    device_kind: str,
+    start_lora: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the values of all settings that presets decide, the best first: several for `auto`, else one.
 
@@ -104,7 +111,7 @@ def tries(
     """
     check_preset(preset, method)
     own = given(method, widgets)
-    recipes = _auto(method, own, device_kind) if preset == AUTO else [NAMED.get(preset, {})]
+    recipes = _auto(method, own, device_kind, start_lora) if preset == AUTO else [NAMED.get(preset, {})]
     return [_completed(method, recipe, own, photos, class_dataset, widgets) for recipe in recipes]
 
 
@@ -142,12 +149,14 @@ def for_page(method: str) -> dict[str, Any]:
     }
 
 
-def _auto(method: str, own: Mapping[str, Any], device_kind: str) -> list[dict[str, Any]]:
+def _auto(method: str, own: Mapping[str, Any], device_kind: str, start_lora: bool) -> list[dict[str, Any]]:
     if method == TEXTUAL_INVERSION:
         return EMBEDDING
     if "train" in own:
         return ADAPTERS if _parts(own["train"])[0].result_kind == "lora" else WHOLE_MODEL
-    if device_kind == "cpu" or any(name in own for name in LORA_SETTINGS):  # time decides on a CPU, not memory
+    if start_lora or any(name in own for name in LORA_SETTINGS):  # a LoRA is meant
+        return ADAPTERS
+    if device_kind == "cpu":  # time decides there, not memory
         return ADAPTERS
     return [*WHOLE_MODEL, *ADAPTERS]
 
@@ -168,6 +177,8 @@ def _completed(
         plain["text_learning_rate"] = text[0].learning_rate if text and not prodigy else 0.0
         if unet.result_kind != "lora":
             _check_no_lora(own, (plain | recipe | own)["train"])
+        if not text and unet.result_kind != "lora":  # beside a LoRA there may be an embedding that learns on
+            check_text_rate(own, (plain | recipe | own)["train"])
     if prodigy:
         plain["learning_rate"] = 1.0
     if teacher:
@@ -204,3 +215,14 @@ def _check_no_lora(own: Mapping[str, Any], train: str) -> None:
                 train=train,
                 auto=method_settings(DREAMBOOTH)[name].metadata["setting"].auto,
             )
+
+
+def check_text_rate(own: Mapping[str, Any], train: str) -> None:
+    """Raise UserError for a rate of the text side that was given although `train` trains nothing of it."""
+    if "text_learning_rate" in own:
+        raise UserError(
+            "text_learning_rate is {value:g}, but no token and no text encoder is trained: train is {train}. Set train to "
+            "{train}_and_token, or text_learning_rate back to 0.",
+            value=own["text_learning_rate"],
+            train=train,
+        )

@@ -148,6 +148,7 @@ class DreamBoothTrain(io.ComfyNode):
             dataset=dataset,
             class_dataset=class_dataset,
             embedding=embedding,
+            start_lora=start_lora is not None,
             unet_weights=base.unet_weights(),
             base_bytes=base.size(),
         )

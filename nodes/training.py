@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..trainer.dataset.photos import check_hold_out
-from ..trainer.run.choice import Asked, choose
+from ..trainer.run.choice import Asked, check_used, choose
 from ..trainer.run.eight_bit import REPAIR, why_no_8bit_there
 from ..trainer.run.files import partial_file, write_json
 from ..trainer.run.locks import held
@@ -74,6 +74,7 @@ def request_for(
     """Return the run that a node with these hidden inputs asks for, by its preset, its widgets and the device."""
     there = device.description(asked.widgets.get("devices", 1))
     run = make_run(name, asked, choose(asked, there), base, embedding, lora)
+    check_used(asked, run)
     check_hold_out(run.settings.validation.hold_out, len(run.dataset.photos))
     without_8bit = None
     if run.settings.optimizer.optimizer == "adamw_8bit":
@@ -229,7 +230,7 @@ def _prepare(request: TrainingRequest, run_dir: RunDir, progress: LiveRun, resou
         run_dir.result_json.unlink()  # its exported file was deleted
     run_dir.set_samples_aside(request.run.settings.samples.sample_prompts)
     write_json(run_dir.run_json, request.run.to_json())  # first of all: a page that learns of the run asks for it
-    progress.show(resources)
+    progress.show_choice(resources)
     if request.embedding and not run_dir.embedding.is_file():
         request.embedding.save(run_dir.embedding)
     if request.lora and not run_dir.lora.is_file():

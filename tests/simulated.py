@@ -39,3 +39,12 @@ AUTO = {
     "Mac, 64 GB": (Device(kind="mps", memory=64 * GB, half=""), (FULL, "adamw", 4, False, "fp32"), 19.5),
 }
 """Devices, what `auto` takes there (train, optimizer, batch_size, gradient_checkpointing, precision), and its GB."""
+
+TOO_SMALL = {
+    "4 GB, fp32": card(4, ""),
+    "CPU, 4 GB": Device(kind="cpu", memory=4 * GB, half=""),
+    "Mac, 4 GB": Device(kind="mps", memory=4 * GB, half=""),
+    "5 GB, fp32": card(5, ""),
+    "CPU, 5 GB": Device(kind="cpu", memory=5 * GB, half=""),
+}
+"""Devices without half precision on which not even a LoRA fits."""

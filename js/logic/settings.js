@@ -9,7 +9,8 @@ export const OWN = "own settings"
 /**
  * What the server says of presets, see for_page in trainer/run/presets.py.
  * @typedef {{
- *   decided: string[], named: Record<string, Values>, plain: Record<string, Values>, unused: Record<string, string[]>
+ *   decided: string[], named: Record<string, Values>, plain: Record<string, Values>,
+ *   unused: Record<string, string[]>, unused_beside_embedding: Record<string, string[]>
  * }} Presets
  */
 /**
@@ -34,7 +35,11 @@ function known({ values, initial, wired, presets }, name) {
  * @param {State} state
  * @param {string} name
  */
-const isUsed = (state, name) => !state.presets?.unused[known(state, "train")]?.includes(name)
+function isUsed(state, name) {
+  const given = state.wired.has("embedding") || Boolean(state.values.embedding)
+  const unused = given ? state.presets?.unused_beside_embedding : state.presets?.unused
+  return !unused?.[known(state, "train")]?.includes(name)
+}
 
 /** @param {State} state */
 const hasRates = (state) => known(state, "optimizer") !== "prodigy"
@@ -73,14 +78,4 @@ export function besidePreset({ values, initial, wired, presets }) {
   if (!presets || (values.preset === OWN && !wired.has("preset"))) return []
   const said = wired.has("preset") ? {} : presets.named[values.preset]
   return presets.decided.filter((name) => wired.has(name) || ![initial[name], said?.[name]].includes(values[name]))
-}
-
-/**
- * What "own settings" is filled in with: what the node's last run took, or where it trained something else, the plain defaults.
- * @param {State} state
- * @param {Values} [last]
- */
-export function ownValues({ values, initial, presets }, last) {
-  const train = values.train ?? AUTO
-  return last && [initial.train, last.train].includes(values.train) ? last : presets?.plain[train] ?? {}
 }

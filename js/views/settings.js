@@ -10,9 +10,11 @@ import { CAPTION, DATASET, TRAINING } from "../common/node_types.js"
 import { fitContent, panel } from "../common/panel.js"
 import { fetchRunCard } from "../common/server.js"
 import { allNodes } from "../logic/run.js"
-import { besidePreset, OWN, ownValues, sight } from "../logic/settings.js"
+import { filledIn, refilled, saidBefore } from "../logic/own_settings.js"
+import { besidePreset, OWN, sight } from "../logic/settings.js"
 import { findWidget } from "../logic/widgets.js"
 
+/** @import { Filling } from "../logic/own_settings.js" */
 /** @import { Presets, State } from "../logic/settings.js" */
 
 const NODES = [DATASET, CAPTION, ...TRAINING]
@@ -23,6 +25,11 @@ const presets = new Map()
 /** @typedef {{ button: Comfy.Widget, widgets: Comfy.Widget[], advanced: Set<string>, initial: Record<string, unknown> }} Managed */
 /** @type {WeakMap<Comfy.Node, Managed>} */
 const managed = new WeakMap()
+
+/** What a node's file says of what "own settings" was filled in with. */
+const FILLED = "subject_trainer_filled"
+/** @type {WeakMap<Comfy.Node, Filling>} */
+const fillings = new WeakMap()
 
 /** @param {Comfy.Node} node @param {Managed} of @returns {State} */
 function stateOf(node, { widgets, initial }) {
@@ -93,24 +100,42 @@ function toggle(node) {
 }
 
 /**
- * Fill in "own settings" when it was chosen, and leave what was filled in to the preset again when another one was.
+ * Give the widgets that the user has not touched what is filled in now; without it, leave them to the preset again.
  * @param {Comfy.Node} node
- * @param {boolean} chosen
+ * @param {Filling} before
+ * @param {Filling} [now]
  */
-async function fillIn(node, chosen) {
+function put(node, before, now) {
+  const of = managed.get(node)
+  if (!of) return
+  node.graph?.beforeChange()
+  for (const [name, value] of Object.entries(refilled(stateOf(node, of), before, now))) {
+    const widget = findWidget(node, name)
+    if (widget) widget.value = value
+  }
+  if (now) fillings.set(node, now)
+  else fillings.delete(node)
+  fit(node)
+  node.graph?.afterChange()
+}
+
+/** @param {Comfy.Node} node @param {Filling} [filling] What was filled in so far. */
+function refill(node, filling = fillings.get(node)) {
+  const of = managed.get(node)
+  if (of && filling && findWidget(node, "preset")?.value === OWN) put(node, filling, filledIn(stateOf(node, of), filling))
+}
+
+/**
+ * Fill in "own settings", which was chosen.
+ * @param {Comfy.Node} node
+ * @param {string} before The preset before it.
+ */
+async function fillIn(node, before) {
   const of = managed.get(node)
   if (!of) return
   const run = shownRun(node)
   const card = run ? await fetchRunCard(run, []).catch(() => undefined) : undefined // It may be gone: then the defaults are left.
-  if ((findWidget(node, "preset")?.value === OWN) !== chosen) return // The user went on meanwhile.
-  node.graph?.beforeChange()
-  for (const [name, value] of Object.entries(ownValues(stateOf(node, of), card?.decided))) {
-    const widget = findWidget(node, name)
-    const [from, to] = chosen ? [of.initial[name], value] : [value, of.initial[name]]
-    if (widget && widget.value === from) widget.value = to
-  }
-  fit(node)
-  node.graph?.afterChange()
+  refill(node, { said: saidBefore(stateOf(node, of), before, card?.decided), put: {} }) // Not if the user went on meanwhile.
 }
 
 /** @param {Comfy.Node} node */
@@ -123,7 +148,26 @@ function followPreset(node) {
   after(widget, "callback", () => {
     const was = last
     last = now()
-    if (was !== last && [was, last].includes(OWN)) fillIn(node, last === OWN)
+    const filling = fillings.get(node)
+    if (was === last) return
+    if (last === OWN) fillIn(node, was)
+    else if (filling) put(node, filling)
+  })
+  const others = node.widgets?.filter((other) => other !== widget) ?? []
+  for (const other of others) after(other, "callback", () => refill(node))
+}
+
+/** @param {Comfy.Node} node */
+function keepFilling(node) {
+  after(node, "onSerialize", (saved) => {
+    const filling = fillings.get(node)
+    if (filling) saved.properties[FILLED] = filling
+  })
+  after(node, "onConfigure", (saved) => {
+    const filling = saved.properties?.[FILLED]
+    delete node.properties[FILLED] // It would only grow old.
+    if (filling?.said && filling.put) fillings.set(node, filling)
+    else fillings.delete(node)
   })
 }
 
@@ -148,6 +192,7 @@ app.registerExtension({
     managed.set(node, { button, widgets, advanced, initial })
     fit(node)
     followPreset(node)
+    keepFilling(node)
     for (const widget of widgets) after(widget, "callback", () => fit(node))
     // Loading a workflow calls both of these, after it gave the node the size that was saved: the size must stay.
     for (const method of ["onConfigure", "onConnectionsChange"]) after(node, method, () => update(node))

@@ -54,6 +54,7 @@ class LiveRun:
         self._has_prompts = bool(run.settings.samples.sample_prompts)
         self._node, self._notes = node, tuple(notes)
         self._lines: tuple[Message, ...] = ()
+        self._chosen: tuple[Message, ...] = ()
         self._sent_at = 0.0
         self._progress = NodeProgress(node.id)
 
@@ -67,6 +68,11 @@ class LiveRun:
             self._progress.text(text_for_running_page(*self._notes, *lines))
         if time.monotonic() - self._sent_at >= SEND_SECONDS:
             self._send()
+
+    def show_choice(self, chosen: Message) -> None:
+        """Show what is trained and what it takes: on our page for as long as it trains, elsewhere until the next line comes."""
+        self._chosen = (chosen,)
+        self.show(*((chosen,) if language_of_client(self._node.client) is None else ()))
 
     def show_bar(self, done: int, total: int) -> None:
         """Show that `done` of `total` units of the phase are done. Raises ComfyUI's exception on cancel."""
@@ -106,7 +112,7 @@ class LiveRun:
             "node": self._node.id,
             "prompt": self._node.prompt,
             "text": joined(self._lines, language),
-            "notes": joined(self._notes, language),
+            "notes": joined((*self._chosen, *self._notes), language),
             "memory": self.memory,
             "can_finish": self.ask is not None,
             "finishing": self._finishing,

@@ -82,6 +82,7 @@ def test_a_run_shows_itself_while_it_trains_and_afterwards(server, quick_graph, 
     assert allocators[-1] == [allocator_settings(sys.platform, torch.version.cuda is not None, given)]
     assert live["memory"] > 10**8
     assert live["text"].startswith("Training")
+    assert "6 steps for 3 photos; about " in live["notes"]  # what is trained stays in sight
     assert server.get("/subject_trainer/live") == {"runs": []}
 
     card = server.get(f"/subject_trainer/runs/{run}")

@@ -82,7 +82,8 @@ def test_few_settings_are_in_sight_whatever_the_preset_and_the_trained_part(eith
     for train in ("lora", "unet", "unet_and_token"):
         set_value(page, "train", train)
         set_value(page, "preset", "own settings")
-        nothing = {"prior_loss_weight", "early_stopping", "sample_every"} | ({"text_learning_rate"} if train == "unet" else set())
+        nothing = {"prior_loss_weight", "early_stopping", "sample_every"}
+        nothing |= {"text_learning_rate"} if train in ("unet", "lora") else set()
         shows(page, every - nothing - (set() if train == "lora" else LORA))
         set_value(page, "preset", "auto")
         shows(page, FIRST["DreamBoothTrain"])
@@ -159,8 +160,26 @@ def test_own_settings_are_those_of_the_last_run(page, server, base_directory):
     assert trained["train"] == "lora"  # which the plain defaults are not
     names = ("train", "steps", "lora_rank", "lora_alpha", "lora_layers", "learning_rate", "batch_size", "precision", "optimizer")
     assert {name: filled[name] for name in names} == {name: trained[name] for name in names}
+    set_value(page, "train", "unet")
+    open_workflow(page, server.port, page.execute_script("return window.app.graph.serialize()"))
+    unet = queued_prompt(page)["5"]["inputs"]
+    assert (unet["learning_rate"], unet["lora_rank"], unet["steps"]) == (2e-6, 0, 3)
     set_value(page, "preset", "auto")
-    wait(page, lambda: queued_prompt(page)["5"]["inputs"] == before, 20)
+    assert queued_prompt(page)["5"]["inputs"] == before | {"train": "unet"}
+
+
+def test_own_settings_are_what_the_preset_before_says(either):
+    page = either
+    before = queued_prompt(page)["5"]["inputs"]
+    set_value(page, "preset", "8 GB card (LoRA)")
+    set_value(page, "preset", "own settings")
+    wait(page, lambda: queued_prompt(page)["5"]["inputs"]["train"] != "auto", 20)
+    filled = queued_prompt(page)["5"]["inputs"]
+    said = {"train": "lora", "class_images": 100, "lr_scheduler": "cosine", "optimizer": "adamw_8bit", "learning_rate": 1e-4}
+    assert filled.items() >= said.items()
+    set_value(page, "train", "auto")
+    set_value(page, "preset", "auto")
+    assert queued_prompt(page)["5"]["inputs"] == before
 
 
 def test_a_preset_that_was_promoted_on_a_subgraph_is_queued_and_saved(either, server):

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { besidePreset, ownValues, sight } from "../../js/logic/settings.js"
+import { besidePreset, sight } from "../../js/logic/settings.js"
 
 const presets = {
   decided: ["train", "class_images", "lora_rank", "learning_rate", "optimizer"],
@@ -48,6 +48,12 @@ test("a setting means nothing without what it is about", () => {
   assert.equal(means("class_images", {}), true)
   assert.equal(means("learning_rate", { optimizer: "prodigy" }), false)
   assert.equal(means("learning_rate", { optimizer: "adamw" }), true)
+  assert.equal(means("text_learning_rate", {}), true)
+  assert.equal(means("text_learning_rate", { train: "unet" }), false)
+  assert.equal(means("text_learning_rate", { train: "lora" }), false)
+  assert.equal(means("text_learning_rate", { train: "lora", embedding: "mysks" }), true)
+  assert.equal(means("text_learning_rate", { train: "lora" }, ["embedding"]), true)
+  assert.equal(means("text_learning_rate", { train: "lora_and_token" }), true)
   assert.equal(means("early_stopping", {}), false)
   assert.equal(means("early_stopping", { hold_out: 2 }), true)
   assert.equal(means("sample_every", { sample_prompts: "a photo" }), true)
@@ -70,12 +76,4 @@ test("what was set beside a preset is what it does not say itself", () => {
   assert.deepEqual(besidePreset(state({ preset: "own settings", lora_rank: 32 })), [])
   assert.deepEqual(besidePreset(state({ preset: "own settings", lora_rank: 32 }, ["preset", "train"])), ["train", "lora_rank"])
   assert.deepEqual(besidePreset({ ...state({ hold_out: 2 }), presets: undefined }), [])
-})
-
-test("own settings are those of the last run, unless it trained something else", () => {
-  const last = { train: "unet", learning_rate: 5e-6 }
-  assert.equal(ownValues(state(), last), last)
-  assert.equal(ownValues(state({ train: "unet" }), last), last)
-  assert.equal(ownValues(state({ train: "lora" }), last), presets.plain.lora)
-  assert.equal(ownValues(state()), presets.plain.auto)
 })

@@ -11,7 +11,7 @@ import pytest
 
 from trainer.parts import TRAIN
 from trainer.parts.text_side import text_rate
-from trainer.run.choice import Asked, Choice, Device, check_widgets, choose, never_fits, unknown_photos
+from trainer.run.choice import Asked, Choice, Device, check_used, check_widgets, choose, never_fits, unknown_photos
 from trainer.run.messages import UserError
 from trainer.run.presets import NAMED, for_page, presets, steps_for, widget_values
 from trainer.run.resources import DRIVER, GB, estimate, refusal
@@ -19,7 +19,7 @@ from trainer.run.run_dir import Run
 from trainer.run.settings import method_settings, widget_default
 from trainer.run.slow import slow_parts
 
-from ..simulated import AUTO, FULL, PHOTOS, SMALL, card
+from ..simulated import AUTO, FULL, PHOTOS, SMALL, TOO_SMALL, card
 
 ROOT = Path(__file__).parent.parent.parent
 CARD = card(12)
@@ -56,6 +56,19 @@ def test_auto_takes_what_fits_the_device(device, picked, memory):
     assert f"1500 steps for 15 photos; about {memory:.1f} of your {device.memory / GB:.1f} GB" in text
 
 
+@pytest.mark.parametrize("device", TOO_SMALL.values(), ids=TOO_SMALL.keys())
+def test_without_half_precision_a_lora_needs_more_and_the_texts_say_so(device):
+    choice = chosen(device=device)
+    run = run_of(choice)
+    assert values(choice, "train", "gradient_checkpointing", "precision") == ("lora", True, "fp32")
+    told = str(refusal(estimate(run), run, device.memory, 1000 * GB))
+    assert told.endswith("It becomes less with: a lower resolution.")  # 8-bit AdamW would save a LoRA 0.02 GB
+    need = (estimate(run).memory + DRIVER) / GB
+    assert 5 < need < 6
+    assert f"in fp32 {need:.1f} GB" in " ".join((ROOT / "docs" / "settings.md").read_text(encoding="utf-8").split())
+    assert "a LoRA from 4 GB up, in fp32 from 6 GB up" in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+
+
 @pytest.mark.parametrize("device", [card(4), card(24), AUTO["CPU"][0], AUTO["Mac, 8 GB"][0]])
 def test_an_embedding_is_trained_everywhere(device):
     choice = chosen(method=INVERSION, device=device)
@@ -77,6 +90,26 @@ def test_auto_keeps_what_is_given_and_looks_for_what_fits_beside_it():
     assert values(chosen(device=card(24), ema_decay=0.99), "optimizer", "gradient_checkpointing") == (SMALL, False)
     assert values(chosen(device=card(24), batch_size=32), "batch_size", "gradient_checkpointing") == (32, True)
     assert values(chosen(device=AUTO["CPU"][0], train=FULL), "train") == (FULL,)
+
+
+def test_a_lora_to_go_on_from_means_a_lora():
+    meant = replace(asked(), start_lora=True)
+    assert values(choose(meant, card(80)), "train", "learning_rate") == ("lora", 1e-4)
+    given = replace(meant, widgets={"train": "unet"})
+    assert values(choose(given, card(80)), "train") == ("unet",)  # which the node refuses
+
+
+def test_a_text_rate_at_which_nothing_learns_is_refused_once_that_is_known():
+    def check(train: str, embedding: str = "") -> None:
+        known = asked(train=train, text_learning_rate=1e-4)
+        check_used(known, replace(run_of(choose(known, CARD)), embedding=embedding))
+
+    for train in ("lora_and_token", "lora_and_text_encoder", FULL):
+        check(train)
+    check("lora", embedding="some")
+    with pytest.raises(UserError, match="Set train to lora_and_token, or text_learning_rate back"):
+        check("lora")
+    check_used(asked("study, 24 GB"), run_of(chosen("study, 24 GB", train="lora")))  # which the preset says, and not the user
 
 
 def test_the_photos_size_counts():
@@ -212,6 +245,15 @@ REFUSED = {
     ),
     "Prodigy with a rate": ({"preset": "auto", "optimizer": "prodigy", "learning_rate": 1e-4}, "leave learning_rate and"),
     "Prodigy with a token's": ({"preset": "auto", "optimizer": "prodigy", "text_learning_rate": 1e-4}, "leave learning_rate"),
+    "a text rate beside the model alone": (
+        {"preset": "paper, 24 GB", "text_learning_rate": 1e-4},
+        "train is unet. Set train to unet_",
+    ),
+    "the study's model alone": ({"preset": "study, 24 GB", "train": "unet", "text_learning_rate": 1e-4}, "no text encoder is"),
+    "class images that count nothing": (
+        {"preset": "auto", "class_dataset": ["9", 0], "prior_loss_weight": 0.0},
+        "Set it above 0, or unwire class_dataset",
+    ),
     "a warm-up": ({"preset": "auto", "steps": 10, "lr_warmup_steps": 11}, "lr_warmup_steps is 11"),
     "a warm-up of a preset": ({"preset": "study, 24 GB", "lr_warmup_steps": 1700}, "between 0 and 1600"),
     "nothing held out": ({"preset": "auto", "early_stopping": "export_best"}, "set hold_out to 1 or more"),
@@ -235,6 +277,10 @@ HARMLESS = [
     {"preset": LINK, "lora_rank": 8},
     {"preset": "study, 24 GB", "train": LINK, "lora_rank": 8},
     {"preset": "study, 24 GB", "train": "lora", "lora_rank": 8},
+    {"preset": "auto", "train": "lora", "text_learning_rate": 1e-4},  # the CLIP may have an embedding
+    {"preset": "paper, 24 GB", "train": LINK, "text_learning_rate": 1e-4},
+    {"preset": "auto", "class_dataset": LINK, "prior_loss_weight": LINK},
+    {"preset": "auto", "prior_loss_weight": 0},
     {"preset": "auto", "optimizer": "prodigy", "learning_rate": LINK},
     {"preset": "auto", "steps": LINK, "lr_warmup_steps": 9000},
     {"preset": "auto", "early_stopping": "export_best", "hold_out": LINK},
@@ -394,6 +440,14 @@ def test_the_tooltip_says_at_which_rate_the_text_is_trained(train, embedding):
 def test_what_a_run_took_asks_for_the_same_run_again(more):
     was = chosen(**more)
     assert chosen("own settings", **widget_values(DREAMBOOTH, was.settings.flat())).settings == was.settings
+
+
+def test_what_a_preset_says_is_what_own_settings_are_filled_in_with():
+    """The study trains the token at the rate of the model; 0 in the widget would be the token's own rate."""
+    for preset in NAMED:
+        filled = for_page(DREAMBOOTH)["named"][preset]
+        was, own = chosen(preset).settings, chosen("own settings", **filled).settings
+        assert own.deciding(has_class=True) == was.deciding(has_class=True)
 
 
 GIVEN = [

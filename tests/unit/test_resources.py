@@ -180,6 +180,15 @@ def test_a_refusal_has_the_numbers_and_the_remedies():
     assert str(describe_resources(chosen, found, 4.0)) == "auto: LoRA, 30.0 GB of disk"
 
 
+@pytest.mark.parametrize("optimizer", [{}, {"optimizer": "prodigy", "learning_rate": 1.0}, {"ema_decay": 0.99}])
+def test_a_refusal_names_no_remedy_that_saves_next_to_nothing(optimizer):
+    found, lora = Resources(memory=20 * GB, disk=1 * GB, flop=1.0), DEFAULTS.replace(train="lora", **optimizer)
+    assert str(refusal(found, run_of(lora), 12 * GB, 100 * GB)).endswith("gradient_checkpointing on, a lower resolution.")
+    named = str(refusal(found, run_of(lora.replace(lora_rank=320)), 12 * GB, 100 * GB))
+    assert "optimizer adamw_8bit" in named
+    assert ("ema_decay 0" in named) == ("ema_decay" in optimizer)
+
+
 def test_what_comfyuis_models_hold_is_not_there_for_the_run():
     """With --highvram and --gpu-only they stay on the card."""
     found = Resources(memory=8 * GB, disk=1 * GB, flop=1.0)

@@ -57,10 +57,9 @@ def unused_settings(run: "Run") -> set[str]:
     return _unused(run.settings, part_types(run))
 
 
-def never_used(settings: "Settings") -> set[str]:
-    """Return the settings that no DreamBooth run with this `train` uses, whether it is given an embedding or not."""
-    train = settings.dreambooth.train
-    return _unused(settings, (*_dreambooth_parts(train, False), *_dreambooth_parts(train, True)))
+def unused_by_train(settings: "Settings", has_embedding: bool) -> set[str]:
+    """Return the settings that a DreamBooth run with this `train` does not use, if it is given an embedding or if it is not."""
+    return _unused(settings, _dreambooth_parts(settings.dreambooth.train, has_embedding))
 
 
 def _unused(settings: "Settings", trained: "Iterable[type[Part]]") -> set[str]:

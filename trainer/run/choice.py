@@ -7,10 +7,11 @@ from typing import Any
 
 from ..dataset.captions import check_class_word
 from ..dataset.photos import Dataset
-from ..parts import part_types
+from ..parts import part_types, unused_settings
 from ..parts.memory import SD15_UNET_WEIGHTS
-from .messages import Message, message
-from .presets import LORA_SETTINGS, NAMED, OWN, candidates, given
+from .messages import Message, UserError, message
+from .names import DREAMBOOTH
+from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given
 from .resources import DRIVER, GB, estimate, refusal
 from .run_dir import Run
 from .setting import AUTO
@@ -56,6 +57,8 @@ class Asked:
     class_dataset: Dataset | None = None
     embedding: str = ""
     """Whatever names the vectors that the token starts from, if there are any."""
+    start_lora: bool = False
+    """Whether a LoRA is given to go on from."""
     unet_weights: int = SD15_UNET_WEIGHTS
     base_bytes: float = 4.3 * GB
 
@@ -88,6 +91,7 @@ def choose(asked: Asked, device: Device) -> Choice:
         asked.photos,
         class_dataset=asked.class_dataset is not None,
         device_kind=device.kind,
+        start_lora=asked.start_lora,
     )
     for values in sets:
         if values["optimizer"] == "adamw_8bit" and not device.eight_bit:
@@ -100,6 +104,12 @@ def choose(asked: Asked, device: Device) -> Choice:
         if memory + DRIVER <= room:
             break
     return Choice(settings, _sentence(asked, settings, memory, device))
+
+
+def check_used(asked: Asked, run: Run) -> None:
+    """Raise UserError for a rate that was given although nothing learns at it; whether an embedding does is known now."""
+    if asked.method == DREAMBOOTH and "text_learning_rate" in unused_settings(run):
+        check_text_rate(given(asked.method, asked.widgets), run.settings.dreambooth.train)
 
 
 def _says_precision(asked: Asked) -> bool:
@@ -117,15 +127,24 @@ def check_widgets(method: str, inputs: Mapping[str, Any], photos: int | None = N
     widgets = {name: value for name, value in inputs.items() if name in method_settings(method) and name not in linked}
     widgets |= {name: value for name, value in WHERE_UNKNOWN.items() if name in linked}
     preset = AUTO if "preset" in linked else inputs.get("preset", AUTO)
-    if "train" in linked and preset != AUTO:
-        widgets = {name: value for name, value in widgets.items() if name not in LORA_SETTINGS}
+    if "train" in linked:
+        unknown = ("text_learning_rate", *(LORA_SETTINGS if preset != AUTO else ()))
+        widgets = {name: value for name, value in widgets.items() if name not in unknown}
     class_dataset = "class_dataset" in linked
     if dataset is None or "class_images" in linked:
         dataset = unknown_photos(512)
     hold_out = 0 if "hold_out" in linked else widgets.get("hold_out", 0)
     trained = MAX_STEPS if photos is None or "preset" in linked else max(1, photos - hold_out)
     values = candidates(method, preset, widgets, trained, class_dataset=class_dataset, device_kind="")[0]
-    settings_from(Asked(method=method, preset=preset, widgets=widgets, known={"token": "token"}, dataset=dataset), values)
+    asked = Asked(
+        method=method,
+        preset=preset,
+        widgets=widgets,
+        known={"token": "token"},
+        dataset=dataset,
+        class_dataset=unknown_photos(512) if class_dataset else None,
+    )
+    settings_from(asked, values)
 
 
 def unknown_photos(resolution: int) -> Dataset:
@@ -165,7 +184,13 @@ def settings_from(asked: Asked, values: Mapping[str, Any]) -> Settings:
     if named.get("class_images") or named.get("prior") == "teacher":
         check_class_word(asked.dataset.class_word)
         named["class_prompt"] = asked.dataset.class_prompt
-    elif asked.class_dataset is None:  # then it has no effect, and must not decide the key
+    elif asked.class_dataset is not None:
+        if named.get("prior_loss_weight") == 0:
+            raise UserError(
+                "prior_loss_weight is 0, so that the class images of class_dataset would count nothing. Set it above 0, or "
+                "unwire class_dataset."
+            )
+    else:  # then it has no effect, and must not decide the key
         named.pop("prior_loss_weight", None)
     return Settings.of(method=asked.method, **{**named, **asked.known})
 

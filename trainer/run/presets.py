@@ -7,7 +7,7 @@ a preset, several for `auto`, of which choice.py takes the first that fits the d
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..parts import TRAIN, never_used
+from ..parts import TRAIN, unused_by_train
 from .checks import check_option
 from .messages import UserError
 from .names import DREAMBOOTH, TEXTUAL_INVERSION
@@ -96,7 +96,14 @@ def steps_for(method: str, photos: int) -> int:
 
 
 def candidates(
-    method: str, preset: str, widgets: Mapping[str, Any], photos: int, *, class_dataset: bool, device_kind: str
+    method: str,
+    preset: str,
+    widgets: Mapping[str, Any],
+    photos: int,
+    *,
+    class_dataset: bool,
+    device_kind: str,
+    start_lora: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the values of all settings that presets decide, the best first: several for `auto`, else one.
 
@@ -104,7 +111,7 @@ def candidates(
     """
     check_preset(preset, method)
     own = given(method, widgets)
-    recipes = _auto(method, own, device_kind) if preset == AUTO else [NAMED.get(preset, {})]
+    recipes = _auto(method, own, device_kind, start_lora) if preset == AUTO else [NAMED.get(preset, {})]
     return [_completed(method, recipe, own, photos, class_dataset, widgets) for recipe in recipes]
 
 
@@ -116,8 +123,12 @@ def widget_values(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = ("on" if settings[name] else "off") if f.type is bool else settings[name]
     if found.get("optimizer") == "prodigy":
         found = {name: value for name, value in found.items() if name not in RATES}
-    if found.get("train") in TRAIN and _parts(found["train"])[0].result_kind != "lora":
-        found = {name: value for name, value in found.items() if name not in LORA_SETTINGS}
+    if found.get("train") in TRAIN:
+        unet, *text = _parts(found["train"])
+        if unet.result_kind != "lora":
+            found = {name: value for name, value in found.items() if name not in LORA_SETTINGS}
+        if text and text[0].learning_rate and found.get("text_learning_rate") == 0:  # which leaves it to the preset in a widget
+            found["text_learning_rate"] = found["learning_rate"]
     return found
 
 
@@ -125,7 +136,8 @@ def for_page(method: str) -> dict[str, Any]:
     """Return what the page must know of presets, in the values of widgets.
 
     `decided`: the settings that they decide; `named`: what each of them says; `plain`: what "own settings" takes by the widget
-    `train`, but for what the photos and the device decide; `unused`: the settings that mean nothing, by `train`.
+    `train`, but for what the photos and the device decide; `unused`: the settings that mean nothing, by `train`, and those
+    beside an embedding that is given.
     """
     plain = {}
     for choice in (AUTO, *TRAIN) if method == DREAMBOOTH else (AUTO,):
@@ -136,19 +148,25 @@ def for_page(method: str) -> dict[str, Any]:
         "decided": [name for name, f in method_settings(method).items() if f.metadata["setting"].auto is not None],
         "named": {preset: widget_values(method, NAMED[preset]) for preset in presets(method) if preset in NAMED},
         "plain": plain,
-        "unused": {
-            choice: sorted(never_used(Settings.of(method=method, token="token", train=choice)))
-            for choice in (TRAIN if method == DREAMBOOTH else ())
-        },
+        "unused": _unused(method, has_embedding=False),
+        "unused_beside_embedding": _unused(method, has_embedding=True),
     }
 
 
-def _auto(method: str, own: Mapping[str, Any], device_kind: str) -> list[dict[str, Any]]:
+def _unused(method: str, has_embedding: bool) -> dict[str, list[str]]:
+    choices = TRAIN if method == DREAMBOOTH else ()
+    settings = {choice: Settings.of(method=method, token="token", train=choice) for choice in choices}
+    return {choice: sorted(unused_by_train(settings[choice], has_embedding)) for choice in choices}
+
+
+def _auto(method: str, own: Mapping[str, Any], device_kind: str, start_lora: bool) -> list[dict[str, Any]]:
     if method == TEXTUAL_INVERSION:
         return EMBEDDING
     if "train" in own:
         return ADAPTERS if _parts(own["train"])[0].result_kind == "lora" else WHOLE_MODEL
-    if device_kind == "cpu" or any(name in own for name in LORA_SETTINGS):  # time decides on a CPU, not memory
+    if start_lora or any(name in own for name in LORA_SETTINGS):  # a LoRA is meant
+        return ADAPTERS
+    if device_kind == "cpu":  # time decides there, not memory
         return ADAPTERS
     return [*WHOLE_MODEL, *ADAPTERS]
 
@@ -169,6 +187,8 @@ def _completed(
         plain["text_learning_rate"] = text[0].learning_rate if text and not prodigy else 0.0
         if unet.result_kind != "lora":
             _check_no_lora(own, (plain | recipe | own)["train"])
+        if not text and unet.result_kind != "lora":  # beside a LoRA there may be an embedding that learns on
+            check_text_rate(own, (plain | recipe | own)["train"])
     if prodigy:
         plain["learning_rate"] = 1.0
     if teacher:
@@ -203,3 +223,14 @@ def _check_no_lora(own: Mapping[str, Any], train: str) -> None:
                 train=train,
                 auto=method_settings(DREAMBOOTH)[name].metadata["setting"].auto,
             )
+
+
+def check_text_rate(own: Mapping[str, Any], train: str) -> None:
+    """Raise UserError for a rate of the text side that was given although `train` trains nothing of it."""
+    if "text_learning_rate" in own:
+        raise UserError(
+            "text_learning_rate is {value:g}, but no token and no text encoder is trained: train is {train}. Set train to "
+            "{train}_and_token, or text_learning_rate back to 0.",
+            value=own["text_learning_rate"],
+            train=train,
+        )

@@ -45,6 +45,8 @@ DRAWN_TOGETHER = 2
 DRAWING_STEPS = 25
 """Of the sampler of class images and sample pictures."""
 
+WORTH_NAMING = 0.1 * GB
+"""Bytes that a remedy must save at least: what a LoRA trains is so little that its optimizer saves next to nothing."""
 DRIVER = 0.8 * GB
 """Bytes that CUDA takes beside what torch reserves, about: in ComfyUI's process and in the worker's."""
 
@@ -213,15 +215,20 @@ def duration(seconds: float) -> Message:
 
 def remedies(run: Run) -> list[Message]:
     """Return what makes a run take less memory on the device, as the values of a message."""
-    settings = run.settings
+    settings, optimizer = run.settings, run.settings.optimizer
+    parts = [part.memory(settings, BaseSize(SD15_UNET_WEIGHTS, 0)) for part in part_types(run)]
+    trained = sum(weights for part in parts for weights in part.trained_weights.values())
     remedies = [
         (not settings.training.gradient_checkpointing, message("gradient_checkpointing on")),
         (
             settings.training.batch_size > 1,
             message("a smaller batch_size (gradient_accumulation_steps makes up for it)"),
         ),
-        (settings.optimizer.optimizer in ("adamw", "prodigy"), message("optimizer adamw_8bit")),
-        (settings.optimizer.ema_decay > 0, message("ema_decay 0")),
+        (
+            trained * (OPTIMIZER_BYTES[optimizer.optimizer] - OPTIMIZER_BYTES["adamw_8bit"]) > WORTH_NAMING,
+            message("optimizer adamw_8bit"),
+        ),
+        (optimizer.ema_decay > 0 and 4 * trained > WORTH_NAMING, message("ema_decay 0")),
         (run.result_kind == "checkpoint", message("train 'lora'")),
         (True, message("a lower resolution")),
     ]

@@ -22,7 +22,7 @@ from demo import photos
 from tools import standin
 from tools.setup import comfyui_path
 from trainer.run.files import read_json
-from trainer.run.presets import NAMED, tries
+from trainer.run.presets import NAMED, candidates
 from trainer.run.resources import GB, estimate
 from trainer.run.settings import Settings
 
@@ -94,7 +94,7 @@ def settings_of(case: dict, steps: int) -> Settings:
     """Return the settings that a node with these widgets would train with; class images come from a folder."""
     widgets = {name: value for name, value in case.items() if name != "preset"} | {"steps": steps, "precision": "bf16"}
     preset = case.get("preset", "own settings")
-    (values,) = tries("dreambooth", preset, widgets, 1, class_dataset=has_class_images(case), device_kind="")
+    (values,) = candidates("dreambooth", preset, widgets, 1, class_dataset=has_class_images(case), device_kind="")
     return Settings.of(method="dreambooth", token=TOKEN, class_word=CLASS_WORD, **values)
 
 

@@ -22,7 +22,7 @@ from .inputs import checked_inputs
 from .page.checked_graph import checked_inputs_of, source_inputs
 from .page.language import text_for_running_page, translated_errors
 from .queued import answer, check_text, training_checks
-from .training import TrainingRequest, request_for, train
+from .training import TrainingRequest, request_for, trained_or_loaded
 from .widgets import (
     BASE_INPUTS,
     CATEGORY,
@@ -150,7 +150,7 @@ class DreamBoothTrain(io.ComfyNode):
             unet_weights=base.unet_weights(),
             base_bytes=base.size(),
         )
-        finished = train(checked_lora(request_for(check_name(name), asked, base, cls.hidden, start, start_lora)))
+        finished = trained_or_loaded(checked_lora(request_for(check_name(name), asked, base, cls.hidden, start, start_lora)))
         file, learned = finished.exported.file, finished.exported.embedding
         if finished.run.result_kind == "lora":
             lora = load_lora(file)

@@ -28,14 +28,14 @@ def checked_inputs(execute: Callable) -> Callable:
             values = list(value) if schema.is_input_list and isinstance(value, list | tuple) else [value]
             kept = [item for item in values if not (item is None and inputs[name].optional)]
             if kept or not inputs[name].optional:
-                kept = [as_meant(name, inputs[name].io_type, item) for item in kept or [None]]
+                kept = [coerce_input(name, inputs[name].io_type, item) for item in kept or [None]]
                 checked[name] = kept if schema.is_input_list else kept[0]
         return execute(cls, **checked)
 
     return execute_checked
 
 
-def as_meant(name: str, socket: str, value: Any) -> Any:
+def coerce_input(name: str, socket: str, value: Any) -> Any:
     """Return a value as a socket's type, "INT" for example. Raises UserError where it is of another."""
     if socket not in SOCKETS:
         return value

@@ -21,7 +21,7 @@ from ..trainer.run.settings import Settings, method_settings
 from .comfy import device
 from .comfy.completeness import UNET
 from .comfy.folders import photo_folder, runs_root
-from .inputs import SOCKETS, as_meant
+from .inputs import SOCKETS, coerce_input
 from .page.checked_graph import checked_inputs_of, source_inputs, switched_off
 from .page.language import text_for_checked_page
 
@@ -44,7 +44,7 @@ def answer(*checks: Callable[[], object]) -> bool | str:
 def check_text(name: str, check: Callable[[str], object], value: Any) -> None:
     """Let `check` judge the text of an input, `name`; one that comes by a link is None here, and judged when the node runs."""
     if value is not None:
-        check(as_meant(name, "STRING", value))
+        check(coerce_input(name, "STRING", value))
 
 
 def check_wired(node: type[io.ComfyNode]) -> None:
@@ -157,13 +157,13 @@ def may_be_finished(settings: Settings) -> bool:
 
     Which it is tells its key, for which the weights of the base must be read.
     """
-    wanted = _telling(settings.flat())
+    wanted = _identifying_settings(settings.flat())
     for run_dir in finished_runs(runs_root()):
         with passed_over(run_dir.path):
-            if _telling(run_dir.load_run().settings.flat()) == wanted:
+            if _identifying_settings(run_dir.load_run().settings.flat()) == wanted:
                 return True
     return False
 
 
-def _telling(flat: Mapping[str, Any]) -> list[Any]:
+def _identifying_settings(flat: Mapping[str, Any]) -> list[Any]:
     return [flat.get(name) for name in ("method", "train", "seed", "batch_size")]

@@ -20,7 +20,7 @@ from .comfy.token_clip import clip_with_token, prompt_text
 from .inputs import checked_inputs
 from .page.language import translated_errors
 from .queued import answer, check_text, training_checks
-from .training import request_for, train
+from .training import request_for, trained_or_loaded
 from .widgets import (
     BASE_INPUTS,
     CATEGORY,
@@ -102,7 +102,7 @@ class TextualInversionTrain(io.ComfyNode):
             base_bytes=base.size(),
         )
         request = request_for(token, asked, base, cls.hidden, start)
-        finished = train(replace(request, notes=[*request.notes, *token_notes(request.run)]))
+        finished = trained_or_loaded(replace(request, notes=[*request.notes, *token_notes(request.run)]))
         file = finished.exported.file
         prompt = prompt_text(finished.run.settings, file)
         return io.NodeOutput(clip_with_token(clip, token, file), prompt, finished.loss, str(file), ui=finished.ui)

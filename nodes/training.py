@@ -98,7 +98,7 @@ def clip_skip_notes(run: Run) -> list[Message]:
     ]
 
 
-def train(request: TrainingRequest) -> Finished:
+def trained_or_loaded(request: TrainingRequest) -> Finished:
     """Return the run's result: at once when it is finished, else after training from its newest state.
 
     Raises UserError when device, disk or folders cannot take the run, WorkerError when training fails, and ComfyUI's exception
@@ -110,7 +110,7 @@ def train(request: TrainingRequest) -> Finished:
     if result is None and request.run.settings.optimizer.optimizer == "adamw_8bit":
         reason = why_no_8bit_there(device.name())
         if reason:
-            return train(with_another_optimizer(request, run_dir, reason))
+            return trained_or_loaded(with_another_optimizer(request, run_dir, reason))
     result = result or _train(request, run_dir)
     remember_returned(run_dir, result)
     choice = request.run.choice

@@ -2,7 +2,7 @@
 
 recipes/    dreambooth, textual_inversion: a run from top to bottom, the loop in sight. Read these first.
 training/   the step, the loss, optimizers, validation, sample images, saved state, export
-data/       latents and text states, computed once; which photos and noise a batch has; class images
+data/       latents and text embeddings, computed once; which photos and noise a batch has; class images
 models/     SD v1.5 from a checkpoint file, its names, the token's embedding
 context.py  what every piece of a run needs to know of it; failures.py says why something failed
 __main__.py starts the worker process; worker.py takes one run from its directory to its result

@@ -12,7 +12,7 @@ from .run.names import DREAMBOOTH
 from .run.run_dir import Run, RunDir
 from .run.settings import check_batch_split
 from .run.stop_request import StopRequest
-from .training.trainer import Exported
+from .training.trainer import ExportInfo
 
 
 def work(path: Path, device: str, reporter: Reporter, stop: StopRequest) -> None:
@@ -29,12 +29,12 @@ def work(path: Path, device: str, reporter: Reporter, stop: StopRequest) -> None
     with held(run_dir.lock, lambda: reporter.phase(WAITING), stop.check):
         if not run_dir.finished:
             run_dir.remove_partial_files()
-            run, exported = _train(run_dir, device, reporter, stop)
-            _finish(run_dir, run, exported, reporter)
+            run, info = _train(run_dir, device, reporter, stop)
+            _finish(run_dir, run, info, reporter)
     reporter.emit(Done())
 
 
-def _train(run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> tuple[Run, Exported]:
+def _train(run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> tuple[Run, ExportInfo]:
     run = run_dir.load_run()
     check_batch_split(run.settings.training.batch_size, ranks.world_size())
     accelerator = make_accelerator(device, run.settings.training.precision)
@@ -43,7 +43,7 @@ def _train(run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) 
     return run, recipe_of(run)(context)
 
 
-def recipe_of(run: Run) -> Callable[[Context], Exported]:
+def recipe_of(run: Run) -> Callable[[Context], ExportInfo]:
     """Return the recipe that trains the run; only its libraries are loaded."""
     if run.settings.method == DREAMBOOTH:
         from .recipes.dreambooth import train
@@ -52,7 +52,7 @@ def recipe_of(run: Run) -> Callable[[Context], Exported]:
     return train
 
 
-def _finish(run_dir: RunDir, run: Run, exported: Exported, reporter: Reporter) -> None:
+def _finish(run_dir: RunDir, run: Run, info: ExportInfo, reporter: Reporter) -> None:
     reporter.end_phase()
     write_json(
         run_dir.result_json,
@@ -64,13 +64,13 @@ def _finish(run_dir: RunDir, run: Run, exported: Exported, reporter: Reporter) -
             "token": run.settings.token,
             "class_word": run.settings.class_word,
             "steps": run.settings.training.steps,
-            "exported": exported.to_json(),
+            "exported": info.to_json(),
             "warnings": [warning.to_json() for warning in reporter.warnings],
             "seconds": {phase: round(seconds, 2) for phase, seconds in reporter.seconds.items()},
         },
     )
     # A run that the user has ended may be taken up again: then it needs what it would have after a stop.
-    best = [] if exported.finished_early else [run_dir.best]
-    state = [] if exported.finished_early or run.settings.training.keep_state else [run_dir.state]
+    best = [] if info.finished_early else [run_dir.best]
+    state = [] if info.finished_early or run.settings.training.keep_state else [run_dir.state]
     for leftover in (run_dir.base, run_dir.finish, *best, *state):
         leftover.unlink(missing_ok=True)

@@ -77,7 +77,7 @@ class LiveRun:
         self._progress.picture(path)
         self._send()
 
-    def is_of(self, prompts: Collection[str]) -> bool:
+    def belongs_to(self, prompts: Collection[str]) -> bool:
         """Return whether one of these jobs trains the run."""
         return self._node.prompt in prompts
 
@@ -141,7 +141,7 @@ def is_live(run_id: str) -> bool:
 
 def states(prompts: Collection[str], language: str) -> list[dict]:
     """Return the progress of the runs that these jobs are training."""
-    return [run.state(language) for run in list(_live.values()) if run.is_of(prompts)]
+    return [run.state(language) for run in list(_live.values()) if run.belongs_to(prompts)]
 
 
 def request(run_id: str, prompts: Collection[str], line: str) -> Message | None:
@@ -149,4 +149,6 @@ def request(run_id: str, prompts: Collection[str], line: str) -> Message | None:
     run = _live.get(run_id)
     if run is None:
         return message("This run does not train now.")
-    return run.request(line) if run.is_of(prompts) else message("Another job trains this run: only who queued it can ask that.")
+    if not run.belongs_to(prompts):
+        return message("Another job trains this run: only who queued it can ask that.")
+    return run.request(line)

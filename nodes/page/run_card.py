@@ -9,7 +9,7 @@ from pathlib import Path
 from ...trainer.run.evaluations import latest_by_step, step_to_use
 from ...trainer.run.files import read_json
 from ...trainer.run.metrics_file import is_measurement, metrics_entry, read_metrics
-from ...trainer.run.presets import shown
+from ...trainer.run.presets import widget_values
 from ...trainer.run.run_dir import Run, RunDir
 
 MAX_POINTS = 400
@@ -30,7 +30,7 @@ def card(run_dir: RunDir) -> dict:
         "run": run_dir.path.name,
         "facts": facts(run, run_dir, result),
         "steps": run.settings.training.steps,
-        "decided": shown(run.settings.method, run.settings.flat()),
+        "decided": widget_values(run.settings.method, run.settings.flat()),
         "prompts": list(run.settings.samples.sample_prompts),
         "samples": samples(run_dir),
         "grid": run_dir.grid.name if run_dir.grid.is_file() else "",

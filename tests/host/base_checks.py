@@ -93,7 +93,7 @@ def complete_text_encoders(completeness, tensors: dict) -> dict[str, bool]:
 
 
 def text_states(checkpoint: str, tensors: dict) -> dict[str, float]:
-    """Return by layer how far the worker's text states are from those that ComfyUI's CLIP gives after CLIP Set Last Layer."""
+    """Return by layer how far the worker's text embeddings are from those that ComfyUI's CLIP gives after CLIP Set Last Layer."""
     import comfy.sd
     import comfy.sd1_clip
     import torch
@@ -210,7 +210,7 @@ def main(comfyui: str, checkpoint: str) -> None:
         "complete": complete_text_encoders(load("nodes.comfy.completeness"), tensors),
         "patches": patches(load("nodes.comfy.patches")),
         "text layers": text_layers(load("nodes.comfy.base_model")),
-        "text states": text_states(checkpoint, tensors),
+        "text embeddings": text_states(checkpoint, tensors),
     }
     print(json.dumps(answers), file=ANSWER)
 

@@ -47,8 +47,8 @@ def test_what_a_file_lacks_is_what_comfyui_does_not_load(answers):
 
 
 def test_the_worker_reads_prompts_as_comfyuis_clip_does(answers):
-    assert answers["text states"].keys() == {"None", "-1", "-2", "-3", "-4", "-12"}
-    assert max(answers["text states"].values()) < 1e-4
+    assert answers["text embeddings"].keys() == {"None", "-1", "-2", "-3", "-4", "-12"}
+    assert max(answers["text embeddings"].values()) < 1e-4
 
 
 def test_the_layer_is_that_of_clip_set_last_layer(answers):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tools.setup import comfyui_path
 from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer
-from trainer.parts.adapters import KINDS, TARGETS, TEXT, TEXT_TARGETS, UNET, adapter_tensors, add_adapters
+from trainer.parts.adapters import KINDS, TARGETS, TEXT_PREFIX, TEXT_TARGETS, UNET_PREFIX, adapter_tensors, add_adapters
 from trainer.run.settings import Settings
 
 from .lora_outputs import PROMPT
@@ -61,7 +61,7 @@ def computed(standin_base, tmp_path_factory) -> tuple[dict[str, Tensor], dict[st
 
         compute("0")
         tensors = {}
-        for model, prefix, targets in ((unet, UNET, TARGETS), (text_encoder, TEXT, TEXT_TARGETS)):
+        for model, prefix, targets in ((unet, UNET_PREFIX, TARGETS), (text_encoder, TEXT_PREFIX, TEXT_TARGETS)):
             params = add_adapters(model, targets[layers], settings, torch.float32)
             learned(params, number)
             tensors |= adapter_tensors(params, prefix, settings)

@@ -34,7 +34,7 @@ def published_loss(
     """Mean of || noise - prediction ||^2 over one batch of the run with seed 0, differentiable in the U-Net's weights.
 
     With gamma each sample counts min(SNR, gamma) / SNR. The dataset may be flipped; an odd view is the mirror image. `encode`
-    gives the text states (1, 77, 768) of a caption, else the base's text encoder does; `wordings` stand in place of captions.
+    gives the text embeddings (1, 77, 768) of a caption, else the base's text encoder does; `wordings` stand in place of captions.
     With a `teacher`, what it predicts stands in place of the noise.
     """
     photos = (tuple(range(len(dataset.photos))),)
@@ -48,7 +48,7 @@ def published_loss(
             picture = prepare(decode_photo(file.read()), 64, "center")
         pixels = to_tensor(ImageOps.mirror(picture) if plan.views[i] % 2 else picture)
         caption = wordings[int(plan.caption_choice[i] * len(wordings))] if wordings else photo.caption
-        caption = caption if plan.keeps_caption[i] else ""
+        caption = caption if plan.keep_caption[i] else ""
         states = encode(caption) if encode else encode_prompts(text_encoder, tokenizer, [caption])
         with torch.no_grad():
             found = vae.encode(pixels[None]).latent_dist

@@ -86,7 +86,7 @@ def test_every_view_has_its_own_mask_to_the_latent(encode, tmp_path_factory):
         bucket, plan = plan_batch(0, index, 2, concept.source)
         batch = concept.batch(plan, bucket, noise_schedule())
         mean = concept.latents.posteriors[bucket][concept.latents.rows[plan.photos], plan.views][:, 0, 0]
-        for latent, weights, photo in zip(mean, batch.weights, plan.photos.tolist(), strict=True):
+        for latent, weights, photo in zip(mean, batch.mask_weights, plan.photos.tolist(), strict=True):
             if photo == 2:
                 assert torch.equal(weights, torch.ones_like(weights))
                 continue
@@ -99,7 +99,7 @@ def test_every_view_has_its_own_mask_to_the_latent(encode, tmp_path_factory):
 def test_without_a_mask_nothing_is_weighed(encode, dataset):
     concept = encode(replace(dataset, mask_weight=0.1))
     bucket, plan = plan_batch(0, 0, 2, concept.source)
-    assert concept.batch(plan, bucket, noise_schedule()).weights is None
+    assert concept.batch(plan, bucket, noise_schedule()).mask_weights is None
 
 
 def test_a_run_trains_on_masks_and_otherwise_as_before(make_run, dataset, tmp_path_factory):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from trainer.parts.adapters import TEXT, UNET, adapter_tensors
+from trainer.parts.adapters import TEXT_PREFIX, UNET_PREFIX, adapter_tensors
 from trainer.parts.text_encoder import PREFIX
 from trainer.run.run_dir import RunDir, at_step
 from trainer.run.settings import OptimizerSettings, TrainingSettings
@@ -188,7 +188,7 @@ def test_every_file_of_adapters_has_the_masters_and_a_run_goes_on_from_all_of_th
     result, kept = load_file(run.export_path), load_file(at_step(run.export_path, 2))
     unet = {name: tensor for name, tensor in masters.items() if ".lo" in name and not name.startswith(PREFIX)}
     text = {name.removeprefix(PREFIX): tensor for name, tensor in masters.items() if name.startswith(PREFIX)}
-    expected = adapter_tensors(unet, UNET, settings) | adapter_tensors(text, TEXT, settings)
+    expected = adapter_tensors(unet, UNET_PREFIX, settings) | adapter_tensors(text, TEXT_PREFIX, settings)
     assert result.keys() == expected.keys() == kept.keys()
     assert all(torch.equal(result[name], expected[name]) for name in expected)
     weights = torch.cat([tensor.flatten() for name, tensor in kept.items() if not name.endswith("alpha")])

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from trainer.models import image_sampler, key_mapping
 from trainer.models.sd15 import DTYPES
 from trainer.parts import adapters, frozen_unet, lora, unet
-from trainer.parts.memory import SD15_UNET
+from trainer.parts.memory import SD15_UNET_WEIGHTS
 from trainer.run import resources
 from trainer.run.resources import GB
 
@@ -33,7 +33,7 @@ def make_unet(part: str, precision: str) -> UNet2DConditionModel:
     """Return SD v1.5's U-Net on the meta device, as the part of this name trains it."""
     with torch.device("meta"):
         model = UNet2DConditionModel(**SD15).train()
-        assert sum(p.numel() for p in model.parameters()) == SD15_UNET
+        assert sum(p.numel() for p in model.parameters()) == SD15_UNET_WEIGHTS
         model.requires_grad_(part == "unet")
         if part in adapters.TARGETS:
             from peft import LoraConfig, inject_adapter_in_model
@@ -102,7 +102,7 @@ def test_no_more_than_half_of_the_activations_are_left_when_nearly_all_gradients
     """With one sample gradients decide, with two both are alike; then activations do."""
     for samples in (1, 2):
         activations = samples * unet.ACTIVATIONS
-        said = max(activations, 2 * SD15_UNET + resources.HALFWAY * activations)
+        said = max(activations, 2 * SD15_UNET_WEIGHTS + resources.HALFWAY * activations)
         assert 0.7 * said < counted("unet", samples)["backward"] < 1.03 * said
 
 
@@ -138,7 +138,7 @@ def test_adafactors_state_is_not_small_for_convolutions():
 
     shapes = [p.shape for p in make_unet("unet", "fp32").parameters()]
     numbers = sum(s.numel() // s[-1] + s.numel() // s[-2] if len(s) > 1 else s.numel() for s in shapes)
-    assert 4 * numbers / SD15_UNET == pytest.approx(resources.OPTIMIZER_BYTES["adafactor"], abs=0.005)
+    assert 4 * numbers / SD15_UNET_WEIGHTS == pytest.approx(resources.OPTIMIZER_BYTES["adafactor"], abs=0.005)
     weight = torch.nn.Parameter(torch.ones(6, 5, 3, 3))
     weight.grad = torch.ones_like(weight)
     optimizer = Adafactor([weight], lr=1e-3, scale_parameter=False, relative_step=False, warmup_init=False)

@@ -34,7 +34,7 @@ def test_the_loss_is_that_of_the_photos_and_half_of_the_distance_to_the_base(mak
         work_here(run_dir)
     assert two.losses()[0] == one.losses()[0] == pytest.approx(alone.losses()[0], rel=1e-5)
     state = {name.removeprefix("param/"): t for name, t in load_file(one.state).items() if name.startswith("param/")}
-    if train == "lora_and_text_encoder":  # the text states of the teacher are the base's, which is what is computed first
+    if train == "lora_and_text_encoder":  # the text embeddings of the teacher are the base's, which is what is computed first
         assert two.losses()[1] != alone.losses()[0]
         return
     base = BaseModel(small_base)
@@ -98,12 +98,12 @@ def test_what_is_trained_stays_nearer_to_the_base_under_the_class_prompt(make_ru
 
 def test_a_mask_of_the_subject_does_not_weigh_what_the_teacher_says():
     latents = torch.ones(1, 4, 8, 8)
-    batch = Batch(noisy=latents, timesteps=torch.tensor([5]), noise=latents, captions=[0], weights=latents / 2)
+    batch = Batch(noisy=latents, timesteps=torch.tensor([5]), noise=latents, captions=[0], mask_weights=latents / 2)
     captions = SimpleNamespace(texts=("", CLASS_PROMPT), frozen_states=lambda captions: torch.zeros(1, 77, 768))
     loss: Any = SimpleNamespace(
         teacher=lambda *_: 3 * latents, captions=captions, dtype=torch.float32, context=SimpleNamespace(settings=TAUGHT)
     )
     taught = DiffusionLoss.taught(loss, batch)
-    assert taught.weights is None
+    assert taught.mask_weights is None
     assert taught.captions == [1]
     assert torch.equal(taught.noise, 3 * latents)

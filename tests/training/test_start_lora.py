@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from trainer.models.lora_file import go_on_from, is_text, text_stems, unet_stems
 from trainer.models.sd15 import BaseModel
-from trainer.parts.adapters import KINDS, TEXT, TEXT_TARGETS, UNET, adapter_tensors, add_adapters
+from trainer.parts.adapters import KINDS, TEXT_PREFIX, TEXT_TARGETS, UNET_PREFIX, adapter_tensors, add_adapters
 from trainer.parts.lora import add_lora
 from trainer.run.messages import UserError
 
@@ -64,7 +64,7 @@ def test_a_file_by_any_programs_names_is_the_same_lora(small_base, tmp_path, kin
     unet, given = base.unet(), (torch.randn(1, 4, 8, 8), torch.tensor([500]), torch.randn(1, 77, 768))
     params = add_lora(unet, settings)
     learned(params)
-    tensors, names = adapter_tensors(params, UNET, settings), ldm_names(base)
+    tensors, names = adapter_tensors(params, UNET_PREFIX, settings), ldm_names(base)
     again = base.unet()
     taken = add_lora(again, settings.replace(lora_alpha=16.0))
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_that_of_the_text_encoder_too(small_base, tmp_path):
         text_encoder = BaseModel(small_base).text_encoder()
         results.append(add_adapters(text_encoder, TEXT_TARGETS["all"], BOTH, torch.float32))
     learned(results[0])
-    tensors = adapter_tensors(results[0], TEXT, BOTH) | {"lora_unet_any.alpha": torch.tensor(2.0)}
+    tensors = adapter_tensors(results[0], TEXT_PREFIX, BOTH) | {"lora_unet_any.alpha": torch.tensor(2.0)}
     for change in (
         lambda name: name,
         lambda name: name.replace("lora_te_", "lora_te1_"),
@@ -122,7 +122,7 @@ def test_that_of_the_text_encoder_too(small_base, tmp_path):
 )
 def test_another_lora_is_refused_with_what_differs(small_base, tmp_path, change, said):
     base = BaseModel(small_base)
-    tensors = adapter_tensors(add_lora(base.unet(), SETTINGS), UNET, SETTINGS)
+    tensors = adapter_tensors(add_lora(base.unet(), SETTINGS), UNET_PREFIX, SETTINGS)
     if "train" in change:
         tensors["lora_te_text_model_encoder_layers_0_mlp_fc1.alpha"] = torch.tensor(2.0)
     save_file(tensors, tmp_path / "given.safetensors")

@@ -95,10 +95,10 @@ def test_views_and_caption_dropout_are_drawn_and_leave_the_rest_alone():
     _, plain = plan_batch(0, 0, 4, SOURCE)
     plans = [plan_batch(0, step, 4, replace(SOURCE, views=3, caption_dropout=0.25))[1] for step in range(200)]
     assert set(torch.cat([p.views for p in plans]).tolist()) == {0, 1, 2}
-    assert torch.cat([p.keeps_caption for p in plans]).float().mean().item() == pytest.approx(0.75, abs=0.05)
+    assert torch.cat([p.keep_caption for p in plans]).float().mean().item() == pytest.approx(0.75, abs=0.05)
     assert torch.equal(plans[0].noise, plain.noise)
     assert torch.equal(plans[0].timesteps, plain.timesteps)
-    assert plain.keeps_caption.all()
+    assert plain.keep_caption.all()
 
 
 def test_offset_noise_is_constant_over_the_picture():

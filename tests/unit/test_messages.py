@@ -55,8 +55,6 @@ NOT_SHOWN = {
     "paper, 24 GB",
     "12 GB card",
     "8 GB card (LoRA)",
-    "text encoder",
-    "token vectors",
     "%Y-%m-%d %H:%M",
     # for the log alone
     "The run in {} is passed over: {}",

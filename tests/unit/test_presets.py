@@ -11,7 +11,7 @@ import pytest
 from trainer.parts import TRAIN
 from trainer.run.choice import Asked, Choice, Device, check_widgets, choose, never_fits, unknown_photos
 from trainer.run.messages import UserError
-from trainer.run.presets import NAMED, for_page, presets, shown, steps_for
+from trainer.run.presets import NAMED, for_page, presets, steps_for, widget_values
 from trainer.run.resources import DRIVER, GB, estimate, refusal
 from trainer.run.run_dir import Run
 from trainer.run.settings import method_settings, widget_default
@@ -321,7 +321,7 @@ def test_the_page_fills_own_settings_of_an_embedding_in():
 @pytest.mark.parametrize("more", [{}, {"train": "lora"}, {"optimizer": "prodigy"}, {"preset": "12 GB card"}], ids=str)
 def test_what_a_run_took_asks_for_the_same_run_again(more):
     was = chosen(**more)
-    assert chosen("own settings", **shown(DREAMBOOTH, was.settings.flat())).settings == was.settings
+    assert chosen("own settings", **widget_values(DREAMBOOTH, was.settings.flat())).settings == was.settings
 
 
 GIVEN = [

@@ -9,7 +9,7 @@ from bench.card import CASES, settings_of
 from tools.standin import SD15, unet_shapes
 from trainer.dataset.photos import Dataset
 from trainer.parts.lora import ADAPTED_WEIGHTS
-from trainer.parts.memory import SD15_UNET
+from trainer.parts.memory import SD15_UNET_WEIGHTS
 from trainer.run.choice import Asked, Device, choose
 from trainer.run.messages import message
 from trainer.run.presets import NAMED
@@ -35,7 +35,7 @@ STUDY = Settings.of(
 def test_the_base_that_measures_a_card_has_the_size_that_is_counted_with():
     """SD v1.5's own: 859,520,964 weights."""
     shapes = unet_shapes(SD15.unet, SD15.unet_blocks)
-    assert sum(math.prod(shape) for shape in shapes.values()) == SD15_UNET == 859_520_964
+    assert sum(math.prod(shape) for shape in shapes.values()) == SD15_UNET_WEIGHTS == 859_520_964
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -112,10 +112,10 @@ def test_what_costs_memory_is_counted(change):
 def test_a_teacher_of_a_whole_model_is_a_copy_in_half_precision_and_a_lora_is_its_own():
     taught = {"prior": "teacher", "class_prompt": "a toy", "class_images": 0}
     pictures = {"class_images": 100, "class_prompt": "a toy"}
-    for settings, copy in ((STUDY, 2 * SD15_UNET), (STUDY.replace(train="lora"), 0)):
+    for settings, copy in ((STUDY, 2 * SD15_UNET_WEIGHTS), (STUDY.replace(train="lora"), 0)):
         more = training_bytes(settings.replace(**taught)) - training_bytes(settings.replace(**pictures))
         assert more == pytest.approx(copy)
-    assert f"{2 * SD15_UNET / GB:.1f} GB more" in method_settings("dreambooth")["prior"].metadata["setting"].tooltip
+    assert f"{2 * SD15_UNET_WEIGHTS / GB:.1f} GB more" in method_settings("dreambooth")["prior"].metadata["setting"].tooltip
 
 
 def test_a_lokr_keeps_its_changes_of_all_weights():
@@ -271,8 +271,8 @@ def test_the_figures_in_the_texts_are_those_of_the_arithmetic():
     text = " ".join(text.split())
     lora, token = DEFAULTS.replace(train="lora"), DEFAULTS.replace(method="textual_inversion")
     for figure in (
-        f"these are {8 + OPTIMIZER_BYTES['adamw']} bytes a weight, {16 * SD15_UNET / GB:.0f} GB",
-        f"with 8-bit AdamW or Adafactor {8 + OPTIMIZER_BYTES['adafactor']:.0f} bytes, {10 * SD15_UNET / GB:.0f} GB",
+        f"these are {8 + OPTIMIZER_BYTES['adamw']} bytes a weight, {16 * SD15_UNET_WEIGHTS / GB:.0f} GB",
+        f"with 8-bit AdamW or Adafactor {8 + OPTIMIZER_BYTES['adafactor']:.0f} bytes, {10 * SD15_UNET_WEIGHTS / GB:.0f} GB",
         f"**Activations** are {growth(DEFAULTS):.2f} GB a sample when the U-Net is trained, {growth(lora):.2f} GB with a LoRA "
         f"({growth(lora.replace(lora_layers='attention')):.2f} GB with `lora_layers` *attention*, "
         f"{growth(lora.replace(lora_layers='all')):.2f} GB with *all*)",
@@ -285,7 +285,7 @@ def test_the_figures_in_the_texts_are_those_of_the_arithmetic():
     drawn = phases(run_of(DEFAULTS.replace(class_images=10, class_prompt="a toy")))["class_images"]
     assert f"**Class images** take {drawn / GB:.1f} GB" in text
     troubles = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-    assert f"saved state ({12 * SD15_UNET / GB:.0f} GB, twice that" in troubles
+    assert f"saved state ({12 * SD15_UNET_WEIGHTS / GB:.0f} GB, twice that" in troubles
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"about {DRIVER / GB:.1f} GB\nmore, for its driver" in readme
 
@@ -293,7 +293,7 @@ def test_the_figures_in_the_texts_are_those_of_the_arithmetic():
 def test_the_tooltips_say_what_the_arithmetic_counts():
     tips = {name: f.metadata["setting"].tooltip for name, f in method_settings("dreambooth").items()}
     more = training_bytes(DEFAULTS.replace(ema_decay=0.9)) - training_bytes(DEFAULTS)
-    assert f"{more / SD15_UNET:.0f} bytes more for each trained weight" in tips["ema_decay"]
+    assert f"{more / SD15_UNET_WEIGHTS:.0f} bytes more for each trained weight" in tips["ema_decay"]
     assert OPTIMIZER_BYTES["adamw_8bit"] / OPTIMIZER_BYTES["adamw"] == pytest.approx(1 / 4, abs=0.01)
     assert "a quarter of its memory" in tips["optimizer"]
     assert OPTIMIZER_BYTES["adafactor"] == pytest.approx(OPTIMIZER_BYTES["adamw_8bit"], rel=0.1)

@@ -23,7 +23,7 @@ class BatchPlan:
     """(B, 4, h, w) fp32: what is added and shall be predicted."""
     timesteps: Tensor
     """(B,) int64 in [0, 1000)."""
-    keeps_caption: Tensor
+    keep_caption: Tensor
     """(B,) bool: False where the caption is left empty."""
     caption_choice: Tensor
     """(B,) fp32 in [0, 1): which of its captions, where a photo has several."""
@@ -114,7 +114,7 @@ def plan_batch(seed: int, index: int, batch_size: int, source: BatchSource) -> t
         noise=torch.randn(shape, generator=numbers),
         timesteps=torch.randint(0, 1000, (batch_size,), generator=numbers),
         views=torch.randint(0, source.views, (batch_size,), generator=numbers),
-        keeps_caption=torch.rand((batch_size,), generator=numbers) >= source.caption_dropout,
+        keep_caption=torch.rand((batch_size,), generator=numbers) >= source.caption_dropout,
         caption_choice=torch.rand((batch_size,), generator=generator(seed, "wording", source.concept, index)),
     )
     if source.noise_offset:

@@ -1,4 +1,4 @@
-"""The text states of the captions: those that training cannot change are computed once."""
+"""The text embeddings of the captions: those that training cannot change are computed once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ EMPTY = 0
 
 @dataclass(frozen=True)
 class Captions:
-    """All C distinct captions of a run and their text states."""
+    """All C distinct captions of a run and their text embeddings."""
 
     texts: tuple[str, ...]
     """The empty one first."""
@@ -37,11 +37,11 @@ class Captions:
     """None when nothing of it is trained."""
 
     def frozen_states(self, captions: Sequence[int]) -> Tensor:
-        """Return (B, 77, 768) fp32: the text states of captions as they were before training."""
+        """Return (B, 77, 768) fp32: the text embeddings of captions as they were before training."""
         return to_device(self.frozen[list(captions)], self.ids.device)
 
     def states(self, captions: Sequence[int]) -> Tensor:
-        """Return (B, 77, 768) fp32: the text states of the captions of a batch, each distinct one encoded once."""
+        """Return (B, 77, 768) fp32: the text embeddings of the captions of a batch, each distinct one encoded once."""
         distinct = sorted(set(captions), key=lambda c: (self.changing[c], c))
         changing = [c for c in distinct if self.changing[c]]
         frozen = [c for c in distinct if not self.changing[c]]
@@ -68,7 +68,7 @@ def encode_captions(
 ) -> Captions:
     """Encode the captions, that of a teacher and the sample prompts; states that no trained part can change, for good.
 
-    After that the text encoder works in the compute type.
+    After that the text encoder works in the compute dtype.
     """
     settings = context.settings
     of_teacher = [settings.dreambooth.class_prompt] if settings.has_teacher else []

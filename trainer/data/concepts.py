@@ -34,7 +34,7 @@ class Batch:
     """(B, 4, h, w) fp32."""
     captions: list[int]
     """Indices into `Captions.texts`."""
-    weights: Tensor | None = None
+    mask_weights: Tensor | None = None
     """(B, 1, h, w) fp32: how much each latent counts in the loss; None: all alike."""
 
 
@@ -51,14 +51,14 @@ class Concept:
         """Return the planned batch with each photo's own latents and its own caption."""
         captions = [
             self.captions[photo][int(choice * len(self.captions[photo]))] if kept else EMPTY
-            for photo, kept, choice in zip(plan.photos.tolist(), plan.keeps_caption, plan.caption_choice.tolist(), strict=True)
+            for photo, kept, choice in zip(plan.photos.tolist(), plan.keep_caption, plan.caption_choice.tolist(), strict=True)
         ]
         on_device = plan.to(self.latents.device)
         clean = self.latents.sample(bucket, plan.photos, plan.views, on_device.posterior_noise)
         # diffusers asks for IntTensor, which is int32, and takes any integers.
         noisy = schedule.add_noise(clean, on_device.noise, on_device.timesteps)  # pyright: ignore[reportArgumentType]
-        weights = self.latents.loss_weights(bucket, plan.photos, plan.views)
-        return Batch(noisy, on_device.timesteps, on_device.noise, captions, weights)
+        mask_weights = self.latents.loss_weights(bucket, plan.photos, plan.views)
+        return Batch(noisy, on_device.timesteps, on_device.noise, captions, mask_weights)
 
     def training_batch(
         self, seed: int, index: int, batch_size: int, schedule: DDPMScheduler, rank: int = 0, world_size: int = 1
@@ -80,7 +80,9 @@ class ConceptCache:
     reporter: Reporter
     stop: StopRequest
 
-    def encode(self, name: str, dataset: Dataset, loss: LossSettings = NO_NOISE_OPTIONS, prompts: Sequence[str] = ()) -> Concept:
+    def encode(
+        self, name: str, dataset: Dataset, noise_options: LossSettings = NO_NOISE_OPTIONS, prompts: Sequence[str] = ()
+    ) -> Concept:
         """Encode a dataset's photos. `prompts`, among the texts too, stand in place of the photos' own captions."""
         self.reporter.phase(PHASES[name], len(dataset.photos))
         latents = encode_photos(self.vae, dataset, self.folder, self.reporter, self.stop)
@@ -95,16 +97,18 @@ class ConceptCache:
             buckets=tuple(tuple(p for p in photos for _ in range(dataset.photos[p].repeats)) for photos in latents.photos),
             latent_shapes=latents.shapes,
             views=dataset.views,
-            caption_dropout=loss.caption_dropout,
-            noise_offset=loss.noise_offset,
+            caption_dropout=noise_options.caption_dropout,
+            noise_offset=noise_options.noise_offset,
         )
         captions = tuple(tuple(index[text] for text in prompts or photo.captions) for photo in dataset.photos)
         return Concept(latents, captions, source)
 
-    def encode_all(self, datasets: Mapping[str, Dataset], loss: LossSettings, prompts: Sequence[str] = ()) -> dict[str, Concept]:
+    def encode_all(
+        self, datasets: Mapping[str, Dataset], noise_options: LossSettings, prompts: Sequence[str] = ()
+    ) -> dict[str, Concept]:
         """Encode each dataset by its name; noise offset and caption dropout are the instance's alone."""
         return {
-            name: self.encode(name, dataset, loss if name == INSTANCE else NO_NOISE_OPTIONS, prompts)
+            name: self.encode(name, dataset, noise_options if name == INSTANCE else NO_NOISE_OPTIONS, prompts)
             for name, dataset in datasets.items()
         }
 

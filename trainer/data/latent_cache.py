@@ -1,4 +1,4 @@
-"""The photos as the VAE sees them, encoded once: mean and deviation, so that every step can draw its own sample."""
+"""The photos as the VAE sees them, encoded once: mean and standard deviation, so that every step can draw its own sample."""
 
 import hashlib
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class LatentCache:
     """(N,) int64, on the CPU: where in its bucket each photo of the dataset is."""
     device: torch.device
     """Where the samples are wanted."""
-    weights: tuple[Tensor, ...] = ()
+    mask_weights: tuple[Tensor, ...] = ()
     """Per bucket (photos of the bucket, views, 1, h, w) fp32, on the CPU: how much each latent counts; none without masks."""
 
     @property
@@ -56,7 +56,7 @@ class LatentCache:
 
     def loss_weights(self, bucket: int, photos: Tensor, views: Tensor) -> Tensor | None:
         """Return how much each latent of these views of these photos counts, (B, 1, h, w) on the device; None: all alike."""
-        return to_device(self.weights[bucket][self.rows[photos], views], self.device) if self.weights else None
+        return to_device(self.mask_weights[bucket][self.rows[photos], views], self.device) if self.mask_weights else None
 
 
 def to_tensor(photo: Image.Image) -> Tensor:
@@ -107,7 +107,7 @@ def encode_photos(vae: AutoencoderKL, dataset: Dataset, folder: Path, reporter: 
     sizes = [dataset.frame_size(photo) for photo in dataset.photos]
     buckets = sorted(set(sizes))
     caches = {size: DiskCache(folder) for size in buckets}
-    weights = {size: DiskCache(folder) for size in buckets} if dataset.masked else {}
+    mask_weights = {size: DiskCache(folder) for size in buckets} if dataset.masked else {}
     counts, rows = dict.fromkeys(buckets, 0), []
     for done, (photo, size) in enumerate(zip(dataset.photos, sizes, strict=True), 1):
         path = Path(photo.path)
@@ -129,12 +129,12 @@ def encode_photos(vae: AutoencoderKL, dataset: Dataset, folder: Path, reporter: 
         counts[size] += 1
         caches[size].append(torch.stack(encoded))
         if dataset.masked:
-            weights[size].append(photo_weights(dataset, photo, size))
+            mask_weights[size].append(photo_weights(dataset, photo, size))
         reporter.progress(done, len(dataset.photos))
     return LatentCache(
         posteriors=tuple(caches[size].stack() for size in buckets),
         photos=tuple(tuple(i for i, s in enumerate(sizes) if s == size) for size in buckets),
         rows=torch.tensor(rows),
         device=vae.device,
-        weights=tuple(cache.stack() for cache in weights.values()),
+        mask_weights=tuple(cache.stack() for cache in mask_weights.values()),
     )

@@ -32,7 +32,7 @@ class ImageSampler:
 
     @torch.no_grad()
     def draw(self, states: Tensor, empty: Tensor, resolution: int, generator: torch.Generator, stop: StopRequest) -> Image.Image:
-        """Return one square picture from the text states (77, 768) of a prompt, guided away from those of the empty one.
+        """Return one square picture from the text embeddings (77, 768) of a prompt, guided away from those of the empty one.
 
         `generator` is the CPU's, so that every device draws the same picture. What overflows in half precision is drawn once
         more in fp32. Raises NotFiniteError when that gives no picture either, and StoppedError between two steps.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..run.settings import Settings
 
-UNET, TEXT = "lora_unet_", "lora_te_text_model_"
+UNET_PREFIX, TEXT_PREFIX = "lora_unet_", "lora_te_text_model_"
 """What kohya's names of layers begin with, in the U-Net and in CLIP's text encoder."""
 _ATTENTION = r".*attentions\.\d+\.transformer_blocks\.\d+\.attn[12]\.(to_q|to_k|to_v|to_out\.0)"
 _FEED_FORWARD = r".*attentions\.\d+\.(proj_in|proj_out|transformer_blocks\.\d+\.ff\.net\.(0\.proj|2))"

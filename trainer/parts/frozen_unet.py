@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .memory import FROZEN_FLOP, BaseSize, PartMemory, frozen_bytes
+from .memory import FROZEN_FLOP, UNET, BaseSize, PartMemory, bytes_when_frozen
 
 if TYPE_CHECKING:
     from ..context import Context
@@ -35,8 +35,8 @@ class FrozenUNet:
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
-        frozen = frozen_bytes(base.unet_weights, settings.training.precision)
-        return PartMemory(frozen={"unet": frozen}, activations=ACTIVATIONS, flop=FROZEN_FLOP)
+        frozen = bytes_when_frozen(base.unet_weights, settings.training.precision)
+        return PartMemory(frozen_bytes={UNET: frozen}, activations=ACTIVATIONS, flop=FROZEN_FLOP)
 
     def __init__(self, context: "Context", base: "BaseModel"):
         from ..models.sd15 import DTYPES, freeze_as, move

@@ -4,8 +4,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
-from .adapters import TARGETS, UNET, adapter_tensors, adapters_off, add_adapters
-from .memory import FROZEN_FLOP, SD15_UNET, BaseSize, PartMemory, frozen_bytes
+from .adapters import TARGETS, UNET_PREFIX, adapter_tensors, adapters_off, add_adapters
+from .memory import FROZEN_FLOP, LOKR, LORA, SD15_UNET_WEIGHTS, UNET, BaseSize, PartMemory, bytes_when_frozen
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -46,15 +46,16 @@ class LoRA:
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device; a LoKr has fewer weights than a LoRA, which are taken for as many."""
-        share, layers, precision = base.unet_weights / SD15_UNET, settings.dreambooth.lora_layers, settings.training.precision
+        share = base.unet_weights / SD15_UNET_WEIGHTS
+        layers, precision = settings.dreambooth.lora_layers, settings.training.precision
         adapters = share * settings.dreambooth.lora_rank * WEIGHTS_PER_RANK[layers]
-        frozen = {"unet": frozen_bytes(base.unet_weights, precision)}
+        frozen = {UNET: bytes_when_frozen(base.unet_weights, precision)}
         if _is_lokr(settings) and not settings.training.gradient_checkpointing:  # with it, they are those of one block
-            frozen["lokr"] = frozen_bytes(share * ADAPTED_WEIGHTS[layers], precision)
+            frozen[LOKR] = bytes_when_frozen(share * ADAPTED_WEIGHTS[layers], precision)
         return PartMemory(
-            trained={"lora": adapters},
-            frozen=frozen,
-            exported=2 * adapters,
+            trained_weights={LORA: adapters},
+            frozen_bytes=frozen,
+            exported_bytes=2 * adapters,
             activations=ACTIVATIONS[layers],
             flop=FROZEN_FLOP,
         )
@@ -89,7 +90,7 @@ class LoRA:
 
     def export(self, files: "ResultFiles") -> None:
         """Give the result's LoRA file its tensors."""
-        files.lora |= adapter_tensors({name: files.trained[name] for name in self.params}, UNET, self.settings)
+        files.lora |= adapter_tensors({name: files.trained[name] for name in self.params}, UNET_PREFIX, self.settings)
 
 
 def _is_lokr(settings: "Settings") -> bool:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-SD15_UNET = 859_520_964
+SD15_UNET_WEIGHTS = 859_520_964
 """Weights of SD v1.5's U-Net."""
-TEXT_ENCODER = 123_060_480
+TEXT_ENCODER_WEIGHTS = 123_060_480
 """Weights of CLIP-L's text encoder."""
 EMBEDDING_WIDTH = 768
 """Numbers in an embedding vector."""
@@ -14,6 +14,10 @@ FULL_FLOP = 2.41e12
 """Those of its forward and backward pass where the gradients of all weights are computed, too."""
 FROZEN_FLOP = 1.7e12
 """Those of both where gradients only flow through the frozen layers, to what is trained beside or before them."""
+
+UNET, TEXT_ENCODER = "unet", "text_encoder"
+TEACHER, LORA, LOKR, TEXT_LORA, TOKEN_VECTORS = "teacher", "lora", "lokr", "text_lora", "token_vectors"
+"""What holds memory, as every part names it: what one part trains is not counted as frozen for another."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,13 @@ class BaseSize:
 
 @dataclass(frozen=True)
 class PartMemory:
-    """What a part costs: on the device by names of models, as what one part trains is not counted as frozen for another."""
+    """What a part costs: on the device by what holds it, UNET and the others."""
 
-    trained: dict[str, float] = field(default_factory=dict)
+    trained_weights: dict[str, float] = field(default_factory=dict)
     """Number of weights with fp32 master, gradient and optimizer state."""
-    frozen: dict[str, float] = field(default_factory=dict)
+    frozen_bytes: dict[str, float] = field(default_factory=dict)
     """Bytes of weights that are only read."""
-    exported: float = 0.0
+    exported_bytes: float = 0.0
     """Bytes of the exported file."""
     activations: float = 0.0
     """Bytes that a 512 x 512 sample keeps in SD v1.5's U-Net for the backward pass, in bf16 without gradient checkpointing.
@@ -44,6 +48,6 @@ class PartMemory:
     """Floating point operations of such a sample, forward and backward."""
 
 
-def frozen_bytes(weights: float, precision: str) -> float:
+def bytes_when_frozen(weights: float, precision: str) -> float:
     """Return the bytes of weights that are frozen as the type of the forward pass."""
     return weights * (4 if precision == "fp32" else 2)

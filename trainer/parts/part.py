@@ -57,7 +57,7 @@ class UNetPart(Part, Protocol):
 
     @property
     def teach(self) -> "Callable[[Tensor, Tensor, Tensor], Tensor] | None":
-        """Return the function of (noisy latents, timesteps, text states) that says what the U-Net predicted before training.
+        """Return the function of (noisy latents, timesteps, text embeddings) that says what the U-Net predicted before training.
 
         None for one that cannot be its own teacher.
         """
@@ -74,5 +74,5 @@ class TextPart(Part, Protocol):
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"): ...
 
     def changes(self, ids: "Tensor") -> list[bool]:
-        """Return for each caption of token ids (C, 77) that its text states depend on what is trained."""
+        """Return for each caption of token ids (C, 77) that its text embeddings depend on what is trained."""
         ...

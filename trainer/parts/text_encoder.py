@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
-from .memory import TEXT_ENCODER, BaseSize, PartMemory
+from .memory import TEXT_ENCODER, TEXT_ENCODER_WEIGHTS, BaseSize, PartMemory
 from .text_side import text_param_groups
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class TextEncoder:
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
-        return PartMemory(trained={"text encoder": TEXT_ENCODER})
+        return PartMemory(trained_weights={TEXT_ENCODER: TEXT_ENCODER_WEIGHTS})
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         self.settings = context.settings

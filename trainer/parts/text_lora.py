@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
-from .adapters import TEXT, TEXT_TARGETS, adapter_tensors, add_adapters
-from .memory import TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
+from .adapters import TEXT_PREFIX, TEXT_TARGETS, adapter_tensors, add_adapters
+from .memory import TEXT_ENCODER, TEXT_ENCODER_WEIGHTS, TEXT_LORA, BaseSize, PartMemory, bytes_when_frozen
 from .text_encoder import PREFIX
 from .text_side import text_param_groups
 
@@ -42,8 +42,8 @@ class TextLoRA:
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
         adapters = settings.dreambooth.lora_rank * WEIGHTS_PER_RANK[settings.dreambooth.lora_layers]
-        frozen = {"text encoder": frozen_bytes(TEXT_ENCODER, settings.training.precision)}
-        return PartMemory(trained={"text_lora": adapters}, frozen=frozen, exported=2 * adapters)
+        frozen = {TEXT_ENCODER: bytes_when_frozen(TEXT_ENCODER_WEIGHTS, settings.training.precision)}
+        return PartMemory(trained_weights={TEXT_LORA: adapters}, frozen_bytes=frozen, exported_bytes=2 * adapters)
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         import torch
@@ -73,4 +73,4 @@ class TextLoRA:
     def export(self, files: "ResultFiles") -> None:
         """Give the result's LoRA file its tensors."""
         params = {name.removeprefix(PREFIX): files.trained[name] for name in self.params}
-        files.lora |= adapter_tensors(params, TEXT, self.settings)
+        files.lora |= adapter_tensors(params, TEXT_PREFIX, self.settings)

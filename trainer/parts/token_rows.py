@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
-from .memory import TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
+from .memory import TEXT_ENCODER, TEXT_ENCODER_WEIGHTS, BaseSize, PartMemory, bytes_when_frozen
 from .text_side import text_rate
 from .token_vectors import TOKEN_RATE
 
@@ -36,7 +36,7 @@ class TokenRows:
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device: the frozen text encoder, beside which the rows weigh nothing."""
-        return PartMemory(frozen={"text encoder": frozen_bytes(TEXT_ENCODER, settings.training.precision)})
+        return PartMemory(frozen_bytes={TEXT_ENCODER: bytes_when_frozen(TEXT_ENCODER_WEIGHTS, settings.training.precision)})
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         from ..models.token_embedding import token_ids, train_rows

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
 from ..run.names import DREAMBOOTH, TEXTUAL_INVERSION
-from .memory import EMBEDDING_WIDTH, TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
+from .memory import EMBEDDING_WIDTH, TEXT_ENCODER, TEXT_ENCODER_WEIGHTS, TOKEN_VECTORS, BaseSize, PartMemory, bytes_when_frozen
 from .text_side import text_rate
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class TokenVectors:
         if not TokenVectors.are_trained(settings):
             return PartMemory()
         weights = EMBEDDING_WIDTH * settings.inversion.vectors
-        frozen = {"text encoder": frozen_bytes(TEXT_ENCODER, settings.training.precision)}
-        return PartMemory(trained={"token vectors": weights}, frozen=frozen, exported=4 * weights)
+        frozen = {TEXT_ENCODER: bytes_when_frozen(TEXT_ENCODER_WEIGHTS, settings.training.precision)}
+        return PartMemory(trained_weights={TOKEN_VECTORS: weights}, frozen_bytes=frozen, exported_bytes=4 * weights)
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         from ..models.token_embedding import embedding_table, initial_vectors, load_vectors, new_ids, train_rows
@@ -68,7 +68,7 @@ class TokenVectors:
         self.new_ids = new_ids(table, len(start))
         self.vectors = train_rows(text_encoder, self.new_ids, start).to(context.device).vectors
         self.vectors.requires_grad_(self.are_trained(self.settings))
-        self.given = self.vectors.detach()  # fp32, also once the text encoder works in the compute type
+        self.given = self.vectors.detach()  # fp32, also once the text encoder works in the compute dtype
         self.max_norm = None
         if inversion.norm_limit:
             self.max_norm = inversion.norm_limit * table.float().norm(dim=1).median().to(context.device)

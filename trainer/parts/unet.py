@@ -4,7 +4,7 @@ import copy
 from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
-from .memory import FULL_FLOP, BaseSize, PartMemory, frozen_bytes
+from .memory import FULL_FLOP, TEACHER, UNET, BaseSize, PartMemory, bytes_when_frozen
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,11 +40,11 @@ class UNet:
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
         """Return what the part keeps on the device."""
         weights = base.unet_weights
-        teacher = frozen_bytes(weights, settings.training.precision) if settings.has_teacher else 0
+        teacher = bytes_when_frozen(weights, settings.training.precision) if settings.has_teacher else 0
         return PartMemory(
-            trained={"unet": weights},
-            frozen={"teacher": teacher},
-            exported=base.file_bytes,
+            trained_weights={UNET: weights},
+            frozen_bytes={TEACHER: teacher},
+            exported_bytes=base.file_bytes,
             activations=ACTIVATIONS,
             flop=FULL_FLOP,
         )

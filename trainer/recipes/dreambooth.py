@@ -12,14 +12,14 @@ from ..models.sd15 import BaseModel, load_tokenizer, move
 from ..parts import part_types
 from ..run.events import EXPORTING, LOADING
 from ..run.stop_request import StoppedError
-from ..training.export import export, export_now
+from ..training.export import export_result, export_step
 from ..training.loss import DiffusionLoss
 from ..training.sample_images import SampleImages
-from ..training.trainer import Exported, Trainer
+from ..training.trainer import ExportInfo, Trainer
 from ..training.validation import Validation, split_held_out
 
 
-def train(context: Context) -> Exported:
+def train(context: Context) -> ExportInfo:
     """Train what the settings name and write it: a checkpoint with the base's names and types, or a LoRA, and an embedding."""
     run, settings = context.run, context.settings
 
@@ -28,9 +28,8 @@ def train(context: Context) -> Exported:
     base, tokenizer = BaseModel(context.run_dir.base), load_tokenizer(run.tokenizer_path)
     text_encoder = move(base.text_encoder(settings.training.text_layer), context.device)
     photos, held_out = split_held_out(run.dataset, settings.validation.hold_out, settings.training.seed)
-    class_photos = run.class_dataset
-    if settings.dreambooth.class_images and not class_photos:
-        class_photos = make_class_images(context, base, text_encoder, tokenizer)
+    makes_class = settings.dreambooth.class_images and not run.class_dataset
+    class_photos = make_class_images(context, base, text_encoder, tokenizer) if makes_class else run.class_dataset
     datasets = {name: some for name, some in {INSTANCE: photos, CLASS: class_photos, HELD_OUT: held_out}.items() if some}
 
     # What is trained of the text side, and the captions' states: those that it cannot change are computed once.
@@ -46,36 +45,37 @@ def train(context: Context) -> Exported:
 
     # The U-Net, whole or with adapters, and the loss: instance loss + prior_loss_weight x class loss (or that of the teacher).
     context.stop.check()
-    unet = unet_type(context, base)
-    parts = [unet, *text_parts]
-    loss = DiffusionLoss(context, unet, captions, concepts, {INSTANCE: 1.0, CLASS: settings.dreambooth.prior_loss_weight})
+    unet_part = unet_type(context, base)
+    parts = [unet_part, *text_parts]
+    loss = DiffusionLoss(context, unet_part, captions, concepts, {INSTANCE: 1.0, CLASS: settings.dreambooth.prior_loss_weight})
     validation = Validation(context, loss, concepts)
-    samples = SampleImages(context, captions, unet.model, vae)
+    samples = SampleImages(context, captions, unet_part.model, vae)
     trainer = Trainer([group for part in parts for group in part.param_groups()], loss, context)
 
     # The loop: save the weights and look at them where it is time for it, take one more step.
     while True:
-        trainer.save_state()  # before anything that may fail
+        trainer.save_state_if_due()  # before anything that may fail
         measures, draws = validation.is_due(trainer), samples.is_due(trainer)
         if measures or draws:
-            with trainer.exported_weights():
+            with trainer.weights_to_export():
                 if measures:
                     trainer.add_measurement(validation.measure())
                 if draws:
                     samples.draw(trainer.step)
         if trainer.is_due(settings.training.save_every, first=False, last=False):
-            export_now(trainer, base, parts)
+            export_step(trainer, base, parts)
         if trainer.must_stop:
             if settings.training.export_on_cancel:
-                export_now(trainer, base, parts)
+                export_step(trainer, base, parts)
             raise StoppedError
         if trainer.ends_here():
             break
         trainer.train_step()
 
     # The result.
-    trainer.save_state()
-    exported = trainer.use_exported_weights()
+    trainer.save_state_if_due()
+    info = trainer.use_final_weights()
     context.reporter.phase(EXPORTING)
     samples.save_grid()
-    return export(trainer, base, parts, exported)
+    export_result(trainer, base, parts, info)
+    return info

@@ -10,14 +10,14 @@ from ..parts import part_types
 from ..run.events import EXPORTING, LOADING
 from ..run.messages import UserError
 from ..run.stop_request import StoppedError
-from ..training.export import export, export_now
+from ..training.export import export_result, export_step
 from ..training.loss import DiffusionLoss
 from ..training.sample_images import SampleImages
-from ..training.trainer import Exported, Trainer
+from ..training.trainer import ExportInfo, Trainer
 from ..training.validation import Validation, split_held_out
 
 
-def train(context: Context) -> Exported:
+def train(context: Context) -> ExportInfo:
     """Train the vectors of the run's token and write them as an embedding file."""
     run, settings = context.run, context.settings
 
@@ -42,41 +42,42 @@ def train(context: Context) -> Exported:
 
     # The U-Net, through which the gradient flows to the vectors, and the loss.
     context.stop.check()
-    unet = unet_type(context, base)
+    unet_part = unet_type(context, base)
     if settings.training.gradient_checkpointing:
         text_encoder.train().gradient_checkpointing_enable()
-    parts = [unet, vectors]
-    loss = DiffusionLoss(context, unet, captions, concepts, {INSTANCE: 1.0})
+    parts = [unet_part, vectors]
+    loss = DiffusionLoss(context, unet_part, captions, concepts, {INSTANCE: 1.0})
     validation = Validation(context, loss, concepts)
-    samples = SampleImages(context, captions, unet.model, vae)
+    samples = SampleImages(context, captions, unet_part.model, vae)
     trainer = Trainer(vectors.param_groups(), loss, context)
 
     # The loop: look at the vectors where it is time for it, save them, take one more step.
     while True:
-        trainer.save_state()  # before anything that may fail
+        trainer.save_state_if_due()  # before anything that may fail
         measures, draws = validation.is_due(trainer), samples.is_due(trainer)
         if measures or draws:
-            with trainer.exported_weights():
+            with trainer.weights_to_export():
                 if measures:
                     trainer.add_measurement(validation.measure())
                 if draws:
                     samples.draw(trainer.step)
         if trainer.is_due(settings.training.save_every, first=False, last=False):
-            export_now(trainer, base, parts)
+            export_step(trainer, base, parts)
         if trainer.must_stop:
             if settings.training.export_on_cancel:
-                export_now(trainer, base, parts)
+                export_step(trainer, base, parts)
             raise StoppedError
         if trainer.ends_here():
             break
         trainer.train_step()
 
     # The result.
-    trainer.save_state()
-    exported = trainer.use_exported_weights()
+    trainer.save_state_if_due()
+    info = trainer.use_final_weights()
     context.reporter.phase(EXPORTING)
     samples.save_grid()
-    return export(trainer, base, parts, exported)
+    export_result(trainer, base, parts, info)
+    return info
 
 
 def checked(captions: list[str], token: str) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Any
 from ..dataset.captions import check_class_word
 from ..dataset.photos import Dataset
 from ..parts import part_types
-from ..parts.memory import SD15_UNET
+from ..parts.memory import SD15_UNET_WEIGHTS
 from .messages import Message, message
-from .presets import LORA_SETTINGS, NAMED, OWN, given, tries
+from .presets import LORA_SETTINGS, NAMED, OWN, candidates, given
 from .resources import DRIVER, GB, estimate, refusal
 from .run_dir import Run
 from .setting import AUTO
@@ -21,9 +21,9 @@ SHARE = {"cuda": 0.9, "xpu": 0.9}
 """How much of a device's memory `auto` fills: a desktop and other programs take some of a card."""
 SHARED_SHARE = 0.6
 """The same where the device has the computer's own memory, as a CPU and a Mac do."""
-HARMLESS = {"hold_out": 1, "steps": MAX_STEPS}
+WHERE_UNKNOWN = {"hold_out": 1, "steps": MAX_STEPS}
 """What settings are taken for that are not known yet and whose defaults could contradict others."""
-LEAST = {"steps": MAX_STEPS, "vectors": 1}
+LEAST_DEMANDING = {"steps": MAX_STEPS, "vectors": 1}
 """What stands for settings that photos and embeddings decide: as many steps as contradict nothing, as little as can be held."""
 OPTIMIZERS = {"adamw": "AdamW", "adamw_8bit": message("8-bit AdamW"), "adafactor": "Adafactor", "prodigy": "Prodigy"}
 
@@ -56,7 +56,7 @@ class Asked:
     class_dataset: Dataset | None = None
     embedding: str = ""
     """Whatever names the vectors that the token starts from, if there are any."""
-    unet_weights: int = SD15_UNET
+    unet_weights: int = SD15_UNET_WEIGHTS
     base_bytes: float = 4.3 * GB
 
     @property
@@ -81,7 +81,7 @@ def choose(asked: Asked, device: Device) -> Choice:
     refuse. Raises UserError where the values contradict each other.
     """
     room = SHARE.get(device.kind, SHARED_SHARE) * device.memory
-    sets = tries(
+    sets = candidates(
         asked.method,
         asked.preset,
         asked.widgets,
@@ -114,12 +114,12 @@ def check_widgets(method: str, inputs: Mapping[str, Any]) -> None:
     """
     linked = {name for name, value in inputs.items() if isinstance(value, list)}
     widgets = {name: value for name, value in inputs.items() if name in method_settings(method) and name not in linked}
-    widgets |= {name: value for name, value in HARMLESS.items() if name in linked}
+    widgets |= {name: value for name, value in WHERE_UNKNOWN.items() if name in linked}
     preset = AUTO if "preset" in linked else inputs.get("preset", AUTO)
     if "train" in linked and preset != AUTO:
         widgets = {name: value for name, value in widgets.items() if name not in LORA_SETTINGS}
     class_dataset = "class_dataset" in linked
-    values = tries(method, preset, widgets, MAX_STEPS, class_dataset=class_dataset, device_kind="")[0]
+    values = candidates(method, preset, widgets, MAX_STEPS, class_dataset=class_dataset, device_kind="")[0]
     known = {"token": "token"}
     settings_from(Asked(method=method, preset=preset, widgets=widgets, known=known, dataset=unknown_photos(512)), values)
 
@@ -131,10 +131,10 @@ def unknown_photos(resolution: int) -> Dataset:
 
 def never_fits(asked: Asked, device: Device) -> Choice | None:
     """Return what is chosen, and why the device's memory cannot take it whatever the photos and embeddings; None where it may."""
-    least = {name: value for name, value in LEAST.items() if name in method_settings(asked.method)}
+    least = {name: value for name, value in LEAST_DEMANDING.items() if name in method_settings(asked.method)}
     found = []
     for embedding in ("", "any"):
-        weights = min(asked.unet_weights, SD15_UNET)  # a file may hold more than ComfyUI loads
+        weights = min(asked.unet_weights, SD15_UNET_WEIGHTS)  # a file may hold more than ComfyUI loads
         some = replace(asked, widgets={**asked.widgets, **least}, embedding=embedding, unet_weights=weights)
         settings = choose(some, device).settings
         run = _run(some, settings)

@@ -1,7 +1,7 @@
 """What settings are where their user leaves them to the preset. Plain data, no torch.
 
-`given` says which settings the widgets of a training node name, `tries` puts a value in the place of all others: one set for a
-preset, several for `auto`, of which choice.py takes the first that fits the device.
+`given` says which settings the widgets of a training node name, `candidates` puts a value in the place of all others: one set for
+a preset, several for `auto`, of which choice.py takes the first that fits the device.
 """
 
 from collections.abc import Mapping
@@ -95,7 +95,7 @@ def steps_for(method: str, photos: int) -> int:
     return min(max(100 * photos, 400), 3000)
 
 
-def tries(
+def candidates(
     method: str, preset: str, widgets: Mapping[str, Any], photos: int, *, class_dataset: bool, device_kind: str
 ) -> list[dict[str, Any]]:
     """Return the values of all settings that presets decide, the best first: several for `auto`, else one.
@@ -108,7 +108,7 @@ def tries(
     return [_completed(method, recipe, own, photos, class_dataset, widgets) for recipe in recipes]
 
 
-def shown(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def widget_values(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that the widgets have for settings which presets decide, by name, where they mean something."""
     found = {}
     for name, f in method_settings(method).items():
@@ -129,11 +129,12 @@ def for_page(method: str) -> dict[str, Any]:
     """
     plain = {}
     for choice in (AUTO, *TRAIN) if method == DREAMBOOTH else (AUTO,):
-        (values,) = tries(method, OWN, {"train": choice}, 1, class_dataset=False, device_kind="")
-        plain[choice] = {name: value for name, value in shown(method, values).items() if name not in ("steps", "precision")}
+        (values,) = candidates(method, OWN, {"train": choice}, 1, class_dataset=False, device_kind="")
+        said = widget_values(method, values)
+        plain[choice] = {name: value for name, value in said.items() if name not in ("steps", "precision")}
     return {
         "decided": [name for name, f in method_settings(method).items() if f.metadata["setting"].auto is not None],
-        "named": {preset: shown(method, NAMED[preset]) for preset in presets(method) if preset in NAMED},
+        "named": {preset: widget_values(method, NAMED[preset]) for preset in presets(method) if preset in NAMED},
         "plain": plain,
     }
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..dataset.photos import Dataset
 from ..parts import part_types
-from ..parts.memory import FORWARD_FLOP, SD15_UNET, TEXT_ENCODER, BaseSize, PartMemory, frozen_bytes
+from ..parts.memory import FORWARD_FLOP, SD15_UNET_WEIGHTS, TEXT_ENCODER_WEIGHTS, BaseSize, PartMemory, bytes_when_frozen
 from .messages import Message, message
 from .run_dir import Run
 from .settings import Settings
@@ -75,15 +75,15 @@ class _Needs:
     """What a sample keeps for the backward pass without gradient checkpointing."""
 
 
-def estimate(run: Run, unet_weights: int = SD15_UNET, base_bytes: float = 4.3 * GB) -> Resources:
+def estimate(run: Run, unet_weights: int = SD15_UNET_WEIGHTS, base_bytes: float = 4.3 * GB) -> Resources:
     """Return what a run takes with a U-Net of so many weights and a base file of so many bytes, all photos counted as squares."""
     base = BaseSize(unet_weights, base_bytes)
     settings = run.settings
     parts = [part.memory(settings, base) for part in part_types(run)]
-    trained = sum(weights for part in parts for weights in part.trained.values())
+    trained = sum(weights for part in parts for weights in part.trained_weights.values())
     best = 4 * trained if settings.validation.early_stopping != "off" else 0
     caches = cache_bytes(run.dataset, run.class_dataset) * settings.training.devices
-    exported = sum(part.exported for part in parts) * (1 + kept_files(settings))
+    exported = sum(part.exported_bytes for part in parts) * (1 + kept_files(settings))
     disk = base.file_bytes + 2 * trained * (4 + _state_bytes(run)) + best + exported + caches
     return Resources(max(phases(run, unet_weights).values()), disk, _flop(run, parts) * _size(run, unet_weights))
 
@@ -94,7 +94,7 @@ def kept_files(settings: Settings) -> int:
     return (settings.training.steps - 1) // every if every else 0
 
 
-def phases(run: Run, unet_weights: int = SD15_UNET) -> dict[str, float]:
+def phases(run: Run, unet_weights: int = SD15_UNET_WEIGHTS) -> dict[str, float]:
     """Return the bytes that torch reserves on each device in each phase of the run: the run needs the largest of them.
 
     The loss on held-out photos is no phase of its own: four samples without a backward pass take less than one with it.
@@ -104,10 +104,10 @@ def phases(run: Run, unet_weights: int = SD15_UNET) -> dict[str, float]:
     needs = _needs(run, parts)
     area = (run.dataset.resolution / 512) ** 2
     sample = _size(run, unet_weights) * (FP32 if training.precision == "fp32" else 1.0)
-    found = {"encoding": 4 * TEXT_ENCODER + VAE + ENCODE * area, "training": needs.held + _step_bytes(run, needs, sample)}
+    found = {"encoding": 4 * TEXT_ENCODER_WEIGHTS + VAE + ENCODE * area, "training": needs.held + _step_bytes(run, needs, sample)}
     if settings.dreambooth.class_images and not run.class_dataset:
-        unet = frozen_bytes(unet_weights, training.precision)
-        found["class_images"] = unet + 4 * TEXT_ENCODER + _drawing_bytes(sample, area)
+        unet = bytes_when_frozen(unet_weights, training.precision)
+        found["class_images"] = unet + 4 * TEXT_ENCODER_WEIGHTS + _drawing_bytes(sample, area)
     if settings.samples.sample_prompts:  # between two steps: without gradients, but with all the rest
         found["sample_pictures"] = needs.held + _drawing_bytes(sample, area)
     return {phase: RESERVED + taken for phase, taken in found.items()}
@@ -119,7 +119,7 @@ def _drawing_bytes(sample: float, area: float) -> float:
 
 
 def _needs(run: Run, parts: Sequence[PartMemory]) -> _Needs:
-    trained = sum(weights for part in parts for weights in part.trained.values())
+    trained = sum(weights for part in parts for weights in part.trained_weights.values())
     half = run.settings.training.precision != "fp32"
     together = run.settings.training.devices > 1  # the buckets in which processes exchange gradients stay
     weight = 2 if half else 4  # of the model's, whose type gradients have; in fp32 they are the masters themselves
@@ -161,7 +161,7 @@ def _samples(run: Run) -> int:
 
 def _size(run: Run, unet_weights: int) -> float:
     """Return how large a sample is, where one of 512 x 512 pixels in SD v1.5's U-Net is 1."""
-    return (run.dataset.resolution / 512) ** 2 * unet_weights / SD15_UNET
+    return (run.dataset.resolution / 512) ** 2 * unet_weights / SD15_UNET_WEIGHTS
 
 
 def _flop(run: Run, parts: Sequence[PartMemory]) -> float:
@@ -179,13 +179,16 @@ def _flop(run: Run, parts: Sequence[PartMemory]) -> float:
 
 def _frozen(parts: Sequence[PartMemory]) -> float:
     """Return the bytes of the models that no part trains, each counted once."""
-    trained = {name for part in parts for name in part.trained}
-    frozen = {name: weights for part in parts for name, weights in part.frozen.items()}
-    return sum(weights for name, weights in frozen.items() if name not in trained)
+    trained = {name for part in parts for name in part.trained_weights}
+    frozen = {name: held for part in parts for name, held in part.frozen_bytes.items()}
+    return sum(held for name, held in frozen.items() if name not in trained)
 
 
 def cache_bytes(*datasets: Dataset | None) -> float:
-    """Return the bytes of the latents of all views (mean and deviation, fp32, an eighth of the side) and of the text states."""
+    """Return the bytes of the latents of all views and of the text embeddings, fp32.
+
+    Of a latent they are mean and standard deviation, an eighth of the photo's side.
+    """
     return sum(
         len(dataset.photos) * (dataset.views * 2 * 4 * 4 * (dataset.resolution / 8) ** 2 + 77 * 768 * 4)
         for dataset in datasets

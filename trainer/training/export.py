@@ -13,7 +13,7 @@ from ..run.events import Saved
 from ..run.messages import message
 from ..run.run_dir import EMBEDDING_KEY, Run, at_step
 from .tensor_file import write_tensors
-from .trainer import Exported, Trainer
+from .trainer import ExportInfo, Trainer
 
 TOKEN_TABLE = f"{TEXT_PREFIX}embeddings.token_embedding.weight"
 
@@ -55,16 +55,15 @@ def _file_dtype(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if tensor.dtype in (torch.float16, torch.float32) else torch.float16
 
 
-def export(trainer: Trainer, base: BaseModel, parts: Sequence[Part], exported: Exported) -> Exported:
-    """Write the files of the result where the run wants them, one process for all; return what they are of, as given."""
+def export_result(trainer: Trainer, base: BaseModel, parts: Sequence[Part], info: ExportInfo) -> None:
+    """Write the files of the result where the run wants them, one process for all."""
     run = trainer.context.run
     if trainer.context.is_main:
         with trainer.saved_on_failure():
-            _save(Path(run.export_path), Path(run.embedding_path), _result_files(trainer, base, parts), run, exported)
-    return exported
+            _save(Path(run.export_path), Path(run.embedding_path), _result_files(trainer, base, parts), run, info)
 
 
-def export_now(trainer: Trainer, base: BaseModel, parts: Sequence[Part]) -> None:
+def export_step(trainer: Trainer, base: BaseModel, parts: Sequence[Part]) -> None:
     """Write the files of the weights as they are now beside those of the result, named after the step.
 
     That they cannot be written is a warning.
@@ -74,13 +73,13 @@ def export_now(trainer: Trainer, base: BaseModel, parts: Sequence[Part]) -> None
         return
     with (
         context.only_warned(message("The weights of step {step} could not be exported", step=trainer.step)),
-        trainer.exported_weights(),
+        trainer.weights_to_export(),
     ):
-        exported, path = trainer.exported(), Path(run.export_path)
-        if run.result_kind == "embedding":  # called by its token; what leads up to it is called by the run
+        info, path = trainer.export_info(), Path(run.export_path)
+        if run.result_kind == "embedding":  # the result is named after the token; intermediate files after the run
             path = path.with_name(f"{run.id}.safetensors")
-        path, embedding_path = at_step(path, exported.step), at_step(run.embedding_path or path, exported.step)
-        _save(path, embedding_path, _result_files(trainer, base, parts), run, exported)
+        path, embedding_path = at_step(path, info.step), at_step(run.embedding_path or path, info.step)
+        _save(path, embedding_path, _result_files(trainer, base, parts), run, info)
         context.reporter.emit(Saved(path.name))
 
 
@@ -91,18 +90,18 @@ def _result_files(trainer: Trainer, base: BaseModel, parts: Sequence[Part]) -> R
     return files
 
 
-def _save(path: Path, embedding_path: Path, files: ResultFiles, run: Run, exported: Exported) -> None:
+def _save(path: Path, embedding_path: Path, files: ResultFiles, run: Run, info: ExportInfo) -> None:
     """Write the checkpoint or the LoRA to `path`, and the token's vectors beside it; an inversion's vectors alone to `path`."""
     if files.embedding is not None:
         to = path if run.result_kind == "embedding" else embedding_path
-        write_tensors(to, {EMBEDDING_KEY: files.embedding.float().cpu()}, metadata(run, exported, "textual-inversion"))
+        write_tensors(to, {EMBEDDING_KEY: files.embedding.float().cpu()}, metadata(run, info, "textual-inversion"))
     if files.lora:
-        write_tensors(path, files.lora, metadata(run, exported, "lora"))
+        write_tensors(path, files.lora, metadata(run, info, "lora"))
     elif files.checkpoint:
-        write_tensors(path, files.all_checkpoint_tensors(), metadata(run, exported, "dreambooth"), files.dtypes)
+        write_tensors(path, files.all_checkpoint_tensors(), metadata(run, info, "dreambooth"), files.dtypes)
 
 
-def metadata(run: Run, exported: Exported, kind: str) -> dict[str, str]:
+def metadata(run: Run, info: ExportInfo, kind: str) -> dict[str, str]:
     """Return safetensors metadata: the modelspec fields that file browsers show, and where the weights come from.
 
     `kind`: "dreambooth" (a whole checkpoint), "lora" or "textual-inversion".
@@ -122,8 +121,8 @@ def metadata(run: Run, exported: Exported, kind: str) -> dict[str, str]:
         "subject_trainer.token": settings.token,
         "subject_trainer.class_word": settings.class_word,
         "subject_trainer.trained": "embedding" if kind == "textual-inversion" else settings.dreambooth.train,
-        "subject_trainer.steps": str(exported.step),
-        "subject_trainer.weights": exported.to_json()["weights"],
+        "subject_trainer.steps": str(info.step),
+        "subject_trainer.weights": info.to_json()["weights"],
         "subject_trainer.learning_rate": str(settings.optimizer.learning_rate),
         "subject_trainer.batch_size": str(settings.training.batch_size),
         "subject_trainer.seed": str(settings.training.seed),

@@ -18,7 +18,7 @@ from ..parts.part import UNetPart
 PredictNoise = Callable[[Tensor, Tensor, Sequence[int]], Tensor]
 """(noisy latents (B, 4, h, w), timesteps (B,), captions) -> predicted noise (B, 4, h, w)."""
 Teacher = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""The same from text states (B, 77, 768), as the frozen model predicts; all in the compute type."""
+"""The same from text embeddings (B, 77, 768), as the frozen model predicts; all in the compute dtype."""
 
 
 class DiffusionLoss(nn.Module):
@@ -30,22 +30,22 @@ class DiffusionLoss(nn.Module):
     def __init__(
         self,
         context: Context,
-        unet: UNetPart,
+        unet_part: UNetPart,
         captions: Captions,
         concepts: Mapping[str, Concept],
         concept_weights: Mapping[str, float],
     ):
         """Take what the loss is computed from. `concept_weights`: what counts how much; concepts not named are only measured.
 
-        `unet` is the part of the U-Net. Where it teaches, too, this takes the place of class images, with their weight.
+        Where the U-Net's part teaches, too, this takes the place of class images, with their weight.
         """
         super().__init__()
-        self.context, self.unet, self.captions = context, unet.model, captions
+        self.context, self.unet, self.captions = context, unet_part.model, captions
         self.dtype = DTYPES[context.settings.training.precision]
         self.text_encoder = captions.text_encoder
         self.trained = {name: concepts[name] for name in concept_weights if name in concepts}
         self.concept_weights = [concept_weights[name] for name in self.trained]
-        self.teacher: Teacher | None = unet.teach if context.settings.has_teacher else None
+        self.teacher: Teacher | None = unet_part.teach if context.settings.has_teacher else None
         if self.teacher:
             self.concept_weights.append(concept_weights[CLASS])
         self.schedule = noise_schedule()
@@ -71,7 +71,7 @@ class DiffusionLoss(nn.Module):
         captions = [class_prompt] * len(batch.captions)
         states = self.captions.frozen_states(captions)
         predicted = self.teacher(batch.noisy.to(self.dtype), batch.timesteps, states.to(self.dtype))
-        return replace(batch, captions=captions, noise=predicted.float(), weights=None)  # masks are about the subject
+        return replace(batch, captions=captions, noise=predicted.float(), mask_weights=None)  # masks are about the subject
 
     def predict_noise(self, noisy: Tensor, timesteps: Tensor, captions: Sequence[int]) -> Tensor:
         """Return the U-Net's prediction (B, 4, h, w), in its own type, for noisy latents (B, 4, h, w) at timesteps (B,)."""
@@ -89,23 +89,24 @@ def timestep_weights(schedule: DDPMScheduler, min_snr_gamma: float, device: torc
     return (snr.clamp(max=min_snr_gamma) / snr).to(device)
 
 
-def sample_losses(predicted: Tensor, batch: Batch, weights: Tensor) -> Tensor:
-    """Return (B,) fp32: the mean square error of each sample times the weight of its timestep.
+def sample_losses(predicted: Tensor, batch: Batch, weight_of_timestep: Tensor) -> Tensor:
+    """Return (B,) fp32: the mean square error of each sample times the weight of its timestep, of all 1000.
 
     With masks, each latent's error counts by its weight. The mean is still over all latents: what lies within a mask has the
     gradient that it has without one.
     """
     squares = F.mse_loss(predicted.float(), batch.noise, reduction="none")
-    if batch.weights is not None:
-        squares = squares * batch.weights
-    return squares.mean(dim=(1, 2, 3)) * weights[batch.timesteps]
+    if batch.mask_weights is not None:
+        squares = squares * batch.mask_weights
+    return squares.mean(dim=(1, 2, 3)) * weight_of_timestep[batch.timesteps]
 
 
-def concepts_loss(batches: Sequence[Batch], concept_weights: Sequence[float], weights: Tensor, predict: PredictNoise) -> Tensor:
+def concepts_loss(
+    batches: Sequence[Batch], concept_weights: Sequence[float], weight_of_timestep: Tensor, predict: PredictNoise
+) -> Tensor:
     """Return instance loss + prior_loss_weight x class loss, each a mean over its batch (Ruiz et al. 2022, equation 2).
 
-    `weights` (1000,) are those of the timesteps. One forward pass serves both where their latents have one shape, as without
-    buckets.
+    `weight_of_timestep` is (1000,). One forward pass serves both where their latents have one shape, as without buckets.
     """
     if len({batch.noisy.shape[2:] for batch in batches}) == 1:
         noisy, timesteps = torch.cat([b.noisy for b in batches]), torch.cat([b.timesteps for b in batches])
@@ -113,5 +114,5 @@ def concepts_loss(batches: Sequence[Batch], concept_weights: Sequence[float], we
         predictions = together.split([len(b.captions) for b in batches])
     else:
         predictions = tuple(predict(b.noisy, b.timesteps, b.captions) for b in batches)
-    losses = [sample_losses(p, b, weights).mean() for p, b in zip(predictions, batches, strict=True)]
+    losses = [sample_losses(p, b, weight_of_timestep).mean() for p, b in zip(predictions, batches, strict=True)]
     return torch.stack([weight * loss for weight, loss in zip(concept_weights, losses, strict=True)]).sum()

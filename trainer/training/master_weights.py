@@ -1,4 +1,4 @@
-"""The fp32 weights of what is trained, in a few flat buffers, beside the model that works with them in its compute type.
+"""The fp32 weights of what is trained, in a few flat buffers, beside the model that works with them in its compute dtype.
 
 Most steps of a fine-tuning are too small to change a weight in half precision (Micikevicius et al. 2018, section 3.1): the
 optimizer changes fp32 masters, of which the model has copies. What is done to all weights is done to a buffer at a time.
@@ -27,7 +27,7 @@ class Buffer:
     master: nn.Parameter
     """(N,) fp32, what the optimizer changes; of the parameter's own shape where there is but one."""
     work: Tensor
-    """The same weights in the compute type; in fp32 the master itself."""
+    """The same weights in the compute dtype; in fp32 the master itself."""
 
     @property
     def is_small(self) -> bool:
@@ -66,7 +66,7 @@ class MasterWeights:
 
     @torch.no_grad()
     def gather_gradients(self) -> None:
-        """Take the gradients off the model and add them to those of the step: in the compute type, and in fp32 from two on."""
+        """Take the gradients off the model and add them to those of the step: in the compute dtype, and in fp32 from two on."""
         for number, buffer in enumerate(self.buffers):
             params = list(buffer.params.values())
             if all(p.grad is None for p in params):  # as of the token, where no caption has it

@@ -28,7 +28,7 @@ MAX_SKIPPED = 20
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportInfo:
     """Which weights are exported."""
 
     step: int
@@ -47,7 +47,16 @@ class Trainer:
     """Takes the steps of a run, from its newest saved state on.
 
     `step` is the number of optimizer steps done; a step averages `gradient_accumulation_steps` batches. The model has its weights
-    in the compute type, `weights` has them in fp32; the recipe looks at both between two steps.
+    in the compute dtype, `weights` has them in fp32; the recipe looks at both between two steps.
+
+    What ends a run, and what a recipe asks of it:
+
+        stop_requested     the user or the host wants the run to stop: its state is saved, and it may go on later
+        must_stop          a stop is requested before the last step: the recipe leaves without a result
+        result_requested   the user wants the result of the steps done: there is no further one
+        is_finished        the last step is done, the result is requested, or early stopping ends the run
+        ends_here()        the same, after listening once more: the wish for the result may have been taken back
+        is_due(every)      something that happens every so many steps happens now
     """
 
     def __init__(self, groups: Sequence[ParamGroup], loss: nn.Module, context: Context):
@@ -78,14 +87,14 @@ class Trainer:
         if self._start:
             print(f"resuming after step {self._start}", file=sys.stderr, flush=True)
         self.metrics = Metrics(context.run_dir, self._start, writes=context.is_main)
-        self.stopping = False
+        self.stop_requested = False
         self._finish_at = context.run_dir.finish_at()  # asked for before the process or the export failed
         self._began, self._looking = time.monotonic(), 0.0
         self._next_state, self._state_due = self._began + STATE_SECONDS, False
         context.reporter.phase(TRAINING, settings.training.steps)
 
     @property
-    def finishing(self) -> bool:
+    def result_requested(self) -> bool:
         """Return whether the user has asked for the result of the steps done: the next start does not train on either."""
         return self._finish_at is not None and self.step >= self._finish_at
 
@@ -108,28 +117,28 @@ class Trainer:
         self.step += 1
         self.metrics.add(self.step, loss, self.settings.optimizer.learning_rate * factor, skipped)
         self._hear()
-        if self.metrics.is_due or self.finishing or self.step == self.settings.training.steps:
+        if self.metrics.is_due or self.result_requested or self.step == self.settings.training.steps:
             self._report()
 
     def _hear(self) -> None:
         """Note what was asked of any process: all of them must save, and leave the loop, at the same step."""
         stop, run_dir = self.context.stop, self.context.run_dir
         by_clock = self.context.is_main and time.monotonic() > self._next_state
-        self.stopping, finish, go_on, self._state_due = self._in_any_process(
+        self.stop_requested, finish, go_on, self._state_due = self._in_any_process(
             bool(stop), stop.finishing is True, stop.finishing is False, by_clock
         )
-        if finish and not self.finishing:
+        if finish and not self.result_requested:
             self._finish_at = self.step
             if self.context.is_main:
                 run_dir.finish.write_text(str(self.step))
-        elif go_on and self.finishing:
+        elif go_on and self.result_requested:
             self._finish_at = None
             if self.context.is_main:
                 run_dir.finish.unlink(missing_ok=True)
 
     def ends_here(self) -> bool:
         """Return whether no further step is taken; the user may have thought better of it while pictures were drawn."""
-        if self.finishing:
+        if self.result_requested:
             self._hear()
         return self.is_finished
 
@@ -187,7 +196,7 @@ class Trainer:
         )
 
     @contextlib.contextmanager
-    def exported_weights(self) -> Iterator[None]:
+    def weights_to_export(self) -> Iterator[None]:
         """For the block, the weights are those that would be exported: their average, if there is one."""
         began = time.monotonic()
         if self.ema:
@@ -207,7 +216,7 @@ class Trainer:
 
         `first`, `last`: whether it also happens before the first step, and after the last one whatever its number.
         """
-        at_end = self.step == self.settings.training.steps or (self.finishing and not self.stopping)
+        at_end = self.step == self.settings.training.steps or (self.result_requested and not self.stop_requested)
         if not every or (self.step == 0 and not first) or (at_end and not last):
             return False
         return at_end or self.step % every == 0
@@ -231,16 +240,16 @@ class Trainer:
     def is_finished(self) -> bool:
         """Return whether the last step is done, the result was asked for, or early stopping ends the run."""
         over = should_stop(self.metrics.measured, self.settings.validation.early_stopping)
-        return self.finishing or self.step == self.settings.training.steps or over
+        return self.result_requested or self.step == self.settings.training.steps or over
 
-    def save_state(self) -> None:
+    def save_state_if_due(self) -> None:
         """Save the complete state where it is due and not saved yet: on a stop, at the interval, and at some ends.
 
         At the end of a run only for one that may go on, or whose last weights are not what is exported. Raises TrainingError for
         NaN weights.
         """
-        if self.stopping or not self.is_finished:
-            due = self.stopping or self._interval_is_over()
+        if self.stop_requested or not self.is_finished:
+            due = self.stop_requested or self._interval_is_over()
         else:
             settings, early = self.settings, self.step < self.settings.training.steps
             due = settings.training.keep_state or early or self.ema is not None or settings.validation.early_stopping != "off"
@@ -278,27 +287,27 @@ class Trainer:
     @property
     def must_stop(self) -> bool:
         """Return whether the run was asked to stop before its last step."""
-        return self.stopping and self.step < self.settings.training.steps
+        return self.stop_requested and self.step < self.settings.training.steps
 
-    def exported(self) -> Exported:
-        """Return which weights those of `exported_weights` are."""
-        early = self.finishing and self.step < self.settings.training.steps
-        return Exported(self.step, averaged=self.ema is not None, finished_early=early)
+    def export_info(self) -> ExportInfo:
+        """Return which weights those of `weights_to_export` are."""
+        early = self.result_requested and self.step < self.settings.training.steps
+        return ExportInfo(self.step, averaged=self.ema is not None, finished_early=early)
 
-    def use_exported_weights(self) -> Exported:
+    def use_final_weights(self) -> ExportInfo:
         """Make the weights that are exported the weights for good: the best ones, the average, or the last ones."""
         self._checked_loss()
         self.metrics.sync()
         check_finite(self.weights.masters)
         self._warn_of_skipped_steps()
-        exported, best = self.exported(), self.context.run_dir.best
+        info, best = self.export_info(), self.context.run_dir.best
         if not self.context.is_main:  # it does not export
-            return exported
+            return info
         if self.settings.validation.early_stopping != "off" and best.is_file():
-            return Exported(load_best(best, self.weights.named()), exported.averaged, exported.finished_early)
+            return ExportInfo(load_best(best, self.weights.named()), info.averaged, info.finished_early)
         if self.ema:
             self.ema.copy_to(self.weights.masters)
-        return exported
+        return info
 
     def _warn_of_skipped_steps(self) -> None:
         expected = 16 + self.step // 1000 if self.loss_scale.adapts else 0  # fp16 finds its loss scale by overflowing

@@ -72,7 +72,7 @@ def fixed_batches(concept: Concept, schedule: DDPMScheduler) -> list[Batch]:
                 posterior_noise=torch.zeros_like(noise),
                 noise=noise,
                 timesteps=torch.tensor(TIMESTEPS),
-                keeps_caption=torch.ones(count, dtype=torch.bool),
+                keep_caption=torch.ones(count, dtype=torch.bool),
                 caption_choice=torch.zeros(count),
             )
             batches.append(concept.batch(plan, bucket, schedule))

@@ -1,6 +1,6 @@
 """The worker: trains one run directory and writes its result.
 
-    python trainer/__main__.py RUN_DIR [--device cpu|cuda:0|mps] [--attached]
+    python trainer/__main__.py RUN_DIR [--device cpu|cuda:0|xpu:0|mps] [--attached]
     python -m torch.distributed.run --nproc_per_node N trainer/__main__.py RUN_DIR --device cuda
 
 Under the launcher, or accelerate launch, N processes share each batch.
@@ -35,7 +35,7 @@ def main() -> int:
     """Train the run that the command line names and return the exit code."""
     parser = argparse.ArgumentParser(description="Train one run directory.")
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--device", default="cpu", help="cpu (unless given), cuda:0, mps; cuda under a launcher")
+    parser.add_argument("--device", default="cpu", help="cpu (unless given), cuda:0, xpu:0, mps; cuda under a launcher")
     parser.add_argument("--attached", action="store_true", help="begin when stdin says so, stop when it ends")
     args = parser.parse_args()
     if not (args.run_dir / "run.json").is_file():

@@ -72,7 +72,7 @@ NOT_SHOWN = {
     "\\(os error (28|112)\\)",
     # the worker's command line, and its log
     "Train one run directory.",
-    "cpu (unless given), cuda:0, mps; cuda under a launcher",
+    "cpu (unless given), cuda:0, xpu:0, mps; cuda under a launcher",
     "begin when stdin says so, stop when it ends",
     "resuming after step {}",
     "[rank {}] ",

@@ -11,11 +11,11 @@ An event is one JSON object a line, {"event": its kind, ...the fields of its cla
     stopped   the run was stopped on request; its state is saved
     done      the result is written
 
-The host reads all but stopped and done, and takes the end of the process for the end of the run. These two are for whoever reads
-the events of a worker that was started by hand or by another program.
+The host passes over stopped and done, because it takes the end of the process for the end of the run, and looks at saved only
+after a cancel. All of them are also for whoever reads the events of a worker that was started by hand or by another program.
 
-The host asks with a line: FINISH for the result of the steps done so far, GO_ON to take that back, SAMPLE for sample pictures
-now; any other line, or the end of the pipe, to stop.
+The host asks with a line: BEGIN once all files of the run are there, FINISH for the result of the steps done so far, GO_ON to
+take that back, SAMPLE for sample pictures now; any other line, or the end of the pipe, to stop.
 """
 
 import json

@@ -19,7 +19,10 @@ FLUSH_SECONDS = 1.0
 
 
 class Metrics:
-    """Losses stay on the device until `flush`, which is the training loop's only synchronisation."""
+    """Keeps the losses on the device until `flush`, which waits for it.
+
+    Of a step nothing else does, but for optimizers that must be told whether its gradients are finite: see `update`.
+    """
 
     def __init__(self, run_dir: RunDir, start: int, writes: bool):
         """Keep the entries up to step `start`, that of the saved state: later steps will run again. `writes`: to the file."""

@@ -156,8 +156,8 @@ def _outputs() -> list:
         io.Image.Output("chart", display_name="IMAGE", tooltip="The same as bars; of several steps of a run, as curves."),
         io.String.Output(
             "best_path",
-            tooltip="The file of the step to use, for path of Load Trained Subject: of several files the one whose pictures are "
-            "likest of those that copy least. Empty without path.",
+            tooltip="The file of the step to use, for path of Load Trained Subject: among those that copy least, the one whose "
+            "pictures are most similar to the photos. Empty without path.",
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""What a node is given, made what it is meant to be: by a link, ComfyUI passes on whatever another node returns."""
+"""Converts what a node is given to the types of its sockets: by a link, ComfyUI passes on whatever another node returns."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""What is told of a node when its graph is queued, before anything of it runs."""
+"""Checks the inputs of a node when its graph is queued, before anything of it runs."""
 
 import logging
 import math

@@ -52,7 +52,7 @@ class Context:
 
     @contextlib.contextmanager
     def only_warned(self, failure: Message) -> Iterator[None]:
-        """Make a warning of an error in the block, which only looks at the run: `failure` says what was not done.
+        """Turn an error of the block, which only looks at the run, into a warning: `failure` says what was not done.
 
         Each kind of failure is told once. A stop request is no error.
         """

@@ -11,14 +11,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """One batch of B samples, on the CPU."""
+    """One batch of B samples, on the CPU.
+
+    Latents are drawn from the stored posterior at each step: hence the noise of two kinds.
+    """
 
     photos: Tensor
     """(B,) int64: which photos; all of one bucket."""
     views: Tensor
     """(B,) int64: which view of each."""
     posterior_noise: Tensor
-    """(B, 4, h, w) fp32: the draw from the VAE's posterior."""
+    """(B, 4, h, w) fp32: draws the latents from the VAE's posterior."""
     noise: Tensor
     """(B, 4, h, w) fp32: what is added and shall be predicted."""
     timesteps: Tensor

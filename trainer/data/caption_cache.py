@@ -1,4 +1,7 @@
-"""The text embeddings of the captions: those that training cannot change are computed once."""
+"""The text embeddings of the captions, CLIP's last hidden states ("states" in names).
+
+All are encoded once; those that training changes are encoded again at each step.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,9 +33,9 @@ class Captions:
     ids: Tensor
     """(C, 77) int64, on the device."""
     changing: tuple[bool, ...]
-    """Which captions' states depend on what is trained."""
+    """Which captions' text embeddings depend on what is trained."""
     frozen: Tensor
-    """(C, 77, 768) fp32, on the CPU: the states before training."""
+    """(C, 77, 768) fp32, on the CPU: the text embeddings before training."""
     text_encoder: CLIPTextModel | None
     """None when nothing of it is trained."""
 
@@ -66,7 +69,7 @@ def encode_captions(
     tokenizer: CLIPTokenizer,
     text_parts: Sequence[TextPart],
 ) -> Captions:
-    """Encode the captions, that of a teacher and the sample prompts; states that no trained part can change, for good.
+    """Encode the captions, that of a teacher and the sample prompts; what no trained part can change is encoded for good.
 
     After that the text encoder works in the compute dtype.
     """
@@ -85,7 +88,7 @@ def encode_captions(
 def cache_captions(
     texts: Sequence[str], ids: Tensor, text_encoder: CLIPTextModel, changing: Sequence[bool], folder: Path, stop: StopRequest
 ) -> Captions:
-    """Encode all captions, token ids (C, 77) on the text encoder's device; the states go to a file below `folder`."""
+    """Encode all captions, token ids (C, 77) on the text encoder's device; the embeddings go to a file below `folder`."""
     cache = DiskCache(folder)
     for some in ids.split(16):
         stop.check()

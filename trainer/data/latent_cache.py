@@ -1,4 +1,4 @@
-"""The photos as the VAE sees them, encoded once: mean and standard deviation, so that every step can draw its own sample."""
+"""Encodes the photos by the VAE, once: mean and standard deviation, so that every step can draw its own sample."""
 
 import hashlib
 from dataclasses import dataclass

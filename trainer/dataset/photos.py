@@ -74,12 +74,12 @@ class Dataset:
 
     @property
     def masked(self) -> bool:
-        """Whether any photo has a mask that changes the loss."""
+        """Return whether any photo has a mask that changes the loss."""
         return self.mask_weight < 1 and any(photo.mask for photo in self.photos)
 
     @property
     def views(self) -> int:
-        """How many pictures training sees of each photo: its variants, and the mirror image of each."""
+        """Return how many pictures training sees of each photo: its variants, and the mirror image of each."""
         augmented = self.view_jitter or self.color_jitter or self.light_jitter
         return (self.variants if augmented else 1) * (2 if self.flip else 1)
 

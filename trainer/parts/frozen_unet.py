@@ -16,7 +16,7 @@ ACTIVATIONS = 0.98e9
 
 
 class FrozenUNet:
-    """The U-Net, no weight of which is trained."""
+    """The U-Net that the vectors of the token are trained through: none of its own weights is."""
 
     result_kind = "embedding"
     learning_rate = 5e-3

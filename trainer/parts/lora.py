@@ -22,7 +22,7 @@ WEIGHTS_PER_RANK = {"attention": 199_296, "attention_and_feed_forward": 423_936,
 ACTIVATIONS = {"attention": 1.15e9, "attention_and_feed_forward": 1.32e9, "all": 1.45e9}
 """Bytes a sample: an adapter keeps the input of its layer."""
 ADAPTED_WEIGHTS = {"attention": 93_511_680, "attention_and_feed_forward": 266_977_280, "all": 831_201_280}
-"""Those of the layers with an adapter: a LoKr computes its changes of them all, and keeps these for the backward pass."""
+"""Weights of the layers with an adapter. A LoKr computes the change of each of them, and keeps it for the backward pass."""
 
 
 class LoRA:
@@ -45,7 +45,7 @@ class LoRA:
 
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
-        """Return what the part keeps on the device; a LoKr has fewer weights than a LoRA, which are taken for as many."""
+        """Return what the part keeps on the device; a LoKr is counted as a LoRA, though it has fewer weights."""
         share = base.unet_weights / SD15_UNET_WEIGHTS
         layers, precision = settings.dreambooth.lora_layers, settings.training.precision
         adapters = share * settings.dreambooth.lora_rank * WEIGHTS_PER_RANK[layers]

@@ -32,7 +32,7 @@ def train(context: Context) -> ExportInfo:
     class_photos = make_class_images(context, base, text_encoder, tokenizer) if makes_class else run.class_dataset
     datasets = {name: some for name, some in {INSTANCE: photos, CLASS: class_photos, HELD_OUT: held_out}.items() if some}
 
-    # What is trained of the text side, and the captions' states: those that it cannot change are computed once.
+    # What is trained of the text side, and the captions, all encoded once: those that it changes are encoded again at each step.
     unet_type, *text_types = part_types(run)
     text_parts = [part(context, text_encoder, tokenizer) for part in text_types]
     captions = encode_captions(context, distinct_captions(list(datasets.values())), text_encoder, tokenizer, text_parts)
@@ -52,7 +52,7 @@ def train(context: Context) -> ExportInfo:
     samples = SampleImages(context, captions, unet_part.model, vae)
     trainer = Trainer([group for part in parts for group in part.param_groups()], loss, context)
 
-    # The loop: save the weights and look at them where it is time for it, take one more step.
+    # The loop: save the weights, look at them and export them where it is time for it, take one more step.
     while True:
         trainer.save_state_if_due()  # before anything that may fail
         measures, draws = validation.is_due(trainer), samples.is_due(trainer)

@@ -51,7 +51,7 @@ def train(context: Context) -> ExportInfo:
     samples = SampleImages(context, captions, unet_part.model, vae)
     trainer = Trainer(vectors.param_groups(), loss, context)
 
-    # The loop: look at the vectors where it is time for it, save them, take one more step.
+    # The loop: save the weights, look at them and export them where it is time for it, take one more step.
     while True:
         trainer.save_state_if_due()  # before anything that may fail
         measures, draws = validation.is_due(trainer), samples.is_due(trainer)

@@ -138,7 +138,7 @@ def decode(line: str) -> Event | None:
 
 
 def _fits(value: object, kind: Any) -> bool:
-    """Whether a value has the type of its field; an int will do for a float, a bool for neither."""
+    """Return whether a value has the type of its field; an int will do for a float, a bool for neither."""
     kinds = get_args(kind) or (kind,)
     if isinstance(value, int) and float in kinds:
         value = float(value)  # OverflowError for a number that cannot be shown

@@ -145,7 +145,8 @@ class RunDir:
     base = property(lambda self: self.path / "base.safetensors")
     embedding = property(lambda self: self.path / "embedding.safetensors")
     lora = property(lambda self: self.path / "lora.safetensors")
-    state = property(lambda self: self.path / "checkpoint.safetensors")  # so named in all runs that were ever begun
+    # Not the exported checkpoint, but named so in all runs that were ever begun.
+    state = property(lambda self: self.path / "checkpoint.safetensors")
     best = property(lambda self: self.path / "best.safetensors")
     finish = property(lambda self: self.path / "finish")
     samples = property(lambda self: self.path / "samples")

@@ -23,10 +23,10 @@ class DreamBoothSettings:
 
     train: str = setting(
         "unet_and_token",
-        "What is trained. auto: as the preset says. unet_and_token: the model and your token (the study's recipe). unet: the "
-        "model alone. unet_and_text_encoder: the model and the whole text encoder; the closest likeness, and it forgets most. "
-        "lora: a small file beside the model, for cards with 8 GB or less; lora_and_token: and an embedding of your token; "
-        "lora_and_text_encoder: and the text encoder, in the same file.",
+        "What is trained. auto: as the preset says. unet_and_token: the model and your token. unet: the model alone. "
+        "unet_and_text_encoder: the model and the whole text encoder, which comes closest to the subject and forgets most of the "
+        "class. lora: a LoRA, a small file beside the model, for cards with 8 GB or less. lora_and_token: a LoRA and an "
+        "embedding of your token. lora_and_text_encoder: a LoRA of the model and of the text encoder, in one file.",
         options=tuple(TRAIN),
         advanced=False,
         methods=(DREAMBOOTH,),
@@ -35,8 +35,8 @@ class DreamBoothSettings:
     prior: str = setting(
         "class_images",
         "What keeps the model from forgetting other members of the class. class_images: pictures of them, made (class_images) "
-        "or given (class_dataset), where there are any. teacher: the model as it was, without pictures: under the class prompt, "
-        "what is trained shall predict the same. A teacher of a whole model takes 1.7 GB more.",
+        "or given (class_dataset), where there are any. teacher: the original model's prediction for the class "
+        "prompt is the target; no images. A teacher of a whole model takes 1.7 GB more.",
         options=PRIORS,
         methods=(DREAMBOOTH,),
     )
@@ -71,8 +71,8 @@ class DreamBoothSettings:
     )
     lora_kind: str = setting(
         "lora",
-        "LoRA: how it changes the layers. lora: by two narrow matrices, the usual one. lokr: by a Kronecker product, as LyCORIS "
-        "has it, which takes more memory and makes a file about a twentieth as large. auto: lora.",
+        "LoRA: how it changes the layers (LyCORIS' algo). lora: by two narrow matrices, the usual one. lokr: by a Kronecker "
+        "product, which takes more memory and makes a file about a twentieth as large. auto: lora.",
         options=LORA_KINDS,
         methods=(DREAMBOOTH,),
         auto=AUTO,
@@ -88,7 +88,7 @@ class DreamBoothSettings:
     # The adapter's output is scaled by alpha / rank (Hu et al. 2021, section 4.1).
     lora_alpha: float = setting(
         16.0,
-        "LoRA: its strength is alpha / rank. 0: equal to the rank, which is usual, as is half of it.",
+        "LoRA: what it adds to a layer is scaled by alpha / rank. 0: alpha equals the rank, which is usual; half of it is, too.",
         low=0.001,
         high=10_000.0,
         step=0.01,
@@ -97,9 +97,9 @@ class DreamBoothSettings:
     )
     lora_layers: str = setting(
         "attention_and_feed_forward",
-        "LoRA: which layers it changes. attention: the fewest, in the smallest file. attention_and_feed_forward: the rest of the "
-        "transformer blocks too, which learns more at the same rank. all: the convolutions too, which makes the file more than "
-        "twice as large again. auto: attention_and_feed_forward.",
+        "LoRA: which layers it changes (peft's target modules). attention: the fewest, in the smallest file. "
+        "attention_and_feed_forward: the rest of the transformer blocks too, which learns more at the same rank. all: the "
+        "convolutions too; the file becomes more than twice as large. auto: attention_and_feed_forward.",
         options=tuple(LORA_TARGETS),
         methods=(DREAMBOOTH,),
         auto=AUTO,
@@ -139,8 +139,8 @@ class TextualInversionSettings:
     )
     norm_limit: float = setting(
         0.0,
-        "Limits the length of each vector to so many times the median of CLIP's vocabulary, so that your token does not outshout "
-        "the rest of the prompt. 0: no limit; 1 to 3 is strict.",
+        "Limits the length of each vector to this many times the median length in CLIP's vocabulary, so that your token does not "
+        "drown out the rest of the prompt. 0: no limit; 1 to 3 is strict.",
         low=0.0,
         high=1000.0,
         step=0.1,
@@ -154,8 +154,9 @@ class TrainingSettings:
 
     steps: int = setting(
         800,
-        "Optimizer steps of the run. 0: as the preset says, and by the number of photos where it says nothing: 100 for each, at "
-        "least 400 and at most 3000; for an embedding 200, at least 2000 and at most 3000. The study used 1600 for 15 photos.",
+        "Optimizer steps of the run. 0: as the preset says; where it says nothing, 100 for each photo, at least 400 and at most "
+        "3000, or for an embedding 200 for each, at least 2000 and at most 3000. DreamBooth's preset 'study, 24 GB' has 1600 for "
+        "15 photos.",
         low=1,
         high=MAX_STEPS,
         advanced=False,
@@ -164,8 +165,8 @@ class TrainingSettings:
     )
     batch_size: int = setting(
         1,
-        "Photos per step; in DreamBooth as many class images again, where there are any. 0: as the preset says. The study used "
-        "8, on a 24 GB card.",
+        "Photos per step; DreamBooth adds as many class images, where there are any. 0: as the preset says. DreamBooth's preset "
+        "'study, 24 GB' has 8.",
         low=1,
         high=64,
         auto=0,
@@ -219,6 +220,7 @@ class TrainingSettings:
         "When you cancel, also exports the weights trained so far, as <run>-step-000120. The state is saved in any case.",
         decides=False,
     )
+    # It decides: a finished run that has not kept these files is not the one that was asked for.
     save_every: int = setting(
         0,
         "Steps between two files of the result as it is then, named <run>-step-000500, so that you can go back to an earlier "
@@ -238,7 +240,7 @@ class ValidationSettings:
     hold_out: int = setting(
         0,
         "Number of photos kept out of training, to measure overfitting: when the loss on them rises, the model has begun to "
-        "memorise your photos. 2 of 15 is a good share.",
+        "memorise your photos. 2 of 15 photos are usual.",
         low=0,
         high=10_000,
         advanced=False,
@@ -306,7 +308,7 @@ class OptimizerSettings:
     )
     optimizer: str = setting(
         "adamw",
-        "auto: as the preset says. adamw: the usual one. adamw_8bit: the same with a quarter of its memory, as in the study. "
+        "auto: as the preset says. adamw: the usual one. adamw_8bit: the same with a quarter of its memory. "
         "adafactor: about as little memory, without bitsandbytes. prodigy: finds the learning rates by itself; leave them at 0.",
         options=("adamw", "adamw_8bit", "adafactor", "prodigy"),
         auto=AUTO,
@@ -328,7 +330,7 @@ class OptimizerSettings:
     )
     ema_decay: float = setting(
         0.0,
-        "Exports an exponential moving average of the weights, which is smoother. 0: the weights themselves; 0.99 suits some "
+        "Exports an exponential moving average of the weights, which is smoother. 0: the weights themselves; 0.99 suits a few "
         "hundred steps, 0.9999 many thousands. Needs 4 bytes more for each trained weight.",
         low=0.0,
         high=0.99999,
@@ -343,8 +345,7 @@ class LossSettings:
     # min(SNR, gamma) / SNR of a timestep (Hang et al. 2023).
     min_snr_gamma: float = setting(
         0.0,
-        "Lets nearly clean pictures count less in the loss, for steadier training (min-SNR). 0: off, as in the study. 5 is "
-        "usual.",
+        "Lets nearly clean pictures count less in the loss, for steadier training (min-SNR). 0: off; 5 is usual.",
         low=0.0,
         high=1000.0,
         step=0.5,

@@ -109,6 +109,7 @@ class Settings:
 
     def trigger(self, token: str) -> str:
         """Return what means the subject in a prompt, `token` spelled as given: with the class, if training saw it there."""
+        # DreamBooth has no such widget: there it is always "captions".
         return f"{token} {self.class_word if self.inversion.template_set == 'captions' else ''}".strip()
 
     def _each(self) -> Iterator[tuple[dataclasses.Field, Any]]:

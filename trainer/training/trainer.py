@@ -197,7 +197,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def weights_to_export(self) -> Iterator[None]:
-        """For the block, the weights are those that would be exported: their average, if there is one."""
+        """Make the weights, for the block, those that would be exported: their average, if there is one."""
         began = time.monotonic()
         if self.ema:
             self.ema.store(self.weights.masters)

@@ -135,7 +135,7 @@ def test_memory_that_runs_out_is_told_in_every_part_of_a_run(make_run, monkeypat
 
     monkeypatch.setattr(PHASES[phase], fails)
     if phase == "decoding class images":
-        monkeypatch.setattr("trainer.models.image_sampler.STEPS", 1)
+        monkeypatch.setattr("trainer.models.image_sampler.DRAWING_STEPS", 1)
     with pytest.raises(RuntimeError) as error:
         work_here(run_dir)
     assert str(describe(error.value, run_dir.path)).startswith("The memory ran out: with SD v1.5 this run needs about")

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.nn import functional as F
 
-from trainer.models import image_sampler, key_mapping
+from trainer.models import key_mapping
 from trainer.models.sd15 import DTYPES
 from trainer.parts import adapters, frozen_unet, lora, unet
 from trainer.parts.memory import SD15_UNET_WEIGHTS
@@ -145,7 +145,3 @@ def test_adafactors_state_is_not_small_for_convolutions():
     optimizer.step()
     kept = [value for value in optimizer.state[weight].values() if torch.is_tensor(value) and value.ndim]
     assert sum(value.numel() for value in kept) == weight.numel() // 3 * 2
-
-
-def test_the_sampler_takes_the_steps_that_are_counted():
-    assert resources.DRAWING_STEPS == image_sampler.STEPS

@@ -9,7 +9,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from trainer.models.image_sampler import GUIDANCE, STEPS, ImageSampler, NotFiniteError
+from trainer.models.image_sampler import DRAWING_STEPS, GUIDANCE, ImageSampler, NotFiniteError
 from trainer.models.sd15 import BaseModel, freeze_as, noise_schedule
 from trainer.run.files import read_json
 from trainer.run.messages import Message
@@ -57,7 +57,7 @@ def test_a_picture_is_that_of_diffusers_own_pipeline(small_base, texts):
         negative_prompt_embeds=texts[1][None],
         height=SIZE,
         width=SIZE,
-        num_inference_steps=STEPS,
+        num_inference_steps=DRAWING_STEPS,
         guidance_scale=GUIDANCE,
         generator=torch.Generator().manual_seed(7),
     ).images[0]
@@ -77,7 +77,7 @@ def test_latents_are_fp32_whatever_the_weights_are(small_base, texts, monkeypatc
     monkeypatch.setattr(DPMSolverMultistepScheduler, "step", note)
     draw(drawing, texts)
     assert {latents.dtype for latents in seen} == {torch.float32}
-    assert len(seen) == STEPS
+    assert len(seen) == DRAWING_STEPS
     assert {p.dtype for p in drawing.unet.parameters()} == {dtype}
     # Not rounded to bf16 on the way either.
     assert all((latents != latents.bfloat16()).any() for latents in seen[1:])

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from ..models.sd15 import TRAIN_TIMESTEPS
+
 
 @dataclass(frozen=True)
 class BatchPlan:
@@ -115,7 +117,7 @@ def plan_batch(seed: int, index: int, batch_size: int, source: BatchSource) -> t
         photos=torch.tensor(photos),
         posterior_noise=torch.randn(shape, generator=numbers),
         noise=torch.randn(shape, generator=numbers),
-        timesteps=torch.randint(0, 1000, (batch_size,), generator=numbers),
+        timesteps=torch.randint(0, TRAIN_TIMESTEPS, (batch_size,), generator=numbers),
         views=torch.randint(0, source.views, (batch_size,), generator=numbers),
         keep_caption=torch.rand((batch_size,), generator=numbers) >= source.caption_dropout,
         caption_choice=torch.rand((batch_size,), generator=generator(seed, "wording", source.concept, index)),

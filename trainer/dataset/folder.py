@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..run.checks import check_between
 from ..run.messages import Message, UserError, message
 from .caption_files import read_captions
 from .crop import is_small
@@ -228,10 +229,8 @@ def _check_augmentation(values: dict[str, Any]) -> None:
     jitters = ("view_jitter", "color_jitter", "light_jitter")
     bounds = {**{name: (0, MAX_JITTER) for name in jitters}, "variants": (1, MAX_VARIANTS), "mask_weight": (0, 1)}
     for name, (low, high) in bounds.items():
-        if name in values and not low <= values[name] <= high:
-            raise UserError(
-                "{name} is {value}; it must be between {low} and {high}.", name=name, value=values[name], low=low, high=high
-            )
+        if name in values:
+            check_between(name, values[name], low, high)
 
 
 def _warnings(dataset: Dataset) -> tuple[Message, ...]:

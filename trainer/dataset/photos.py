@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from ..run.checks import check_option
 from ..run.memory_errors import out_of_memory
 from ..run.messages import Message, UserError
 from .crop import CROPS, GRID, augment, frame_size, prepare
@@ -176,8 +177,7 @@ def check_resolution(resolution: int) -> None:
 def check_framing(resolution: int, crop: str) -> None:
     """Raise UserError unless photos can be prepared at this resolution with this crop."""
     check_resolution(resolution)
-    if crop not in CROPS:
-        raise UserError("Unknown {name} {value!r}; known are {options}.", name="crop", value=crop, options=CROPS)
+    check_option("crop", crop, CROPS)
     if crop == "bucket" and resolution % GRID:
         raise UserError(
             "Buckets need a resolution that is a multiple of {grid}, not {resolution}.", grid=GRID, resolution=resolution

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ..run.files import partial_file
 from ..run.messages import MessageError
+from ..run.resources import DRAWING_STEPS
 from ..run.stop_request import StopRequest
 from .sd15 import LATENT_FACTOR, move, noise_schedule
 
-STEPS, GUIDANCE = 25, 7.0
-SAMPLER = f"DPM++ 2M, {STEPS} steps, guidance {GUIDANCE:g}, fp32 latents"
+GUIDANCE = 7.0
+SAMPLER = f"DPM++ 2M, {DRAWING_STEPS} steps, guidance {GUIDANCE:g}, fp32 latents"
 
 
 class NotFiniteError(MessageError):
@@ -56,7 +57,7 @@ class ImageSampler:
         """
         dtype = unet.dtype
         sampler: Any = DPMSolverMultistepScheduler.from_config(noise_schedule().config)
-        sampler.set_timesteps(STEPS, device=noise.device)
+        sampler.set_timesteps(DRAWING_STEPS, device=noise.device)
         latents = noise * sampler.init_noise_sigma
         for timestep in sampler.timesteps:
             stop.check()

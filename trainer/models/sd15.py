@@ -16,6 +16,8 @@ from ..run.settings import check_text_layer
 from . import key_mapping
 
 CONTEXT_LENGTH = 77
+TRAIN_TIMESTEPS = 1000
+"""Of the noise schedule."""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 """The torch types of the settings' precisions."""
 LATENT_FACTOR = 0.18215
@@ -113,7 +115,7 @@ def load_tokenizer(path: str) -> CLIPTokenizer:
 def noise_schedule() -> DDPMScheduler:
     """Return SD v1.5's schedule: scaled-linear from 0.00085 to 0.012 over 1000 timesteps, epsilon prediction."""
     return DDPMScheduler(
-        num_train_timesteps=1000,
+        num_train_timesteps=TRAIN_TIMESTEPS,
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from .memory import FROZEN_FLOP, UNET, BaseSize, PartMemory, bytes_when_frozen
+from .unet_side import let_train
 
 if TYPE_CHECKING:
     from ..context import Context
@@ -43,8 +44,7 @@ class FrozenUNet:
 
         self.model = base.unet()
         freeze_as(self.model, DTYPES[context.settings.training.precision])
-        if context.settings.training.gradient_checkpointing:
-            self.model.train().enable_gradient_checkpointing()
+        let_train(self.model, context.settings)
         move(self.model, context.device)
 
     def param_groups(self) -> "list[ParamGroup]":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from ..run.messages import Message, message
 from .adapters import TARGETS, UNET_PREFIX, adapter_tensors, adapters_off, add_adapters
 from .memory import FROZEN_FLOP, LOKR, LORA, SD15_UNET_WEIGHTS, UNET, BaseSize, PartMemory, bytes_when_frozen
+from .unet_side import let_train, unet_param_groups
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -71,9 +72,7 @@ class LoRA:
             text_too = self.settings.dreambooth.train == "lora_and_text_encoder"  # else the file must have none of it
             stems_of = partial(unet_stems, table=base.unet_table)
             go_on_from(context.run_dir.lora, self.params, stems_of, self.settings, lambda name: not (text_too and is_text(name)))
-        self.model.train()
-        if self.settings.training.gradient_checkpointing:
-            self.model.enable_gradient_checkpointing()
+        let_train(self.model, self.settings)
         move(self.model, context.device)  # in place: the parameters stay the same objects
 
     def teach(self, noisy: "Tensor", timesteps: "Tensor", states: "Tensor") -> "Tensor":
@@ -83,10 +82,7 @@ class LoRA:
 
     def param_groups(self) -> "list[ParamGroup]":
         """Return the adapters' parameters with their learning rate and decay."""
-        from ..training.optimizers import ParamGroup
-
-        optimizer = self.settings.optimizer
-        return [ParamGroup(self.params, optimizer.learning_rate, optimizer.weight_decay)]
+        return unet_param_groups(self.params, self.settings)
 
     def export(self, files: "ResultFiles") -> None:
         """Give the result's LoRA file its tensors."""

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
 from .memory import TEXT_ENCODER, TEXT_ENCODER_WEIGHTS, BaseSize, PartMemory
-from .text_side import text_param_groups
+from .text_side import let_train, text_param_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,9 +43,7 @@ class TextEncoder:
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         self.settings = context.settings
-        text_encoder.requires_grad_(True).train()
-        if self.settings.training.gradient_checkpointing:
-            text_encoder.gradient_checkpointing_enable()
+        let_train(text_encoder.requires_grad_(True), self.settings)
         self.params = {PREFIX + name: p for name, p in text_encoder.named_parameters()}
 
     def changes(self, ids: "Tensor") -> list[bool]:

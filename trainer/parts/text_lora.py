@@ -6,7 +6,7 @@ from ..run.messages import Message, message
 from .adapters import TEXT_PREFIX, TEXT_TARGETS, adapter_tensors, add_adapters
 from .memory import TEXT_ENCODER, TEXT_ENCODER_WEIGHTS, TEXT_LORA, BaseSize, PartMemory, bytes_when_frozen
 from .text_encoder import PREFIX
-from .text_side import text_param_groups
+from .text_side import let_train, text_param_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,9 +57,7 @@ class TextLoRA:
         if context.run.lora:
             go_on_from(context.run_dir.lora, params, text_stems, self.settings, is_text)
         move(text_encoder, context.device)
-        if self.settings.training.gradient_checkpointing:
-            # Not the reentrant kind, which has no gradients where no input needs them.
-            text_encoder.train().gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        let_train(text_encoder, self.settings)
         self.params = {PREFIX + name: p for name, p in params.items()}
 
     def changes(self, ids: "Tensor") -> list[bool]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import CLIPTextModel
 
     from ..run.settings import Settings
     from ..training.optimizers import ParamGroup
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
 def text_rate(settings: "Settings") -> float:
     """Return the learning rate of the text side: its own, or that of the U-Net."""
     return settings.dreambooth.text_learning_rate or settings.optimizer.learning_rate
+
+
+def let_train(text_encoder: "CLIPTextModel", settings: "Settings") -> None:
+    """Prepare the text encoder for backward passes, with gradient checkpointing if the settings say so."""
+    text_encoder.train()
+    if settings.training.gradient_checkpointing:
+        # Not the reentrant kind, which has no gradients where no input needs them.
+        text_encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def text_param_groups(params: "dict[str, nn.Parameter]", settings: "Settings") -> "list[ParamGroup]":

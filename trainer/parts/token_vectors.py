@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ..run.messages import Message, message
 from ..run.names import DREAMBOOTH, TEXTUAL_INVERSION
 from .memory import EMBEDDING_WIDTH, TEXT_ENCODER, TEXT_ENCODER_WEIGHTS, TOKEN_VECTORS, BaseSize, PartMemory, bytes_when_frozen
-from .text_side import text_rate
+from .text_side import let_train, text_rate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +68,8 @@ class TokenVectors:
         self.new_ids = new_ids(table, len(start))
         self.vectors = train_rows(text_encoder, self.new_ids, start).to(context.device).vectors
         self.vectors.requires_grad_(self.are_trained(self.settings))
+        if self.settings.method == TEXTUAL_INVERSION:
+            let_train(text_encoder, self.settings)
         self.given = self.vectors.detach()  # fp32, also once the text encoder works in the compute dtype
         self.max_norm = None
         if inversion.norm_limit:

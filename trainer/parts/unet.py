@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..run.messages import Message, message
 from .memory import FULL_FLOP, TEACHER, UNET, BaseSize, PartMemory, bytes_when_frozen
+from .unet_side import let_train, unet_param_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,9 +54,8 @@ class UNet:
         from ..models.sd15 import DTYPES, freeze_as, move
 
         self.settings, self.base = context.settings, base
-        self.model = base.unet().requires_grad_(True).train()
-        if context.settings.training.gradient_checkpointing:
-            self.model.enable_gradient_checkpointing()
+        self.model = base.unet().requires_grad_(True)
+        let_train(self.model, self.settings)
         self.params = dict(self.model.named_parameters())
         if self.settings.has_teacher:
             self.teacher = copy.deepcopy(self.model)  # an fp32 base would give the same tensors to another U-Net
@@ -69,10 +69,7 @@ class UNet:
 
     def param_groups(self) -> "list[ParamGroup]":
         """Return the U-Net's parameters with their learning rate and decay."""
-        from ..training.optimizers import ParamGroup
-
-        optimizer = self.settings.optimizer
-        return [ParamGroup(self.params, optimizer.learning_rate, optimizer.weight_decay)]
+        return unet_param_groups(self.params, self.settings)
 
     def export(self, files: "ResultFiles") -> None:
         """Put the U-Net's weights in place of the base's."""

@@ -43,8 +43,6 @@ def train(context: Context) -> ExportInfo:
     # The U-Net, through which the gradient flows to the vectors, and the loss.
     context.stop.check()
     unet_part = unet_type(context, base)
-    if settings.training.gradient_checkpointing:
-        text_encoder.train().gradient_checkpointing_enable()
     parts = [unet_part, vectors]
     loss = DiffusionLoss(context, unet_part, captions, concepts, {INSTANCE: 1.0})
     validation = Validation(context, loss, concepts)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, get_origin
 
+from .checks import check_between, check_option
 from .messages import UserError
 from .names import METHODS, TEXTUAL_INVERSION, check_token
 from .setting import AUTO, Setting
@@ -119,7 +120,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_token(self.token)
-        _check_option("method", self.method, METHODS)
+        check_option("method", self.method, METHODS)
         for f, value in self._each():
             _check_type(f, value)
             if "setting" in f.metadata:
@@ -130,14 +131,7 @@ class Settings:
         """Raise UserError for settings that contradict each other."""
         training, optimizer, validation = self.training, self.optimizer, self.validation
         check_batch_split(training.batch_size, training.devices)
-        if optimizer.lr_warmup_steps > training.steps:
-            raise UserError(
-                "{name} is {value}; it must be between {low} and {high}.",
-                name="lr_warmup_steps",
-                value=optimizer.lr_warmup_steps,
-                low=0,
-                high=training.steps,
-            )
+        check_between("lr_warmup_steps", optimizer.lr_warmup_steps, 0, training.steps)
         if validation.early_stopping != "off" and not (validation.hold_out and validation.validate_every):
             raise UserError(
                 "early_stopping {choice!r} goes by the loss on held-out photos, measured every validate_every steps: set "
@@ -233,13 +227,6 @@ def _check_type(f: dataclasses.Field, value: Any) -> None:
 
 def _check_bounds(name: str, value: Any, of: Setting) -> None:
     if of.options:
-        _check_option(name, value, of.options)
-    elif of.low is not None and of.high is not None and not of.low <= value <= of.high:
-        raise UserError(
-            "{name} is {value}; it must be between {low} and {high}.", name=name, value=value, low=of.low, high=of.high
-        )
-
-
-def _check_option(name: str, value: Any, options: tuple[str, ...]) -> None:
-    if value not in options:
-        raise UserError("Unknown {name} {value!r}; known are {options}.", name=name, value=value, options=options)
+        check_option(name, value, of.options)
+    elif of.low is not None and of.high is not None:
+        check_between(name, value, of.low, of.high)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..context import Context
 from ..data.caption_cache import Captions
 from ..data.concepts import CLASS, Batch, Concept
-from ..models.sd15 import DTYPES, noise_schedule
+from ..models.sd15 import DTYPES, TRAIN_TIMESTEPS, noise_schedule
 from ..parts.part import UNetPart
 
 PredictNoise = Callable[[Tensor, Tensor, Sequence[int]], Tensor]
@@ -84,8 +84,8 @@ def timestep_weights(schedule: DDPMScheduler, min_snr_gamma: float, device: torc
     All are 1 for gamma 0.
     """
     if not min_snr_gamma:
-        return torch.ones(1000, device=device)
-    snr = compute_snr(schedule, torch.arange(1000)).float()
+        return torch.ones(TRAIN_TIMESTEPS, device=device)
+    snr = compute_snr(schedule, torch.arange(TRAIN_TIMESTEPS)).float()
     return (snr.clamp(max=min_snr_gamma) / snr).to(device)
 
 

@@ -11,6 +11,7 @@ from ..context import Context, TrainingError
 from ..data.batches import BatchPlan, generator
 from ..data.concepts import CLASS, HELD_OUT, INSTANCE, Batch, Concept
 from ..dataset.photos import Dataset, check_hold_out
+from ..models.sd15 import TRAIN_TIMESTEPS
 from .loss import DiffusionLoss, PredictNoise, sample_losses
 from .trainer import NOT_MEASURED, Trainer
 
@@ -84,7 +85,7 @@ def mean_losses(sets: Mapping[str, list[Batch]], predict: PredictNoise) -> dict[
     """Return the mean loss of each set of batches, all timesteps counting alike."""
     means = {}
     for name, batches in sets.items():
-        ones = torch.ones(1000, device=batches[0].noisy.device)
+        ones = torch.ones(TRAIN_TIMESTEPS, device=batches[0].noisy.device)
         losses: list[Tensor] = [sample_losses(predict(b.noisy, b.timesteps, b.captions), b, ones) for b in batches]
         means[name] = float(torch.cat(losses).mean())
     return means

@@ -8,7 +8,9 @@ export const OWN = "own settings"
 /** @typedef {Record<string, any>} Values By the names of settings. */
 /**
  * What the server says of presets, see for_page in trainer/run/presets.py.
- * @typedef {{ decided: string[], named: Record<string, Values>, plain: Record<string, Values> }} Presets
+ * @typedef {{
+ *   decided: string[], named: Record<string, Values>, plain: Record<string, Values>, unused: Record<string, string[]>
+ * }} Presets
  */
 /**
  * A node as far as its settings are concerned: their values, their defaults, and the inputs that something is wired to.
@@ -27,23 +29,26 @@ function known({ values, initial, wired, presets }, name) {
   return { ...presets.plain[AUTO], ...presets.named[values.preset] }[name]
 }
 
-/** @param {State} state */
-const mayBeLora = (state) => `${known(state, "train") ?? "lora"}`.startsWith("lora")
+/**
+ * Whether what is trained uses a setting, or may.
+ * @param {State} state
+ * @param {string} name
+ */
+const isUsed = (state, name) => !state.presets?.unused[known(state, "train")]?.includes(name)
 
 /** @param {State} state */
 const hasRates = (state) => known(state, "optimizer") !== "prodigy"
 
-/** When each setting means something; those that are not here always do. @type {Record<string, (state: State) => boolean>} */
+/**
+ * When a setting that what is trained may use means something beside others; those that are not here always do.
+ * @type {Record<string, (state: State) => boolean>}
+ */
 const MEANT = {
-  start_lora: mayBeLora,
-  lora_kind: mayBeLora,
-  lora_rank: mayBeLora,
-  lora_alpha: mayBeLora,
-  lora_layers: mayBeLora,
+  start_lora: (state) => isUsed(state, "lora_rank"), // no setting itself
   class_images: (state) => known(state, "prior") !== "teacher",
   prior_loss_weight: (state) => known(state, "prior") === "teacher" || state.wired.has("class_dataset") || known(state, "class_images") !== 0,
   learning_rate: hasRates,
-  text_learning_rate: (state) => hasRates(state) && known(state, "train") !== "unet",
+  text_learning_rate: hasRates,
   early_stopping: (state) => known(state, "hold_out") !== 0,
   sample_every: (state) => known(state, "sample_prompts") !== "",
 }
@@ -57,7 +62,7 @@ const MEANT = {
  */
 export function sight(state, { name, advanced }) {
   if (state.wired.has(name) || state.values[name] !== state.initial[name]) return { meaningless: false, waiting: false }
-  return { meaningless: !(MEANT[name]?.(state) ?? true), waiting: advanced && state.values.preset !== OWN }
+  return { meaningless: !(isUsed(state, name) && (MEANT[name]?.(state) ?? true)), waiting: advanced && state.values.preset !== OWN }
 }
 
 /**

@@ -9,6 +9,7 @@ const presets = {
     auto: { train: "unet_and_token", class_images: 0, learning_rate: 2e-6, optimizer: "adamw" },
     lora: { train: "lora", lora_rank: 16, learning_rate: 1e-4 },
   },
+  unused: { unet: ["lora_rank", "text_learning_rate"], unet_and_token: ["lora_rank"], lora: [], lora_and_token: [] },
 }
 const initial = {
   preset: "auto", train: "auto", class_images: -1, lora_rank: 0, learning_rate: 0, optimizer: "auto",
@@ -27,6 +28,15 @@ test("a LoRA's settings mean something where one is or may be trained", () => {
   assert.equal(means("lora_rank", { train: "unet" }), false)
   assert.equal(means("lora_rank", { preset: "12 GB card" }, ["preset"]), true)
   assert.equal(means("lora_rank", { train: "unet" }, ["train"]), true)
+  assert.equal(means("start_lora", { train: "unet" }), false)
+  assert.equal(means("start_lora", { train: "lora" }), true)
+})
+
+test("the rate of the text means something where the text is or may be trained", () => {
+  assert.equal(means("text_learning_rate", { train: "unet" }), false)
+  assert.equal(means("text_learning_rate", { train: "unet_and_token" }), true)
+  assert.equal(means("text_learning_rate", {}), true)
+  assert.equal(means("text_learning_rate", { train: "unet_and_token", optimizer: "prodigy" }), false)
 })
 
 test("a setting means nothing without what it is about", () => {

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from trainer.parts import TRAIN
+from trainer.parts.text_side import text_rate
 from trainer.run.choice import Asked, Choice, Device, check_widgets, choose, never_fits, unknown_photos
 from trainer.run.messages import UserError
 from trainer.run.presets import NAMED, for_page, presets, steps_for, widget_values
@@ -316,6 +318,30 @@ def test_the_page_fills_own_settings_in_with_what_they_are_anyway(train):
 def test_the_page_fills_own_settings_of_an_embedding_in():
     filled = for_page(INVERSION)["plain"]["auto"]
     assert chosen("own settings", INVERSION, **filled).settings == chosen("own settings", INVERSION).settings
+
+
+def test_the_page_is_told_what_means_nothing_for_each_value_of_train():
+    unused, lora = for_page(DREAMBOOTH)["unused"], {"lora_alpha", "lora_kind", "lora_layers", "lora_rank"}
+    assert unused.keys() == TRAIN.keys()
+    for train, names in unused.items():
+        assert set(names) == (set() if train.startswith("lora") else lora) | (
+            {"text_learning_rate"} if train == "unet" else set()
+        )
+    assert for_page(INVERSION)["unused"] == {}
+
+
+@pytest.mark.parametrize("embedding", ["", "some"])
+@pytest.mark.parametrize("train", TRAIN)
+def test_the_tooltip_says_at_which_rate_the_text_is_trained(train, embedding):
+    tooltip = method_settings(DREAMBOOTH)["text_learning_rate"].metadata["setting"].tooltip
+    settings = choose(replace(asked("own settings", train=train, learning_rate=3e-5), embedding=embedding), CARD).settings
+    said = {
+        name: float(rate)
+        for rate, names in re.findall(r"(\de-\d) for ([a-z_]+(?: and [a-z_]+)?)", tooltip)
+        for name in names.split(" and ")
+    }
+    assert "else that of learning_rate" in tooltip
+    assert text_rate(settings) == said.get(train, 3e-5)
 
 
 @pytest.mark.parametrize("more", [{}, {"train": "lora"}, {"optimizer": "prodigy"}, {"preset": "12 GB card"}], ids=str)

@@ -7,11 +7,12 @@ a preset, several for `auto`, of which choice.py takes the first that fits the d
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..parts import TRAIN
+from ..parts import TRAIN, never_used
+from .checks import check_option
 from .messages import UserError
 from .names import DREAMBOOTH, TEXTUAL_INVERSION
 from .setting import AUTO
-from .settings import SWITCH, method_settings, plain_default
+from .settings import SWITCH, Settings, method_settings, plain_default
 
 if TYPE_CHECKING:
     from ..parts import PartTypes
@@ -69,8 +70,7 @@ def presets(method: str) -> tuple[str, ...]:
 
 def check_preset(preset: str, method: str) -> None:
     """Raise UserError for a preset that the method's node does not have."""
-    if preset not in presets(method):
-        raise UserError("Unknown {name} {value!r}; known are {options}.", name="preset", value=preset, options=presets(method))
+    check_option("preset", preset, presets(method))
 
 
 def given(method: str, widgets: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def for_page(method: str) -> dict[str, Any]:
     """Return what the page must know of presets, in the values of widgets.
 
     `decided`: the settings that they decide; `named`: what each of them says; `plain`: what "own settings" takes by the widget
-    `train`, but for what the photos and the device decide.
+    `train`, but for what the photos and the device decide; `unused`: the settings that mean nothing, by `train`.
     """
     plain = {}
     for choice in (AUTO, *TRAIN) if method == DREAMBOOTH else (AUTO,):
@@ -136,6 +136,10 @@ def for_page(method: str) -> dict[str, Any]:
         "decided": [name for name, f in method_settings(method).items() if f.metadata["setting"].auto is not None],
         "named": {preset: widget_values(method, NAMED[preset]) for preset in presets(method) if preset in NAMED},
         "plain": plain,
+        "unused": {
+            choice: sorted(never_used(Settings.of(method=method, token="token", train=choice)))
+            for choice in (TRAIN if method == DREAMBOOTH else ())
+        },
     }
 
 
@@ -185,10 +189,8 @@ def _completed(
 
 def _parts(train: str) -> "PartTypes":
     """Return the parts that a value of `train` names. Raises UserError for a value that is none."""
-    parts = TRAIN.get(train)
-    if parts is None:
-        raise UserError("Unknown {name} {value!r}; known are {options}.", name="train", value=train, options=tuple(TRAIN))
-    return parts
+    check_option("train", train, tuple(TRAIN))
+    return TRAIN[train]
 
 
 def _check_no_lora(own: Mapping[str, Any], train: str) -> None:

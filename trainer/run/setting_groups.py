@@ -61,8 +61,9 @@ class DreamBoothSettings:
     )
     text_learning_rate: float = setting(
         0.0,
-        "Learning rate of the token, of the vectors of an embedding that is trained on, or of the text encoder. 0: as the preset "
-        "says, and where it says nothing, 1e-4 for the token, 5e-5 for a LoRA of the text encoder, else that of learning_rate.",
+        "Learning rate of all that is trained of the text: the token, the vectors of an embedding, the text encoder. 0: as the "
+        "preset says, and where it says nothing, 1e-4 for unet_and_token and lora_and_token, 5e-5 for lora_and_text_encoder, "
+        "else that of learning_rate.",
         low=0.0,
         high=1.0,
         step=1e-7,

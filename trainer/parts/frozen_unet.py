@@ -21,7 +21,7 @@ class FrozenUNet:
 
     result_kind = "embedding"
     learning_rate = 5e-3
-    """That of the token's vectors beside it."""
+    """That of the vectors that are trained through it; setting_groups.py takes it."""
     teach = None
 
     @staticmethod

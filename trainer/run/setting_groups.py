@@ -6,7 +6,7 @@ node, the check on the server, the key of the run, the rows of the help pages an
 
 from dataclasses import dataclass
 
-from ..parts import TRAIN
+from ..parts import TRAIN, FrozenUNet
 from ..parts.adapters import KINDS as LORA_KINDS
 from ..parts.adapters import TARGETS as LORA_TARGETS
 from .names import DREAMBOOTH, TEXTUAL_INVERSION
@@ -294,7 +294,7 @@ class OptimizerSettings:
         low=0.0,
         high=1.0,
         step=1e-7,
-        inversion_default=5e-3,
+        inversion_default=FrozenUNet.learning_rate,
         auto=0.0,
     )
     lr_scheduler: str = setting(

@@ -98,7 +98,7 @@ def test_what_is_trained_stays_nearer_to_the_base_under_the_class_prompt(make_ru
 
 def test_a_mask_of_the_subject_does_not_weigh_what_the_teacher_says():
     latents = torch.ones(1, 4, 8, 8)
-    batch = Batch(noisy=latents, timesteps=torch.tensor([5]), noise=latents, captions=[0], weights=latents / 2)
+    batch = Batch(noisy=latents, timesteps=torch.tensor([5]), noise=latents, captions=[0], mask_weights=latents / 2)
     captions = SimpleNamespace(texts=("", CLASS_PROMPT), frozen_states=lambda captions: torch.zeros(1, 77, 768))
     loss: Any = SimpleNamespace(
         teacher=lambda *_: 3 * latents, captions=captions, dtype=torch.float32, context=SimpleNamespace(settings=TAUGHT)

@@ -258,9 +258,10 @@ def test_reports_and_errors_come_in_the_language_that_is_set(page, server):
         (text,) = wait(page, for_others)
         assert text.startswith("2 steps, mean loss of the last 2: ")
 
-        fill_in(page, name="page", embedding="gone")
+        (server.base / "models" / "embeddings" / "empty.safetensors").touch()
+        fill_in(page, name="page", embedding="empty")
         queue(page)  # refused when it runs
-        wait(page, lambda: "Немає ембедингу 'gone', який можна прочитати." in words(page, "DreamBoothTrain", "report"))
+        wait(page, lambda: "Немає ембедингу 'empty', який можна прочитати." in words(page, "DreamBoothTrain", "report"))
         assert "Кроків" not in words(page, "DreamBoothTrain", "report")  # that was the job before
         fill_in(page, name="/", embedding="")
         queue(page)  # refused when it is queued

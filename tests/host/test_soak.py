@@ -98,6 +98,7 @@ def test_thirty_graphs_leave_the_server_as_it_was(server, workers, base_director
             with pytest.raises(Refused):
                 server.run(graph)
         elif end == "failed":
+            (server.base / "models" / "embeddings" / "nowhere.safetensors").touch()
             train["initializer" if "initializer" in train else "embedding"] = "embedding:nowhere"
             with pytest.raises(Failed, match="nowhere"):
                 server.run(graph)

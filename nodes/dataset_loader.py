@@ -12,13 +12,14 @@ from comfy_api.latest import io
 from ..trainer.dataset.crop import CROPS
 from ..trainer.dataset.folder import MAX_JITTER, MAX_PREVIEWS, MAX_VARIANTS, fingerprint, read_folder
 from ..trainer.dataset.folder_files import photo_names
-from ..trainer.dataset.photos import MAX_RESOLUTION, MIN_RESOLUTION, RESOLUTION_STEP
+from ..trainer.dataset.photos import MAX_RESOLUTION, MIN_RESOLUTION, RESOLUTION_STEP, check_resolution
 from ..trainer.dataset.photos import Dataset as PhotoDataset
 from ..trainer.dataset.wired import Wired
 from ..trainer.run.messages import Message, UserError, message
 from .comfy.folders import captions_of_pictures, photo_folder, photo_folders, pictures_name, write_masks, write_pictures
 from .comfy.progress import NodeProgress
 from .inputs import checked_inputs
+from .page.checked_graph import checked_inputs_of
 from .page.language import in_all_languages, joined, translated_errors
 from .queued import answer, check_text
 from .widgets import CATEGORY, SEARCHED, Dataset
@@ -59,8 +60,12 @@ class DatasetLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder: Sequence[Any] = (None,), images: object = None) -> bool | str:
-        """Check the folder before the graph is queued, unless pictures are wired: they win."""
-        return images is not None or answer(partial(check_text, "folder", chosen_folder, folder[0]))
+        """Check the folder before the graph is queued, unless pictures are wired: they win; and the resolution."""
+        side = checked_inputs_of(cls.hidden.unique_id).get("resolution")  # in the graph: what is named is told of once an input
+        checks = [partial(check_resolution, side)] if isinstance(side, int) else []
+        if images is None:
+            checks.append(partial(check_text, "folder", chosen_folder, folder[0]))
+        return answer(*checks)
 
     @classmethod
     def fingerprint_inputs(cls, folder: Sequence[Any], images: object = None, **_) -> str | float:

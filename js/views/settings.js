@@ -20,7 +20,13 @@ const ALWAYS = "Comfy.Node.AlwaysShowAdvancedWidgets"
 
 /** What the server says of the presets of a node. @type {Map<string, Presets>} */
 const presets = new Map()
-/** @typedef {{ button: Comfy.Widget, widgets: Comfy.Widget[], advanced: Set<string>, initial: Record<string, unknown> }} Managed */
+/**
+ * `isConfigured`: it is given what a file says of it just now, its size among it.
+ * @typedef {{
+ *   button: Comfy.Widget, widgets: Comfy.Widget[], advanced: Set<string>, initial: Record<string, unknown>,
+ *   isConfigured?: boolean
+ * }} Managed
+ */
 /** @type {WeakMap<Comfy.Node, Managed>} */
 const managed = new WeakMap()
 
@@ -78,10 +84,28 @@ function describe(node, state) {
  * @param {Comfy.Node} node
  */
 function fit(node) {
+  if (managed.get(node)?.isConfigured) return // Boxes with text call back then, too; all is shown and hidden at its end.
   if (window.LiteGraph.vueNodesMode) return update(node) // There, a node grows with its content.
   const before = node.computeSize()[1]
   update(node)
   node.setSize([node.size[0], node.size[1] + node.computeSize()[1] - before])
+}
+
+/**
+ * Note while a node is given what a file says of it.
+ * @param {Comfy.Node} node
+ * @param {Managed} of
+ */
+function markConfiguring(node, of) {
+  const { configure } = node
+  node.configure = (...given) => {
+    of.isConfigured = true
+    try {
+      configure.apply(node, given)
+    } finally {
+      of.isConfigured = false
+    }
+  }
 }
 
 /** @param {Comfy.Node} node */
@@ -145,9 +169,11 @@ app.registerExtension({
     const options = { serialize: false, canvasOnly: true }
     const button = node.addWidget("button", "advanced", null, () => toggle(node), options)
     button.serialize = false
-    managed.set(node, { button, widgets, advanced, initial })
+    const of = { button, widgets, advanced, initial }
+    managed.set(node, of)
     fit(node)
     followPreset(node)
+    markConfiguring(node, of)
     for (const widget of widgets) after(widget, "callback", () => fit(node))
     // Loading a workflow calls both of these, after it gave the node the size that was saved: the size must stay.
     for (const method of ["onConfigure", "onConnectionsChange"]) after(node, method, () => update(node))

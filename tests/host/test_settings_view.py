@@ -118,6 +118,22 @@ def test_a_changed_value_is_in_sight_and_named_beside_the_preset(either, server)
     assert label(page) == ""
 
 
+def test_a_node_has_the_height_that_it_was_saved_with(page):
+    """On the canvas, where it is the pack that makes it higher and lower: after each opening, and so after each undo."""
+    height = "return [node.size[1], node.computeSize()[1]]"
+    frame = "const [done] = arguments; requestAnimationFrame(() => done(1))"
+    again = "const [done] = arguments, { app } = window; app.loadGraphData(app.graph.serialize()).then(() => done())"
+    set_value(page, "sample_prompts", "a toy")
+    for preset in ("own settings", "auto", "8 GB card (LoRA)"):
+        set_value(page, "preset", preset)
+        wait(page, lambda preset=preset: ("optimizer" in seen(page)) == (preset == "own settings"), 20)
+        before = page.execute_script(TRAIN + height, "DreamBoothTrain")
+        for _ in range(2):
+            page.execute_async_script(again)
+            page.execute_async_script(frame)
+            assert page.execute_script(TRAIN + height, "DreamBoothTrain") == before
+
+
 def test_all_settings_are_shown_and_hidden_again(either, server):
     """By the node's button on the canvas, by ComfyUI's own among elements of the page; a file keeps it."""
     page = either

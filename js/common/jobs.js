@@ -207,8 +207,14 @@ export const onShown = (listener) => listeners.push(listener)
 /** @param {() => void} listener Called when a workflow was opened. */
 export const onOpened = (listener) => openListeners.push(listener)
 
+/** @param {() => void} listener Called when a workflow was opened, or changed, were it only that a node was muted. */
+export function onChanged(listener) {
+  api.addEventListener("graphChanged", listener)
+  onOpened(listener)
+}
+
 /**
- * Queueing waits for what `prepare` returns.
+ * Queueing waits for what `prepare` returns, and does not happen when that fails.
  * @param {() => Promise<unknown>} prepare
  */
 export const beforeQueueing = (prepare) => beforehand.push(prepare)

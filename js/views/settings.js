@@ -5,13 +5,13 @@ import { app } from "../../../scripts/app.js"
 import { element } from "../common/dom.js"
 import { after } from "../common/hooks.js"
 import { onLanguage, t } from "../common/i18n.js"
-import { shownRun } from "../common/jobs.js"
+import { onChanged, shownRun } from "../common/jobs.js"
 import { CAPTION, DATASET, TRAINING } from "../common/node_types.js"
 import { fitContent, panel } from "../common/panel.js"
 import { fetchRunCard } from "../common/server.js"
 import { allNodes } from "../logic/run.js"
 import { besidePreset, OWN, ownValues, sight } from "../logic/settings.js"
-import { findWidget } from "../logic/widgets.js"
+import { findWidget, isFed } from "../logic/widgets.js"
 
 /** @import { Presets, State } from "../logic/settings.js" */
 
@@ -32,7 +32,7 @@ const managed = new WeakMap()
 
 /** @param {Comfy.Node} node @param {Managed} of @returns {State} */
 function stateOf(node, { widgets, initial }) {
-  const wired = new Set(node.inputs?.filter((input) => input.link != null).map((input) => input.name))
+  const wired = new Set(node.inputs?.map((input) => input.name).filter((name) => isFed(node, name)))
   const values = Object.fromEntries(widgets.map((widget) => [widget.name, widget.value]))
   return { values, initial, wired, presets: presets.get(node.comfyClass) }
 }
@@ -152,6 +152,7 @@ function followPreset(node) {
 }
 
 onLanguage(() => allNodes(app.graph).forEach(update)) // A button is drawn with the text that it was given.
+onChanged(() => allNodes(app.graph).forEach(update)) // A node that is wired may have been switched off.
 
 app.registerExtension({
   name: "subject_trainer.settings",
@@ -172,8 +173,8 @@ app.registerExtension({
     const of = { button, widgets, advanced, initial }
     managed.set(node, of)
     fit(node)
-    followPreset(node)
     markConfiguring(node, of)
+    followPreset(node)
     for (const widget of widgets) after(widget, "callback", () => fit(node))
     // Loading a workflow calls both of these, after it gave the node the size that was saved: the size must stay.
     for (const method of ["onConfigure", "onConnectionsChange"]) after(node, method, () => update(node))

@@ -5,7 +5,7 @@
 import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
 import { findNode } from "../logic/run.js"
-import { bindJob, forgetErrors, fromHistory, fromRefusal, isCopy, note, nothing, withKept } from "../logic/shown.js"
+import { askedJobs, bindJob, endJob, forgetErrors, fromHistory, fromRefusal, isCopy, note, nothing, withKept } from "../logic/shown.js"
 
 /** @import { Bound, Shown } from "../logic/shown.js" */
 /** @import { Progress } from "./server.js" */
@@ -135,14 +135,16 @@ async function showAgain(tab) {
 const load = app.loadGraphData.bind(app)
 app.loadGraphData = async (...given) => {
   const before = workflows()?.activeWorkflow?.changeTracker
+  const isSaved = given[3]?.isTemporary === false // The workflow that is opened: of "save as", it is saved afterwards.
   const result = await load(...given)
   const tracker = workflows()?.activeWorkflow?.changeTracker
   if (!tracker) return result
   if (!tabs.has(tracker)) {
     const graph = app.graph?.id ?? ""
-    const copied = before && before !== tracker && isCopy(given[0], before.activeState) ? tabs.get(before)?.bound : undefined
-    const bound = structuredClone(copied ?? readKept()[keyOf(tracker, graph)] ?? nothing())
-    tabs.set(tracker, { bound, graph })
+    const isOther = before && before !== tracker
+    const copied = isOther && isCopy(given[0], before.activeState, isSaved) ? tabs.get(before)?.bound : undefined
+    const bound = structuredClone(copied ?? readKept()[keyOf(tracker, graph)])
+    tabs.set(tracker, { bound: { ...nothing(), ...bound }, graph })
     keep(tracker)
   }
   const tab = currentTab()
@@ -180,6 +182,20 @@ api.addEventListener("execution_error", async ({ detail: { prompt_id: prompt, no
   await queueing
   receive(String(node), { prompt, error })
 })
+for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
+  api.addEventListener(end, async ({ detail: { prompt_id: prompt } }) => {
+    await queueing
+    forJob(prompt, ({ bound }) => endJob(bound, prompt))
+  })
+}
+// A job that was taken from the queue tells nothing, nor one that ended while the page was not connected.
+api.addEventListener("status", ({ detail }) => {
+  if (detail?.exec_info?.queue_remaining !== 0) return
+  for (const { changeTracker: tracker } of workflows()?.openWorkflows ?? []) {
+    const tab = tracker && tabs.get(tracker)
+    if (tab) endJob(tab.bound)
+  }
+})
 addEventListener("pagehide", () => workflows()?.openWorkflows.forEach(({ changeTracker }) => changeTracker && keep(changeTracker)))
 
 /**
@@ -191,14 +207,20 @@ export const onShown = (listener) => listeners.push(listener)
 /** @param {() => void} listener Called when a workflow was opened. */
 export const onOpened = (listener) => openListeners.push(listener)
 
+/** @param {() => void} listener Called when a workflow was opened, or changed, were it only that a node was muted. */
+export function onChanged(listener) {
+  api.addEventListener("graphChanged", listener)
+  onOpened(listener)
+}
+
 /**
- * Queueing waits for what `prepare` returns.
+ * Queueing waits for what `prepare` returns, and does not happen when that fails.
  * @param {() => Promise<unknown>} prepare
  */
 export const beforeQueueing = (prepare) => beforehand.push(prepare)
 
-/** The newest jobs that were queued from the workflow that is open: their runs are the page's to stop. */
-export const ownJobs = () => currentTab()?.bound.jobs ?? []
+/** Jobs of the workflow that is open, one that runs now among them: their runs are the page's to stop. */
+export const ownJobs = () => askedJobs(currentTab()?.bound ?? nothing())
 
 /**
  * What a node of the open workflow shows, as a pair of its id and that.

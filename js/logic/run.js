@@ -45,14 +45,15 @@ export function progressLine({ text, memory }, translate) {
 }
 
 /**
- * What is said aloud of the progress: only that another phase has begun, not each of its steps.
+ * What is said aloud of the progress, whose first line tells the step and what follows it: that another phase has begun, or that
+ * there is something else to know, not each of its steps.
  * @param {string} text
  * @param {string} said What was said last.
  */
 export function announced(text, said) {
-  /** @param {string} line */
-  const phase = (line) => line.split(/\d/, 1)[0]
-  return phase(text) === phase(said) ? said : text
+  /** @param {string} lines */
+  const withoutStep = (lines) => lines.replace(/^([^\d\n]*)\d.*/, "$1")
+  return withoutStep(text) === withoutStep(said) ? said : text
 }
 
 /** @typedef {"sample" | "finish" | "undo" | "reopen"} RunButton What a button of the panel asks of a run. */

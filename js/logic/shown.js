@@ -6,22 +6,44 @@
  * @typedef {{ text?: string[], told?: Record<string, string>[], run?: string[], captions?: any[] }} Output
  */
 /** The job, the run that it trained or loaded, what the node told, and why it failed. @typedef {{ prompt: string, run?: string, output?: Output, error?: string }} Shown */
-/** `jobs`: the newest that were queued from the workflow; `nodes`: by their ids, "12:5" in a subgraph. @typedef {{ jobs: string[], nodes: Record<string, Shown> }} Bound */
+/**
+ * `jobs`: those that were queued from the workflow, the newest last; `waiting`: those of them that have not ended, as far as the
+ * page knows; `nodes`: by their ids, "12:5" in a subgraph.
+ * @typedef {{ jobs: string[], waiting: string[], nodes: Record<string, Shown> }} Bound
+ */
 
 const MAX_JOBS = 20
 const MAX_WORKFLOWS = 100
 
 /** @returns {Bound} */
-export const nothing = () => ({ jobs: [], nodes: {} })
+export const nothing = () => ({ jobs: [], waiting: [], nodes: {} })
 
 /**
- * Bind a job to the workflow that it was queued from.
+ * Bind a job to the workflow that it was queued from. Older ones that have ended are forgotten.
  * @param {Bound} bound
  * @param {string} prompt
  */
 export function bindJob(bound, prompt) {
-  bound.jobs = [...bound.jobs.filter((job) => job !== prompt), prompt].slice(-MAX_JOBS)
+  const jobs = [...bound.jobs.filter((job) => job !== prompt), prompt]
+  bound.waiting = [...bound.waiting.filter((job) => job !== prompt), prompt]
+  bound.jobs = jobs.filter((job, index) => index >= jobs.length - MAX_JOBS || bound.waiting.includes(job))
 }
+
+/**
+ * Note that a job has ended; without its name, that all have.
+ * @param {Bound} bound
+ * @param {string} [prompt]
+ */
+export function endJob(bound, prompt) {
+  bound.waiting = bound.waiting.filter((job) => prompt !== undefined && job !== prompt)
+}
+
+/**
+ * The jobs that the server is asked about, which takes no endless list: the newest, and of those that wait the ones that come
+ * next.
+ * @param {Bound} bound
+ */
+export const askedJobs = ({ jobs, waiting }) => [...new Set([...waiting.slice(0, MAX_JOBS), ...jobs.slice(-MAX_JOBS)])]
 
 /**
  * Note what a node shows. Of another job, only the run stays in sight: its report and its error are of the past.
@@ -62,13 +84,16 @@ export function fromRefusal(refused) {
 }
 
 /**
- * Whether a graph that is opened is a copy that the page makes of the open one ("save as", "duplicate"): it then has a new id.
- * A file that is opened again has the id that it had, or as a template none.
+ * Whether a graph that is opened is a copy that the page makes of the open one ("save as", "duplicate"): it then has a new id,
+ * and is in no file yet. A file that is opened again has the id that it had, or as a template none.
  * @param {{ id?: string, nodes: unknown } | undefined} opened
  * @param {{ id?: string, nodes: unknown } | undefined | null} before
+ * @param {boolean} [isSaved]
  */
-export const isCopy = (opened, before) =>
-  Boolean(opened?.id && before && opened.id !== before.id && JSON.stringify(opened.nodes) === JSON.stringify(before.nodes))
+export function isCopy(opened, before, isSaved = false) {
+  if (isSaved || !opened?.id || !before || opened.id === before.id) return false
+  return JSON.stringify(opened.nodes) === JSON.stringify(before.nodes)
+}
 
 /**
  * What is kept for when the page is loaded again: jobs and runs by workflow, of the newest workflows. What the nodes told,
@@ -78,10 +103,10 @@ export const isCopy = (opened, before) =>
  * @param {Bound} bound
  * @returns {Record<string, Bound>}
  */
-export function withKept(kept, key, { jobs, nodes }) {
+export function withKept(kept, key, { jobs, waiting, nodes }) {
   const others = Object.entries(kept).filter(([other]) => other !== key)
   const runs = Object.entries(nodes).map(([id, { prompt, run }]) => [id, { prompt, run }])
-  return Object.fromEntries([...others.slice(1 - MAX_WORKFLOWS), [key, { jobs, nodes: Object.fromEntries(runs) }]])
+  return Object.fromEntries([...others.slice(1 - MAX_WORKFLOWS), [key, { jobs, waiting, nodes: Object.fromEntries(runs) }]])
 }
 
 /**

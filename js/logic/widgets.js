@@ -13,12 +13,51 @@ export const findWidget = (node, name) => node.widgets?.find((widget) => widget.
  */
 export const isChosen = (value) => Boolean(value) && !`${value}`.startsWith("(")
 
+/** What a node is switched to. */
+const MUTED = 2
+const BYPASSED = 4
+
 /**
- * Whether something is wired to the node's input of this name.
+ * Whether what is queued for the node's input of this name comes through its link, as ComfyUI queues it: nothing comes from a
+ * muted node, and from one that is bypassed what comes to the input that takes the place of the output.
  * @param {Comfy.Node} node
  * @param {string} name
  */
-export const isLinked = (node, name) => Boolean(node.inputs?.some((input) => input.name === name && input.link != null))
+export function isFed(node, name) {
+  const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1
+  return comesTo(node, slot, node.inputs?.[slot]?.type, new Set())
+}
+
+/**
+ * @param {Comfy.Node} node
+ * @param {number} slot
+ * @param {unknown} type What is asked for.
+ * @param {Set<number>} passed The links that were followed: a circle feeds nothing.
+ * @returns {boolean}
+ */
+function comesTo(node, slot, type, passed) {
+  const id = node.inputs?.[slot]?.link
+  if (id == null || passed.has(id)) return false
+  passed.add(id)
+  const link = node.graph?.getLink?.(id)
+  const from = link && node.graph?.getNodeById(link.origin_id)
+  if (!from) return true // It comes from outside of a subgraph.
+  if (from.mode === MUTED) return false
+  if (from.mode === BYPASSED) return comesTo(from, insteadOf(from, link.origin_slot, type), type, passed)
+  return from.type === "Reroute" ? comesTo(from, 0, type, passed) : true
+}
+
+/**
+ * The input of a bypassed node that takes the place of its output: the one beside it, or else the first of the type.
+ * @param {Comfy.Node} node
+ * @param {number} slot
+ * @param {unknown} type
+ */
+function insteadOf(node, slot, type) {
+  const takes = [type, "*"]
+  const inputs = node.inputs ?? []
+  return takes.includes(inputs[slot]?.type) ? slot : inputs.findIndex((input) => takes.includes(input.type))
+}
 
 /**
  * The values of the node's widgets that are saved, by name.

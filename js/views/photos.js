@@ -5,11 +5,11 @@ import { app } from "../../../scripts/app.js"
 import { element } from "../common/dom.js"
 import { after } from "../common/hooks.js"
 import { t } from "../common/i18n.js"
-import { beforeQueueing, forget } from "../common/jobs.js"
+import { beforeQueueing, forget, onChanged } from "../common/jobs.js"
 import { DATASET } from "../common/node_types.js"
 import { panel } from "../common/panel.js"
 import { fetchPhotos, photoUrl, RequestError, saveCaption } from "../common/server.js"
-import { findWidget, isChosen, isLinked } from "../logic/widgets.js"
+import { findWidget, isChosen, isFed } from "../logic/widgets.js"
 import { chooseFolder, hideFolder, labelFolders } from "./folders.js"
 import { hasFiles, UploadBar } from "./upload.js"
 
@@ -52,8 +52,13 @@ class CaptionEditor {
     this.written = Promise.resolve()
   }
 
+  isEdited() {
+    const text = this.box.value
+    return text !== this.saved && !(this.wired && text === this.wired)
+  }
+
   isInUse() {
-    return this.box === document.activeElement || ![this.saved, this.wired].includes(this.box.value)
+    return this.box === document.activeElement || this.isEdited()
   }
 
   /** Write the caption as it is then, once earlier edits are written: each names the text that it replaces. */
@@ -111,6 +116,8 @@ class PhotoView {
   editors = []
   /** @type {Executed} */
   executed = NOTHING
+  /** Whether pictures are wired, so that no folder is used. */
+  isWired = false
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   timer
 
@@ -119,6 +126,7 @@ class PhotoView {
    * @param {Comfy.Node} node
    */
   constructor(root, node) {
+    this.node = node
     this.uploads = new UploadBar((folder) => chooseFolder(node, folder))
     this.status = element("div", { className: "st-state", role: "status" })
     this.grid = element("div", { className: "st-photos", role: "group", label: t("photo_list") })
@@ -203,8 +211,9 @@ const photoView = (node) => panel(node, PANEL, 260, (root) => new PhotoView(root
 function showPhotos(node) {
   const [folder, resolution, crop] = WATCHED.map((name) => findWidget(node, name)?.value)
   const view = photoView(node)
-  const isWired = isLinked(node, "images")
-  const isShown = isChosen(folder) && !isWired && !isLinked(node, "folder")
+  const isWired = isFed(node, "images")
+  const isShown = isChosen(folder) && !isWired && !isFed(node, "folder")
+  view.isWired = isWired
   hideFolder(node, isWired)
   view.uploads.root.hidden = isWired
   view.uploads.offer(isShown ? folder : undefined)
@@ -213,8 +222,16 @@ function showPhotos(node) {
   else view.clear(t(isWired ? "wired" : "drop_hint"))
 }
 
-// What is trained is what the boxes say, also where one still has the keyboard's focus.
-beforeQueueing(() => Promise.all([...views].flatMap((view) => view.editors.map((editor) => editor.save()))))
+// What is trained is what the boxes say, also where one still has the keyboard's focus; where that cannot be, nothing is.
+beforeQueueing(async () => {
+  const edited = [...views].flatMap((view) => view.editors).filter((editor) => editor.isEdited())
+  await Promise.all(edited.map((editor) => editor.save()))
+  const left = edited.filter((editor) => editor.isEdited())
+  left.forEach((editor) => editor.status.append(element("div", { text: t("not_queued") })))
+  if (left.length) throw new Error(t("captions_not_saved", { names: left.map(({ name }) => name).join(", ") }))
+})
+
+onChanged(() => views.forEach((view) => view.isWired !== isFed(view.node, "images") && showPhotos(view.node)))
 
 app.registerExtension({
   name: "subject_trainer.photo_view",

@@ -5,14 +5,14 @@ import { app } from "../../../scripts/app.js"
 import { element } from "../common/dom.js"
 import { after } from "../common/hooks.js"
 import { onLanguage, t } from "../common/i18n.js"
-import { shownRun } from "../common/jobs.js"
+import { onChanged, shownRun } from "../common/jobs.js"
 import { CAPTION, DATASET, TRAINING } from "../common/node_types.js"
 import { fitContent, panel } from "../common/panel.js"
 import { fetchRunCard } from "../common/server.js"
 import { allNodes } from "../logic/run.js"
 import { filledIn, refilled, saidBefore } from "../logic/own_settings.js"
 import { besidePreset, OWN, sight } from "../logic/settings.js"
-import { findWidget } from "../logic/widgets.js"
+import { findWidget, isFed } from "../logic/widgets.js"
 
 /** @import { Filling } from "../logic/own_settings.js" */
 /** @import { Presets, State } from "../logic/settings.js" */
@@ -22,7 +22,13 @@ const ALWAYS = "Comfy.Node.AlwaysShowAdvancedWidgets"
 
 /** What the server says of the presets of a node. @type {Map<string, Presets>} */
 const presets = new Map()
-/** @typedef {{ button: Comfy.Widget, widgets: Comfy.Widget[], advanced: Set<string>, initial: Record<string, unknown> }} Managed */
+/**
+ * `isConfigured`: it is given what a file says of it just now, its size among it.
+ * @typedef {{
+ *   button: Comfy.Widget, widgets: Comfy.Widget[], advanced: Set<string>, initial: Record<string, unknown>,
+ *   isConfigured?: boolean
+ * }} Managed
+ */
 /** @type {WeakMap<Comfy.Node, Managed>} */
 const managed = new WeakMap()
 
@@ -33,7 +39,7 @@ const fillings = new WeakMap()
 
 /** @param {Comfy.Node} node @param {Managed} of @returns {State} */
 function stateOf(node, { widgets, initial }) {
-  const wired = new Set(node.inputs?.filter((input) => input.link != null).map((input) => input.name))
+  const wired = new Set(node.inputs?.map((input) => input.name).filter((name) => isFed(node, name)))
   const values = Object.fromEntries(widgets.map((widget) => [widget.name, widget.value]))
   return { values, initial, wired, presets: presets.get(node.comfyClass) }
 }
@@ -85,10 +91,28 @@ function describe(node, state) {
  * @param {Comfy.Node} node
  */
 function fit(node) {
+  if (managed.get(node)?.isConfigured) return // Boxes with text call back then, too; all is shown and hidden at its end.
   if (window.LiteGraph.vueNodesMode) return update(node) // There, a node grows with its content.
   const before = node.computeSize()[1]
   update(node)
   node.setSize([node.size[0], node.size[1] + node.computeSize()[1] - before])
+}
+
+/**
+ * Note while a node is given what a file says of it.
+ * @param {Comfy.Node} node
+ * @param {Managed} of
+ */
+function markConfiguring(node, of) {
+  const { configure } = node
+  node.configure = (...given) => {
+    of.isConfigured = true
+    try {
+      configure.apply(node, given)
+    } finally {
+      of.isConfigured = false
+    }
+  }
 }
 
 /** @param {Comfy.Node} node */
@@ -172,6 +196,7 @@ function keepFilling(node) {
 }
 
 onLanguage(() => allNodes(app.graph).forEach(update)) // A button is drawn with the text that it was given.
+onChanged(() => allNodes(app.graph).forEach(update)) // A node that is wired may have been switched off.
 
 app.registerExtension({
   name: "subject_trainer.settings",
@@ -189,8 +214,10 @@ app.registerExtension({
     const options = { serialize: false, canvasOnly: true }
     const button = node.addWidget("button", "advanced", null, () => toggle(node), options)
     button.serialize = false
-    managed.set(node, { button, widgets, advanced, initial })
+    const of = { button, widgets, advanced, initial }
+    managed.set(node, of)
     fit(node)
+    markConfiguring(node, of)
     followPreset(node)
     keepFilling(node)
     for (const widget of widgets) after(widget, "callback", () => fit(node))

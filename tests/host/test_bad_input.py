@@ -259,7 +259,7 @@ def test_a_dataset_without_token(server, quick_graph):
 
 @pytest.mark.parametrize("resolution", [500, 513])
 def test_a_resolution_that_is_no_multiple_of_8(server, quick_graph, resolution):
-    with pytest.raises(REFUSED, match=rf"{resolution} is not a multiple of 8\. Use 512: multiples of 64"):
+    with pytest.raises(Refused, match=rf"{resolution} is not a multiple of 8\. Use 512: multiples of 64"):
         server.run(use(quick_graph, "DatasetLoader", resolution=resolution))
 
 

@@ -119,6 +119,22 @@ def test_a_changed_value_is_in_sight_and_named_beside_the_preset(either, server)
     assert label(page) == ""
 
 
+def test_a_node_has_the_height_that_it_was_saved_with(page):
+    """On the canvas, where it is the pack that makes it higher and lower: after each opening, and so after each undo."""
+    height = "return [node.size[1], node.computeSize()[1]]"
+    frame = "const [done] = arguments; requestAnimationFrame(() => done(1))"
+    again = "const [done] = arguments, { app } = window; app.loadGraphData(app.graph.serialize()).then(() => done())"
+    set_value(page, "sample_prompts", "a toy")
+    for preset in ("own settings", "auto", "8 GB card (LoRA)"):
+        set_value(page, "preset", preset)
+        wait(page, lambda preset=preset: ("optimizer" in seen(page)) == (preset == "own settings"), 20)
+        before = page.execute_script(TRAIN + height, "DreamBoothTrain")
+        for _ in range(2):
+            page.execute_async_script(again)
+            page.execute_async_script(frame)
+            assert page.execute_script(TRAIN + height, "DreamBoothTrain") == before
+
+
 def test_all_settings_are_shown_and_hidden_again(either, server):
     """By the node's button on the canvas, by ComfyUI's own among elements of the page; a file keeps it."""
     page = either
@@ -235,50 +251,102 @@ def test_a_file_of_this_version_opens_with_its_values_in_place(browser, server, 
     assert values == made | CHANGED[node_type]
 
 
-TYPED = {"steps": "4", "learning_rate": "1e-7", "text_learning_rate": "1e-7", "ema_decay": "0.9999", "lora_alpha": "0.25"}
-TYPED |= {"prior_loss_weight": "0.37", "weight_decay": "0.0003", "max_grad_norm": "0.25", "min_snr_gamma": "2.5"}
-TYPED |= {"noise_offset": "0.035", "caption_dropout": "0.07", "seed": "12345678901", "norm_limit": "1.5"}
+TYPED = {"learning_rate": "2.25e-6", "text_learning_rate": "5e-8", "ema_decay": "0.999985", "lora_alpha": "0.001"}
+TYPED |= {"prior_loss_weight": "0.125", "weight_decay": "1e-5", "max_grad_norm": "0.005", "min_snr_gamma": "2.25"}
+TYPED |= {"noise_offset": "0.0357", "caption_dropout": "0.125", "seed": "9007199254740991", "norm_limit": "1.25"}
+TYPED |= {"resolution": "500", "mask_weight": "0.333", "view_jitter": "0.025", "color_jitter": "0.033", "light_jitter": "0.0725"}
+TYPED |= {"copy_threshold": "0.955"}
+"""What users may mean, and more exactly than the arrows of a widget go. Of other widgets, 3."""
+NUMBERS = "return node.widgets.filter((w) => w.type === 'number').map((w) => [w.name, w.value])"
+ALONE = """
+    const { app, LiteGraph } = window
+    app.graph.clear()
+    const node = LiteGraph.createNode(arguments[0])
+    app.graph.add(node)
+    node.showAdvanced = true
+    node.onConnectionsChange?.()
+"""
+INVERSION = pytest.param(["TextualInversionTrain"], id="inversion", marks=pytest.mark.nightly)
+OTHERS = pytest.param(["DatasetLoader", "EvaluateSubject", "DreamBoothTrain"], id="others")
 
 
-@pytest.mark.parametrize("node_type", ["DreamBoothTrain", pytest.param("TextualInversionTrain", marks=pytest.mark.nightly)])
-def test_what_is_typed_is_what_is_used(either, server, node_type):
-    page = either
-    open_workflow(page, server.port, json.loads(SAVED.read_text(encoding="utf-8")))
-    page.execute_script(TRAIN + "node.showAdvanced = true", node_type)
-    set_value(page, "hold_out", 1, node_type)
-    set_value(page, "sample_prompts", "a toy", node_type)
-    set_value(page, "preset", "auto", node_type)
+@pytest.mark.parametrize("node_types", [OTHERS, INVERSION])
+def test_what_is_typed_is_what_is_used(either, node_types):
+    for node_type in node_types:
+        check_typed(either, node_type)
+
+
+def check_typed(page, node_type: str) -> None:
+    page.execute_script(ALONE, node_type)
+    numbers = [name for name, _ in page.execute_script(TRAIN + NUMBERS, node_type)]
+    if node_type in FIRST:
+        for name, value in {"hold_out": 1, "sample_prompts": "a toy", "preset": "auto"}.items():
+            set_value(page, name, value, node_type)
+        method = {"DreamBoothTrain": "dreambooth", "TextualInversionTrain": "textual_inversion"}[node_type]
+        assert set(numbers) == {name for name, f in method_settings(method).items() if f.type in (int, float)}
     bring_into_sight(page, node_type)
-    method = {"DreamBoothTrain": "dreambooth", "TextualInversionTrain": "textual_inversion"}[node_type]
-    numbers = [name for name, f in method_settings(method).items() if f.type in (int, float)]
     wait(page, lambda: set(numbers) <= seen(page, node_type), 20)
-    for name in numbers:
-        type_number(page, node_type, name, TYPED.get(name, "4"))
-    values = page.execute_script(TRAIN + "return Object.fromEntries(node.widgets.map((w) => [w.name, w.value]))", node_type)
-    assert {name: values[name] for name in numbers} == {name: pytest.approx(float(TYPED.get(name, "4"))) for name in numbers}
+    typed = {name: TYPED.get(name, "3") for name in numbers}
+    for name, text in typed.items():
+        type_number(page, node_type, name, text)
+    type_number(page, node_type, numbers[-1], None)
+    assert dict(page.execute_script(TRAIN + NUMBERS, node_type)) == {name: float(text) for name, text in typed.items()}
+    (queued,) = (n["inputs"] for n in queued_prompt(page).values() if n["class_type"] == node_type)
+    assert {name: queued[name] for name in numbers} == {name: float(text) for name, text in typed.items()}
 
 
-def type_number(page, node_type: str, name: str, text: str) -> None:
-    """Click the widget, and type over what it has."""
-    place = """
-        const widget = node.widgets.find((w) => w.name === arguments[1]), { canvas, ds } = window.app.canvas
-        if (window.LiteGraph.vueNodesMode) {
-          const rows = [...document.querySelectorAll(`[data-node-id="${node.id}"] .lg-node-widget`)]
-          return rows.find((row) => row.innerText.split("\\n")[0] === arguments[1]).querySelector("input")
-        }
-        const box = canvas.getBoundingClientRect()
-        const x = (node.pos[0] + node.size[0] / 2 + ds.offset[0]) * ds.scale
-        const y = (node.pos[1] + widget.last_y + 10 + ds.offset[1]) * ds.scale
-        return [box.left + x, box.top + y]
-    """
-    found = page.execute_script(TRAIN + place, node_type, name)
+ARROWS = [("DreamBoothTrain", "max_grad_norm", 0.29, 0.3), ("DreamBoothTrain", "steps", 7, 8)]
+ARROWS += [("DatasetLoader", "resolution", 512, 520), ("EvaluateSubject", "copy_threshold", 0.955, 0.965)]
+
+
+def test_the_arrows_of_a_number_go_by_its_step(either):
+    """From where it is, and without what adding them in binary leaves behind: 0.29 + 0.01 is 0.3."""
+    page = either
+    for node_type, name, start, then in ARROWS:
+        page.execute_script(ALONE, node_type)
+        set_value(page, name, start, node_type)
+        bring_into_sight(page, node_type)
+        wait(page, lambda node_type=node_type, name=name: name in seen(page, node_type), 20)
+        click(page, node_type, name, 0.93, "[data-testid=increment]")
+        wait(page, lambda node_type=node_type, name=name, start=start: value_of(page, node_type, name) != start, 10)
+        assert value_of(page, node_type, name) == then
+
+
+def value_of(page, node_type: str, name: str):
+    return dict(page.execute_script(TRAIN + NUMBERS, node_type))[name]
+
+
+PLACE = """
+    const widget = node.widgets.find((w) => w.name === arguments[1]), { canvas, ds } = window.app.canvas
+    if (window.LiteGraph.vueNodesMode) {
+      const rows = [...document.querySelectorAll(`[data-node-id="${node.id}"] .lg-node-widget`)]
+      return rows.find((row) => row.innerText.split("\\n")[0] === arguments[1]).querySelector(arguments[3])
+    }
+    const box = canvas.getBoundingClientRect()
+    const x = (node.pos[0] + node.size[0] * arguments[2] + ds.offset[0]) * ds.scale
+    const y = (node.pos[1] + widget.last_y + 10 + ds.offset[1]) * ds.scale
+    return [box.left + x, box.top + y]
+"""
+"""Where a widget is: a place on the canvas, so far to the right in the node, or its element of the page."""
+
+
+def click(page, node_type: str, name: str, right: float, selector: str):
+    """Click the widget there; return what was clicked, an element or a place."""
+    found = page.execute_script(TRAIN + PLACE, node_type, name, right, selector)
+    actions = ActionChains(page)
     if isinstance(found, list):
-        actions = ActionChains(page)
         actions.w3c_actions.pointer_action.move_to_location(int(found[0]), int(found[1])).click()
-        actions.perform()
-        found = wait(page, lambda: page.find_elements(By.CSS_SELECTOR, ".graphdialog input"), 10)[0]
     else:
         page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", found)
-        ActionChains(page).move_to_element(found).click().perform()
-    found.send_keys(Keys.CONTROL + "a", Keys.NULL, text, Keys.ENTER)
+        actions.move_to_element(found).click()
+    actions.perform()
+    return found
+
+
+def type_number(page, node_type: str, name: str, text: str | None) -> None:
+    """Click the widget, and type over what it has; None leaves it again."""
+    found = click(page, node_type, name, 0.5, "input")
+    if isinstance(found, list):
+        found = wait(page, lambda: page.find_elements(By.CSS_SELECTOR, ".graphdialog input"), 10)[0]
+    found.send_keys(*([] if text is None else [Keys.CONTROL + "a", Keys.NULL, text]), Keys.ENTER)
     wait(page, lambda: not page.find_elements(By.CSS_SELECTOR, ".graphdialog input"), 10)

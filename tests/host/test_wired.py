@@ -127,6 +127,7 @@ class TestPage:
         view = panel(either, "DatasetLoader", "photo_view")
         boxes = view.find_elements("tag name", "textarea")
         assert [box.get_property("value") for box in boxes] == ["a red toy", "a green toy"]
+        either.execute_async_script("const [done] = arguments; window.app.queuePrompt(0, 1).then(() => done())")
         assert not list(pair.glob("*.txt"))
         edit = "arguments[0].value = 'a toy of mine'; arguments[0].dispatchEvent(new Event('change'))"
         either.execute_script(edit, boxes[0])

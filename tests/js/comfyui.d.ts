@@ -3,6 +3,7 @@
 declare namespace Comfy {
   interface Widget {
     name: string
+    type?: string
     value: any
     label?: string
     hidden?: boolean
@@ -12,25 +13,32 @@ declare namespace Comfy {
       advanced?: boolean
       canvasOnly?: boolean
       hidden?: boolean
+      max?: number
+      precision?: number
+      round?: number
+      step2?: number
       values?: string[]
       getOptionLabel?: (value: string | null) => string
     }
-    callback?(value: any): void
+    callback?(value: any, ...more: any[]): void
   }
 
   interface Node {
     comfyClass: string
+    type: string
+    mode: number
     size: [number, number]
     /** Left, top, width and height, the title among them. */
     boundingRect: Iterable<number>
     properties: Record<string, any>
     showAdvanced?: boolean
     widgets?: Widget[]
-    inputs?: { name: string; link: number | null }[]
+    inputs?: { name: string; type?: unknown; link: number | null }[]
     graph?: Graph | null
     subgraph?: Graph
     addWidget(type: string, name: string, value: unknown, callback: () => void, options: object): Widget
     addDOMWidget(name: string, type: string, element: HTMLElement, options: object): Widget
+    configure(saved: object): void
     computeSize(): [number, number]
     setSize(size: [number, number]): void
     hideOutputImages?: boolean
@@ -46,6 +54,7 @@ declare namespace Comfy {
     nodes: Node[]
     extra?: Record<string, any>
     getNodeById(id: number): Node | null | undefined
+    getLink?(id: number): { origin_id: number; origin_slot: number } | undefined
     beforeChange(): void
     afterChange(): void
   }
@@ -66,7 +75,7 @@ declare namespace Comfy {
 
   /** Tracks the changes of an open workflow, and stays the same object while its tab is open. */
   interface Tracker {
-    workflow: { path: string }
+    workflow: { path: string; isTemporary?: boolean }
     activeState: { id?: string; nodes: unknown }
   }
 

@@ -103,14 +103,27 @@ test("a run can be ended, and that undone, until it exports", () => {
   assert.deepEqual(runButtons({ can_finish: false, finishing: false }), [])
 })
 
-test("of the progress only another phase is said aloud", () => {
+test("of the progress another phase is said aloud, and what else there is to know", () => {
   let said = ""
   const heard = []
   for (const text of ["Starting", "Training: step 1 of 9", "Training: step 2 of 9", "Training: step 3 of 9\nStopping", "Exporting", ""]) {
     if (announced(text, said) !== said) heard.push(text)
     said = announced(text, said)
   }
-  assert.deepEqual(heard, ["Starting", "Training: step 1 of 9", "Exporting", ""])
+  assert.deepEqual(heard, ["Starting", "Training: step 1 of 9", "Training: step 3 of 9\nStopping", "Exporting", ""])
+})
+
+test("what there is to know beside the step is said aloud, once", () => {
+  const [step, stopping, refusal] = ["Training: step", "Stopping after this step …", "The run trains on 2 devices."]
+  const told = [`${step} 1 of 9`, `${step} 2 of 9 · 3 s`, `${step} 3 of 9\n${stopping}`, `${step} 4 of 9\n${stopping}`]
+  told.push(`${step} 5 of 9\n${refusal}`, `${step} 6 of 9\n${refusal}`, `${step} 7 of 9`)
+  let said = ""
+  const heard = told.filter((text) => {
+    const before = said
+    said = announced(text, said)
+    return said !== before
+  })
+  assert.deepEqual(heard, [told[0], told[2], told[4], told[6]])
 })
 
 test("the nodes of a graph are those in its subgraphs too", () => {

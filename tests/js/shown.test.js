@@ -1,6 +1,7 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { bindJob, forgetErrors, fromHistory, fromRefusal, isCopy, note, nothing, withKept } from "../../js/logic/shown.js"
+import { askedJobs, bindJob, endJob, forgetErrors, isCopy, note, nothing, withKept } from "../../js/logic/shown.js"
+import { fromHistory, fromRefusal } from "../../js/logic/shown.js"
 
 test("what a node shows grows while its job is the same, and of another job only the run stays", () => {
   const bound = nothing()
@@ -34,17 +35,37 @@ test("why a node was not queued is said in our words, once, and in ComfyUI's whe
 
 test("the newest jobs of a workflow are bound to it, each once", () => {
   const bound = nothing()
-  for (let job = 0; job < 50; job += 1) bindJob(bound, String(job))
+  for (let job = 0; job < 50; job += 1) {
+    bindJob(bound, String(job))
+    endJob(bound, String(job))
+  }
   bindJob(bound, "40")
   assert.equal(bound.jobs.length, 20)
   assert.deepEqual(bound.jobs.slice(-2), ["49", "40"])
+  assert.deepEqual(bound.waiting, ["40"])
 })
 
-test("a copy has the same nodes and a new id", () => {
+test("a job that has not ended stays bound, however many were queued after it", () => {
+  const bound = nothing()
+  for (let job = 0; job < 300; job += 1) bindJob(bound, String(job))
+  assert.equal(bound.jobs.length, 300)
+  assert.deepEqual([askedJobs(bound)[0], askedJobs(bound).at(-1), askedJobs(bound).length], ["0", "299", 40])
+  for (let job = 0; job < 200; job += 1) endJob(bound, String(job))
+  assert.equal(askedJobs(bound)[0], "200")
+  bindJob(bound, "300")
+  assert.equal(bound.jobs[0], "200")
+  endJob(bound) // the queue is empty
+  bindJob(bound, "301")
+  assert.deepEqual([bound.jobs.length, bound.waiting], [20, ["301"]])
+  assert.equal(askedJobs(bound).length, 20)
+})
+
+test("a copy has the same nodes and a new id, and is in no file yet", () => {
   const nodes = [{ id: 1 }]
   assert.equal(isCopy({ id: "new", nodes: [{ id: 1 }] }, { id: "old", nodes }), true)
   assert.equal(isCopy({ id: "old", nodes }, { id: "old", nodes }), false) // the file was opened again
   assert.equal(isCopy({ nodes }, { id: "old", nodes }), false) // a template
+  assert.equal(isCopy({ id: "new", nodes }, { id: "old", nodes }, true), false) // the file of an earlier copy
   assert.equal(isCopy({ id: "new", nodes: [] }, { id: "old", nodes }), false)
   assert.equal(isCopy(undefined, { id: "old", nodes }), false)
   assert.equal(isCopy({ id: "new", nodes }, undefined), false)
@@ -53,11 +74,11 @@ test("a copy has the same nodes and a new id", () => {
 test("of the newest workflows jobs and runs are kept, and none of what their nodes told", () => {
   let kept = {}
   const nodes = { "12:5": { prompt: "a", run: "toy", output: { text: ["long"] }, error: "no" } }
-  for (let number = 0; number < 150; number += 1) kept = withKept(kept, `w${number}`, { jobs: ["a"], nodes })
-  kept = withKept(kept, "w60", { jobs: ["b"], nodes: {} })
+  for (let number = 0; number < 150; number += 1) kept = withKept(kept, `w${number}`, { jobs: ["a"], waiting: [], nodes })
+  kept = withKept(kept, "w60", { jobs: ["b"], waiting: ["b"], nodes: {} })
   assert.equal(Object.keys(kept).length, 100)
-  assert.deepEqual(kept.w149, { jobs: ["a"], nodes: { "12:5": { prompt: "a", run: "toy" } } })
-  assert.deepEqual(Object.entries(kept).at(-1), ["w60", { jobs: ["b"], nodes: {} }])
+  assert.deepEqual(kept.w149, { jobs: ["a"], waiting: [], nodes: { "12:5": { prompt: "a", run: "toy" } } })
+  assert.deepEqual(Object.entries(kept).at(-1), ["w60", { jobs: ["b"], waiting: ["b"], nodes: {} }])
 })
 
 test("the history of a job has what its nodes told, and why one failed", () => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { findWidget, isChosen, savedByName, valuesByName } from "../../js/logic/widgets.js"
+import { findWidget, isChosen, isFed, savedByName, valuesByName } from "../../js/logic/widgets.js"
 
 const nodeWith = (values) => ({ widgets: Object.entries(values).map(([name, value]) => ({ name, value })) })
 
@@ -29,4 +29,37 @@ test("values are saved by name, but for widgets that are not saved", () => {
 test("a file's values find their widgets by name, and a widget that the file does not know has its default", () => {
   assert.deepEqual(savedByName({ steps: 0, added: 5 }, { steps: 800 }), { steps: 800, added: 5 })
   assert.deepEqual(savedByName({ steps: 0, added: 5 }, undefined), {})
+})
+
+/** A graph of nodes whose links are named by their numbers: { link: [origin's id, its slot] }. */
+function graphOf(nodes, links) {
+  const graph = {
+    getNodeById: (id) => nodes.find((node) => node.id === id),
+    getLink: (id) => links[id] && { origin_id: links[id][0], origin_slot: links[id][1] },
+  }
+  nodes.forEach((node) => (node.graph = graph))
+  return nodes[0]
+}
+
+test("what is wired is queued unless its node is muted, or bypassed with nothing in its place", () => {
+  const input = (link, type = "IMAGE", name = "images") => ({ name, type, link })
+  const loader = () => ({ id: 1, mode: 0, inputs: [input(10)] })
+  const links = { 10: [2, 0], 11: [3, 0] }
+  const picture = { id: 3, mode: 0, inputs: [] }
+  /** @param {object} between @param {object} [before] */
+  const fed = (between, before = picture) => isFed(graphOf([loader(), { id: 2, mode: 0, ...between }, before], links), "images")
+  assert.equal(isFed({ inputs: [input(null)] }, "images"), false)
+  assert.equal(isFed({ inputs: [input(null)] }, "other"), false)
+  assert.equal(isFed({}, "images"), false)
+  assert.equal(fed({}), true)
+  assert.equal(fed({ mode: 2 }), false)
+  assert.equal(fed({ mode: 4 }), false) // LoadImage
+  assert.equal(fed({ mode: 4, inputs: [input(11, "MODEL")] }), false)
+  assert.equal(fed({ mode: 4, inputs: [input(11)] }), true)
+  assert.equal(fed({ mode: 4, inputs: [input(null, "MASK"), input(11)] }), true) // not beside the output
+  assert.equal(fed({ mode: 4, inputs: [input(11)] }, { ...picture, mode: 2 }), false)
+  assert.equal(fed({ type: "Reroute", inputs: [input(11, "*", "")] }, { ...picture, mode: 2 }), false)
+  assert.equal(fed({ type: "Reroute", inputs: [input(11, "*", "")] }), true)
+  assert.equal(fed({ mode: 4, inputs: [input(10)] }), false) // a circle
+  assert.equal(isFed(graphOf([loader()], { 10: [-10, 0] }), "images"), true) // from outside of a subgraph
 })

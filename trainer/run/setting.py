@@ -19,8 +19,8 @@ class Setting:
     high: float | None = None
     """Bounds of a number, themselves allowed."""
     step: float | None = None
-    """How far the widget's arrows move a number that is no whole one. ComfyUI's page rounds what is typed to as many decimals, so
-    that this has as many as any value that makes sense. Whole numbers go by 1: the page would round them to multiples of it."""
+    """How far the widget's arrows move a number that is no whole one; whole numbers go by 1. What is typed is not rounded to it,
+    as ComfyUI's page does by itself: js/views/numbers.js."""
     options: tuple[str, ...] = ()
     """All values of a choice."""
     decides: bool = True

@@ -22,7 +22,7 @@ test: setup
 	@$(VENV_PYTHON) -m pytest -m "alone and not nightly"
 
 test-unit: setup
-	@$(VENV_PYTHON) -m pytest -m "unit and not nightly"
+	@$(VENV_PYTHON) -m pytest $(PARALLEL) -m "unit and not nightly"
 
 test-training: setup
 	@$(VENV_PYTHON) -m pytest $(PARALLEL) -m "training and not nightly"

@@ -9,7 +9,8 @@ const presets = {
     auto: { train: "unet_and_token", class_images: 0, learning_rate: 2e-6, optimizer: "adamw" },
     lora: { train: "lora", lora_rank: 16, learning_rate: 1e-4 },
   },
-  unused: { unet: ["lora_rank", "text_learning_rate"], unet_and_token: ["lora_rank"], lora: [], lora_and_token: [] },
+  unused: { unet: ["lora_rank", "text_learning_rate"], unet_and_token: ["lora_rank"], lora: ["text_learning_rate"], lora_and_token: [] },
+  unused_beside_embedding: { unet: ["lora_rank"], unet_and_token: ["lora_rank"], lora: [], lora_and_token: [] },
 }
 const initial = {
   preset: "auto", train: "auto", class_images: -1, lora_rank: 0, learning_rate: 0, optimizer: "auto",

@@ -412,14 +412,15 @@ def test_the_page_fills_own_settings_of_an_embedding_in():
     assert chosen("own settings", INVERSION, **filled).settings == chosen("own settings", INVERSION).settings
 
 
-def test_the_page_is_told_what_means_nothing_for_each_value_of_train():
-    unused, lora = for_page(DREAMBOOTH)["unused"], {"lora_alpha", "lora_kind", "lora_layers", "lora_rank"}
+@pytest.mark.parametrize(("key", "without_text"), [("unused", ("unet", "lora")), ("unused_beside_embedding", ("unet",))])
+def test_the_page_is_told_what_means_nothing_for_each_value_of_train(key, without_text):
+    """Beside an embedding that is given, the token learns on, but where the model alone is trained."""
+    unused, lora = for_page(DREAMBOOTH)[key], {"lora_alpha", "lora_kind", "lora_layers", "lora_rank"}
     assert unused.keys() == TRAIN.keys()
     for train, names in unused.items():
-        assert set(names) == (set() if train.startswith("lora") else lora) | (
-            {"text_learning_rate"} if train == "unet" else set()
-        )
-    assert for_page(INVERSION)["unused"] == {}
+        rates = {"text_learning_rate"} if train in without_text else set()
+        assert set(names) == (set() if train.startswith("lora") else lora) | rates
+    assert for_page(INVERSION)[key] == {}
 
 
 @pytest.mark.parametrize("embedding", ["", "some"])

@@ -14,6 +14,12 @@ export const findWidget = (node, name) => node.widgets?.find((widget) => widget.
 export const isChosen = (value) => Boolean(value) && !`${value}`.startsWith("(")
 
 /**
+ * Whether a combo box offers what it has: a file may name what is not there.
+ * @param {Comfy.Widget | undefined} widget
+ */
+export const isOffered = (widget) => Boolean(widget?.options?.values?.includes(widget.value))
+
+/**
  * Whether something is wired to the node's input of this name.
  * @param {Comfy.Node} node
  * @param {string} name

@@ -21,8 +21,8 @@ from .test_presets import minimal, run_dir
 pytestmark = NEEDS_BROWSER
 
 SAVED = Path(__file__).parent / "saved_graph.json"
-"""One node of each kind, as this version has saved them: JSON.stringify(app.graph.serialize()) of the page. What WebDriver returns
-has its names in another order."""
+"""One node of each kind, as this version has saved them: JSON.stringify(app.graph.serialize()) of the page. What WebDriver
+returns has its names in another order."""
 FIRST = {
     "DreamBoothTrain": {"preset", "name", "train", "class_images", "steps", "hold_out", "sample_prompts"},
     "TextualInversionTrain": {

@@ -79,6 +79,7 @@ def test_few_settings_are_in_sight_whatever_the_preset_and_the_trained_part(eith
         for train in ("lora", "unet", "unet_and_token", "unet_and_text_encoder", "auto"):
             set_value(page, "train", train)
             shows(page, FIRST["DreamBoothTrain"])
+    set_value(page, "preset", "auto")
     every = {"embedding", "start_lora", *method_settings("dreambooth"), "preset", "name"}
     for train in ("lora", "unet", "unet_and_token"):
         set_value(page, "train", train)

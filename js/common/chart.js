@@ -8,7 +8,9 @@ import { t } from "./i18n.js"
 /** @import { Curve } from "../logic/curves.js" */
 /** @import { RunCard } from "./server.js" */
 
+/** The most and the least that a chart is high. */
 const HEIGHT = 150
+const LOWEST = 70
 
 addStylesheet(new URL("../vendor/uPlot.min.css", import.meta.url))
 
@@ -76,9 +78,17 @@ export class Chart {
     return Math.max(160, Math.floor(this.element.clientWidth) || 300)
   }
 
-  /** Take the width that the element has now. */
+  /** As high as the element leaves it beside the legend. */
+  height() {
+    const legend = this.plot?.root.querySelector(".u-legend")?.clientHeight ?? 0
+    return Math.min(HEIGHT, Math.max(LOWEST, Math.floor(this.element.clientHeight - legend)))
+  }
+
+  /** Take the size that the element has now. */
   fit() {
-    if (this.plot && this.plot.width !== this.width()) this.plot.setSize({ width: this.width(), height: HEIGHT })
+    if (!this.plot) return
+    const [width, height] = [this.width(), this.height()]
+    if (this.plot.width !== width || this.plot.height !== height) this.plot.setSize({ width, height })
   }
 }
 

@@ -85,7 +85,7 @@ export function panel(node, name, height, build) {
   shareEvents(root)
   const fits = typeof height === "function"
   const heights = fits ? { getMinHeight: () => height(root), getMaxHeight: () => height(root) } : { getMinHeight: () => height }
-  const widget = node.addDOMWidget(name, name, root, { serialize: false, hideOnZoom: false, ...heights })
+  const widget = node.addDOMWidget(name, name, root, { serialize: false, hideOnZoom: false, hideInPanel: true, ...heights })
   widget.serialize = false
   const view = build(root)
   views.set(widget, view)

@@ -16,12 +16,13 @@ export function chooseLanguage({ setting, page, browser }) {
 }
 
 /**
- * Replace each {name} by its value; a name without a value stays.
+ * Replace each {name} by its value; a name without a value stays. English says "1 photo"; translations suit any number.
  * @param {string} template
  * @param {Record<string, unknown>} [values]
  */
 export function fillIn(template, values = {}) {
-  return template.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole))
+  const suited = template.replace(/(\{(\w+)\} (?:photo|step))s\b/g, (whole, one, name) => (values[name] === 1 ? one : whole))
+  return suited.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole))
 }
 
 /** @typedef {{ text: string, kind: "plain" | "token" | "class" }} CaptionPart */

@@ -18,6 +18,12 @@ const MUTED = 2
 const BYPASSED = 4
 
 /**
+ * Whether a combo box offers what it has: a file may name what is not there.
+ * @param {Comfy.Widget | undefined} widget
+ */
+export const isOffered = (widget) => Boolean(widget?.options?.values?.includes(widget.value))
+
+/**
  * Whether what is queued for the node's input of this name comes through its link, as ComfyUI queues it: nothing comes from a
  * muted node, and from one that is bypassed what comes to the input that takes the place of the output.
  * @param {Comfy.Node} node

@@ -9,7 +9,7 @@ import { beforeQueueing, forget, onChanged } from "../common/jobs.js"
 import { DATASET } from "../common/node_types.js"
 import { panel } from "../common/panel.js"
 import { fetchPhotos, photoUrl, RequestError, saveCaption } from "../common/server.js"
-import { findWidget, isChosen, isFed } from "../logic/widgets.js"
+import { findWidget, isChosen, isFed, isOffered } from "../logic/widgets.js"
 import { chooseFolder, hideFolder, labelFolders } from "./folders.js"
 import { hasFiles, UploadBar } from "./upload.js"
 
@@ -216,7 +216,7 @@ function showPhotos(node) {
   view.isWired = isWired
   hideFolder(node, isWired)
   view.uploads.root.hidden = isWired
-  view.uploads.offer(isShown ? folder : undefined)
+  view.uploads.offer(isShown && isOffered(findWidget(node, "folder")) ? folder : undefined)
   const shown = isShown ? folder : isWired && view.executed.folder
   if (shown) view.show({ folder: shown, resolution, crop })
   else view.clear(t(isWired ? "wired" : "drop_hint"))

@@ -1,21 +1,44 @@
 // @ts-check
 // A node shows the text that it reports in itself, or why it failed. ComfyUI sends the text again for a cached node, in all
 // languages, so that it is also there after the page was reloaded.
+import { app } from "../../../scripts/app.js"
 import { element } from "../common/dom.js"
 import { language, t } from "../common/i18n.js"
+import { after } from "../common/hooks.js"
 import { onShown } from "../common/jobs.js"
 import { ALL, DATASET, EVALUATING, TRAINING } from "../common/node_types.js"
 import { fitContent, fitPanels, panel, panelView } from "../common/panel.js"
+import { valuesByName } from "../logic/widgets.js"
 
 /** The nodes that tell something; the others only why they fail. */
 const TELLING = [DATASET, ...TRAINING, EVALUATING]
 const PANEL = "report"
+
+/** What each training node reports, and the values that its widgets had when that came. @type {WeakMap<Comfy.Node, { text: string, values: string }>} */
+const reports = new WeakMap()
 
 /** @param {HTMLElement} root */
 function createReport(root) {
   const report = element("div", { className: "st-report", role: "status", label: t("report") })
   root.append(report)
   return report
+}
+
+/** @param {Comfy.Node} node */
+const valuesOf = (node) => JSON.stringify(valuesByName(node))
+
+/**
+ * After an edit, say that the report is of the last run: what the widgets say now may be something else.
+ * @param {Comfy.Node} node
+ */
+function markOld(node) {
+  const report = panelView(node, PANEL)
+  const told = reports.get(node)
+  if (!report || !told) return
+  const isOld = valuesOf(node) !== told.values
+  if (report.classList.toggle("st-old", isOld) === report.textContent?.startsWith(t("last_run"))) return
+  report.textContent = isOld ? `${t("last_run")}\n${told.text}` : told.text
+  fitPanels(node)
 }
 
 onShown((node, { output, error }) => {
@@ -26,5 +49,16 @@ onShown((node, { output, error }) => {
   const report = panel(node, PANEL, fitContent, createReport)
   report.textContent = text // None, while it would be of another job.
   report.classList.toggle("st-error", Boolean(error))
+  report.classList.remove("st-old")
+  if (text && !error && TRAINING.includes(node.comfyClass)) reports.set(node, { text, values: valuesOf(node) })
+  else reports.delete(node)
   fitPanels(node)
+})
+
+app.registerExtension({
+  name: "subject_trainer.report",
+  nodeCreated(node) {
+    if (!TRAINING.includes(node.comfyClass)) return
+    for (const widget of node.widgets ?? []) after(widget, "callback", () => markOld(node))
+  },
 })

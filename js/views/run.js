@@ -55,7 +55,7 @@ class RunView {
     this.status = element("div", { className: "st-progress" })
     this.said = element("div", { className: "st-said", role: "status" })
     this.buttons = element("div", { className: "st-buttons" })
-    root.append(this.status, this.said, this.buttons, this.facts, this.curves, this.strip)
+    root.append(this.status, this.said, this.buttons, this.facts, this.strip, this.curves)
     root.setAttribute("role", "group")
     root.setAttribute("aria-label", t("run"))
     this.chart = new Chart(this.curves)

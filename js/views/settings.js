@@ -132,13 +132,16 @@ function toggle(node) {
 function put(node, before, now) {
   const of = managed.get(node)
   if (!of) return
+  const state = stateOf(node, of)
+  const other = Object.entries(refilled(state, before, now)).filter(([name, value]) => state.values[name] !== value)
+  if (now) fillings.set(node, now)
+  else fillings.delete(node)
+  if (!other.length) return
   node.graph?.beforeChange()
-  for (const [name, value] of Object.entries(refilled(stateOf(node, of), before, now))) {
+  for (const [name, value] of other) {
     const widget = findWidget(node, name)
     if (widget) widget.value = value
   }
-  if (now) fillings.set(node, now)
-  else fillings.delete(node)
   fit(node)
   node.graph?.afterChange()
 }

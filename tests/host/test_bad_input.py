@@ -80,7 +80,7 @@ def test_empty_folder(server, quick_graph, folder):
 def test_a_folder_whose_subfolders_have_the_photos(server, quick_graph, folder):
     (folder / "10_mysks dog").mkdir()
     picture(folder / "10_mysks dog" / "a.png")
-    with pytest.raises(REFUSED, match=r"Choose one of its subfolders: .*/10_mysks dog \(1 photos\)"):
+    with pytest.raises(REFUSED, match=r"Choose one of its subfolders: .*/10_mysks dog \(1 photo\)"):
         server.run(use(quick_graph, "DatasetLoader", folder=folder.name))
     offered = server.get("/object_info/DatasetLoader")["DatasetLoader"]["input"]["required"]["folder"]
     assert f"{folder.name}/10_mysks dog" in json.dumps(offered)

@@ -119,7 +119,11 @@ def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_di
     shown = wait(page, lambda: words(page, "DreamBoothTrain", "run_view"))
     assert re.match(r"Training: step \d+ of 2000, loss [\d.]+ · .* left · \d+\.\d GB in use", shown)
     assert "held-out photos" in words(page, "DreamBoothTrain", "run_view")
+    assert re.search(r"auto, with steps 2000: LoRA rank 16, AdamW, .* of your [\d.]+ GB of memory", shown)
     assert is_inside(page, panel(page, "DreamBoothTrain", "run_view"))
+    fits = "const [view] = arguments; return [view.scrollHeight, view.clientHeight]"
+    needed, height = page.execute_script(fits, panel(page, "DreamBoothTrain", "run_view"))
+    assert needed <= height + 1  # nothing is cut, nothing to scroll
 
     def is_there_again() -> None:
         wait_for_page(page)
@@ -144,6 +148,11 @@ def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_di
     assert "Finished by you after " in report
     assert (base_directory / "output" / "loras" / report.splitlines()[-1]).is_file()  # what auto picks on a CPU
     wait(page, lambda: not stop())
+    choose(page, "DreamBoothTrain", "optimizer", "prodigy")
+    old = words(page, "DreamBoothTrain", "report")
+    assert old == f"The last run, before what you have changed since:\n{report}"
+    choose(page, "DreamBoothTrain", "optimizer", "auto")
+    assert words(page, "DreamBoothTrain", "report") == report
     wait(page, lambda: page.execute_script("return window.app.graph.nodes.some((n) => n.title.includes('after') && n.imgs)"))
     if name.endswith("canvas"):  # in Nodes 2.0 the height of a node is its content's
         assert covered(page) == []

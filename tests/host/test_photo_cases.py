@@ -231,7 +231,7 @@ def test_a_file_that_cannot_be_read_is_named_by_panel_and_node(server, base_dire
 
 def test_a_folder_of_kohya_s_offers_the_one_below(server, base_directory):
     written(base_directory, "img/5_mysks dog", {"a.jpg": A})
-    sentence = "The folder 'img' has no photos of its own. Choose one of its subfolders: img/5_mysks dog (1 photos)."
+    sentence = "The folder 'img' has no photos of its own. Choose one of its subfolders: img/5_mysks dog (1 photo)."
     with pytest.raises(urllib.error.HTTPError) as error:
         panel(server, "cases/img")
     assert json.loads(error.value.read()) == {"error": sentence}

@@ -41,7 +41,7 @@ def samples(page) -> list[int]:
     """The steps whose pictures the panel shows."""
     view = panel(page, "DreamBoothTrain", "run_view")
     titles = [image.get_attribute("alt") for image in view.find_elements(By.CSS_SELECTOR, ".st-strip img")]
-    return [int(found[1]) for title in titles if (found := re.match(r"After (\d+) steps", title))]
+    return [int(found[1]) for title in titles if (found := re.match(r"After (\d+) steps?", title))]
 
 
 @pytest.mark.nightly

@@ -21,7 +21,8 @@ from .test_presets import minimal, run_dir
 pytestmark = NEEDS_BROWSER
 
 SAVED = Path(__file__).parent / "saved_graph.json"
-"""One node of each kind, as this version has saved them."""
+"""One node of each kind, as this version has saved them: JSON.stringify(app.graph.serialize()) of the page. What WebDriver
+returns has its names in another order."""
 FIRST = {
     "DreamBoothTrain": {"preset", "name", "train", "class_images", "steps", "hold_out", "sample_prompts"},
     "TextualInversionTrain": {
@@ -78,6 +79,7 @@ def test_few_settings_are_in_sight_whatever_the_preset_and_the_trained_part(eith
         for train in ("lora", "unet", "unet_and_token", "unet_and_text_encoder", "auto"):
             set_value(page, "train", train)
             shows(page, FIRST["DreamBoothTrain"])
+    set_value(page, "preset", "auto")
     every = {"embedding", "start_lora", *method_settings("dreambooth"), "preset", "name"}
     for train in ("lora", "unet", "unet_and_token"):
         set_value(page, "train", train)
@@ -233,6 +235,7 @@ def test_a_file_of_this_version_opens_with_its_values_in_place(browser, server, 
     graph = json.loads(SAVED.read_text(encoding="utf-8"))
     (saved,) = (n for n in graph["nodes"] if n["type"] == node_type)
     by_name = saved["properties"]["subject_trainer_values"]
+    assert list(by_name.values()) == saved["widgets_values"]  # both in the order of the widgets
     if missing is not None:
         unchanged = [name for name in by_name if name not in CHANGED[node_type]]
         added = unchanged[missing % len(unchanged)]

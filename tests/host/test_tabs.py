@@ -137,7 +137,7 @@ def test_a_node_in_a_subgraph_shows_its_run_again(page, server):
 
     queue(page)
     result = wait(page, told)
-    assert "1 steps, mean loss" in result
+    assert "1 step, mean loss" in result
     wait(page, lambda: server.get("/queue")["queue_running"] == [])
     reload(page)
     assert wait(page, told, 30) == result

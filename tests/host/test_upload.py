@@ -169,6 +169,17 @@ class TestPage:
         assert label == f"{folder} (3 photos)"
         assert [n["inputs"]["folder"] for n in queued_prompt(either).values() if n["class_type"] == "DatasetLoader"] == [folder]
 
+    def test_nothing_is_added_to_a_folder_that_is_not_there(self, either):
+        def offered() -> list[str]:
+            view = panel(either, "DatasetLoader", "photo_view")
+            return [b.text for b in view.find_elements(By.TAG_NAME, "button") if b.is_displayed()] if view else []
+
+        wait(either, offered, 60)
+        assert chosen(either) == "my-photos"  # as the template has it
+        assert offered() == ["Add photos …"]
+        choose(either, "DatasetLoader", "folder", "plush")
+        wait(either, lambda: "Add to this folder …" in offered(), 20)
+
     def test_what_cannot_be_uploaded_is_told_in_the_language_of_the_page(self, either, server):
         before = chosen(either)
         drop(either, "panel", "notes.pdf")

@@ -27,6 +27,11 @@ test("every placeholder that has a value is filled in", () => {
   assert.equal(fillIn("{a}{a} {b}", { a: 0, b: "" }), "00 ")
 })
 
+test("one is singular in English", () => {
+  assert.equal(fillIn("After {step} steps: {prompt}", { step: 1, prompt: "1 steps" }), "After 1 step: 1 steps")
+  assert.equal(fillIn("{folder} ({count} photos)", { folder: "a", count: 11 }), "a (11 photos)")
+})
+
 test("a placeholder without a value stays, and so do other braces", () => {
   assert.equal(fillIn("{gb} GB in use"), "{gb} GB in use")
   assert.equal(fillIn("{a} {} { b } {c", { b: 1, c: 2 }), "{a} {} { b } {c")

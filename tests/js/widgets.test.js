@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { findWidget, isChosen, isFed, savedByName, valuesByName } from "../../js/logic/widgets.js"
+import { findWidget, isChosen, isFed, isOffered, savedByName, valuesByName } from "../../js/logic/widgets.js"
 
 const nodeWith = (values) => ({ widgets: Object.entries(values).map(([name, value]) => ({ name, value })) })
 
@@ -18,6 +18,13 @@ test("a placeholder in parentheses is no choice", () => {
   assert.equal(isChosen("(pictures wired to images)"), false)
   assert.equal(isChosen(""), false)
   assert.equal(isChosen(undefined), false)
+})
+
+test("a combo box may name what it does not offer", () => {
+  assert.equal(isOffered({ name: "folder", value: "plush", options: { values: ["plush"] } }), true)
+  assert.equal(isOffered({ name: "folder", value: "my-photos", options: { values: ["plush"] } }), false)
+  assert.equal(isOffered({ name: "folder", value: "plush" }), false)
+  assert.equal(isOffered(undefined), false)
 })
 
 test("values are saved by name, but for widgets that are not saved", () => {

@@ -508,3 +508,11 @@ def test_a_hostile_message_is_refused(hostile):
 def test_a_message_is_as_deep_as_ours_are():
     assert str(Message.from_json(nested(6))) == "x"
     assert str(Message.from_json(nested_list(6))) == "x"
+
+
+def test_one_is_singular_in_english_and_names_are_left_alone():
+    text = message("{name}: {steps} steps for {photos} photos", name="1 photos", steps=1, photos=2)
+    assert str(text) == "1 photos: 1 step for 2 photos"
+    assert str(message("{count} class images", count=1)) == "1 class image"
+    assert str(message("{a} of {b} photos are small", a=1, b=1)) == "1 of 1 photos are small"
+    assert message("{count} photos", count=1).text(UKRAINIAN) == "Фото: 1"

@@ -168,7 +168,7 @@ def test_kohya_s_subfolders_are_offered_and_their_repeats_read(tmp_path):
         read_folder(img, 64)
     assert str(error.value) == (
         "The folder 'img' has no photos of its own. Choose one of its subfolders: img/10_mysks dog (2 photos), "
-        "img/3_ball (1 photos), img/x/y/deep (1 photos)."
+        "img/3_ball (1 photo), img/x/y/deep (1 photo)."
     )
     assert [photo.repeats for photo in read_folder(img / "10_mysks dog", 64)[0].photos] == [10, 10]
     (img / "10_mysks dog" / "metadata.jsonl").write_text('{"file_name": "a.jpg", "text": "x", "repeats": 2}\n')

@@ -239,6 +239,7 @@ REFUSED = {
     "a teacher and class images": ({"prior": "teacher", "class_images": 100}, "class_images is 100, but prior is teacher"),
     "a teacher and photos of the class": ({"prior": "teacher", "class_dataset": ["9", 0]}, "unwire class_dataset"),
     "a LoRA's rank without a LoRA": ({"preset": "12 GB card", "lora_rank": 32}, "lora_rank is 32, but no LoRA is trained"),
+    "a LoRA's alpha": ({"preset": "12 GB card", "lora_alpha": 16.0}, "lora_alpha is 16, .* or lora_alpha back to 0[.]$"),
     "a LoRA's layers": (
         {"preset": "auto", "train": "unet", "lora_layers": "attention"},
         "Set train to lora, or lora_layers back",

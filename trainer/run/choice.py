@@ -11,7 +11,7 @@ from ..parts import part_types, unused_settings
 from ..parts.memory import SD15_UNET_WEIGHTS
 from .messages import Message, UserError, message
 from .names import DREAMBOOTH
-from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given
+from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given, in_words
 from .resources import DRIVER, GB, estimate, refusal
 from .run_dir import Run
 from .setting import AUTO
@@ -238,10 +238,4 @@ def _preset_and_own(asked: Asked) -> Message | str:
     own = {name: value for name, value in given(asked.method, asked.widgets).items() if preset.get(name) != value}
     if not own or asked.preset == OWN:
         return asked.preset
-    return message("{preset}, with {own}", preset=asked.preset, own=[f"{name} {_shown(value)}" for name, value in own.items()])
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return message("{preset}, with {own}", preset=asked.preset, own=[f"{name} {in_words(value)}" for name, value in own.items()])

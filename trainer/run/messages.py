@@ -16,6 +16,11 @@ from typing import Any
 
 Catalog = Mapping[str, str]
 ENGLISH: Catalog = {}
+_PLURAL = re.compile(
+    r"(?<!of\s)(?<!only\s)(\{(\w+)\}\s(?:class\s)?(?:photo|step|caption|image|line|tensor|vector))s\b"
+    r"(?!\s(?:are|were|have|differ|come|that))"
+)
+"""Nouns after a number, where the rest of the sentence is the same for one; translations are worded for any number."""
 _FORMAT_SPEC = re.compile(r"(0?\d)?(\.\d)?[dfg]?")
 MAX_DEPTH = 8
 MAX_FIELDS = 12
@@ -39,7 +44,7 @@ class Message:
     def text(self, catalog: Catalog) -> str:
         """Return the sentence in the catalog's language; what the catalog lacks stays English."""
         values = {name: _in_words(value, catalog) for name, value in self.values.items()}
-        return catalog.get(self.template, self.template).format(**values)
+        return (catalog.get(self.template) or _with_singulars(self.template, self.values)).format(**values)
 
     def to_json(self) -> dict[str, Any]:
         """Return {"template", "values"} as JSON has it; `from_json` reads it."""
@@ -87,6 +92,11 @@ def _is_fillable(name: str, spec: str | None, conversion: str | None, values: Ma
     """Return whether a field of a template takes a value as a whole, and none of its attributes, in a harmless format."""
     known = name.isidentifier() and name in values
     return known and bool(_FORMAT_SPEC.fullmatch(spec or "")) and conversion in (None, "r")
+
+
+def _with_singulars(template: str, values: Mapping[str, Any]) -> str:
+    """Return an English template that says "1 photo" for the value 1, and "2 photos" for 2."""
+    return _PLURAL.sub(lambda found: found[1] if values.get(found[2]) == 1 else found[0], template)
 
 
 def _in_words(value: Any, catalog: Catalog) -> Any:

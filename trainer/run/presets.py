@@ -219,9 +219,9 @@ def _check_no_lora(own: Mapping[str, Any], train: str) -> None:
             raise UserError(
                 "{name} is {value}, but no LoRA is trained: train is {train}. Set train to lora, or {name} back to {auto}.",
                 name=name,
-                value=own[name],
+                value=in_words(own[name]),
                 train=train,
-                auto=method_settings(DREAMBOOTH)[name].metadata["setting"].auto,
+                auto=in_words(method_settings(DREAMBOOTH)[name].metadata["setting"].auto),
             )
 
 
@@ -234,3 +234,10 @@ def check_text_rate(own: Mapping[str, Any], train: str) -> None:
             value=own["text_learning_rate"],
             train=train,
         )
+
+
+def in_words(value: Any) -> str:
+    """Return the value of a setting as a sentence has it: 0 and not 0.0, on and not True."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)

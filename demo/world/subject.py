@@ -1,6 +1,7 @@
 """Draw a subject that the world does not know: a teal piglet of plush with orange ears and stripes."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -37,16 +38,14 @@ def subject_scene(place: str, style: str = "a photo of {}", seed: int = 0) -> Im
     return draw_scene(random.Random(seed), Scene(CLASS_WORD, "red", place, style), piglet)
 
 
-def photos(seed: int = 7) -> list[tuple[Image.Image, str]]:
-    """Return six photos of the subject, 256 x 256, each with a caption as one would write it: of its class and its place."""
-    return [
-        (subject_scene(place, seed=100 * seed + i), f"a photo of a {CLASS_WORD} {place}") for i, place in enumerate(PHOTO_PLACES)
-    ]
+def photos(places: Sequence[str] = PHOTO_PLACES, seed: int = 7) -> list[tuple[Image.Image, str]]:
+    """Return photos of the subject, 256 x 256, each with a caption as one would write it: of its class and its place."""
+    return [(subject_scene(place, seed=100 * seed + i), f"a photo of a {CLASS_WORD} {place}") for i, place in enumerate(places)]
 
 
-def save_photos(folder: Path, size: int = 512) -> None:
+def save_photos(folder: Path, size: int = 512, places: Sequence[str] = PHOTO_PLACES) -> None:
     """Write the photos as PNG of `size` pixels, with a caption file beside each."""
     folder.mkdir(parents=True, exist_ok=True)
-    for i, (photo, caption) in enumerate(photos()):
+    for i, (photo, caption) in enumerate(photos(places)):
         photo.resize((size, size), Image.Resampling.LANCZOS).save(folder / f"piglet-{i + 1}.png")
         (folder / f"piglet-{i + 1}.txt").write_text(caption + "\n", encoding="utf-8")

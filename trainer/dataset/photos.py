@@ -159,19 +159,19 @@ def check_hold_out(hold_out: int, count: int) -> None:
 
 def check_resolution(resolution: int) -> None:
     """Raise UserError unless photos can be prepared, and encoded by the VAE, at so many pixels a side."""
-    if resolution % RESOLUTION_STEP:
-        raise UserError(
-            "The resolution {resolution} is not a multiple of {step}. Use {nearest}: multiples of 64 suit SD v1.5 best.",
-            resolution=resolution,
-            step=RESOLUTION_STEP,
-            nearest=round(resolution / 64) * 64 or 64,
-        )
     if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
         raise UserError(
             "The resolution {resolution} is outside {low} to {high}. SD v1.5 was made for 512.",
             resolution=resolution,
             low=MIN_RESOLUTION,
             high=MAX_RESOLUTION,
+        )
+    if resolution % RESOLUTION_STEP:
+        raise UserError(
+            "The resolution {resolution} is not a multiple of {step}. Use {nearest}: multiples of 64 suit SD v1.5 best.",
+            resolution=resolution,
+            step=RESOLUTION_STEP,
+            nearest=round(resolution / 64) * 64 or 64,
         )
 
 

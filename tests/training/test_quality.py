@@ -158,13 +158,17 @@ def test_the_subject_is_right_in_places_and_styles_that_no_photo_had(captioned):
 
 
 @pytest.mark.nightly
-def test_captions_that_name_the_place_give_better_pictures_than_one_for_all(learn, tmp_path):
-    """With all photos in one room: what all captions share is learned as the subject, what they name beside it is not."""
+def test_captions_that_name_the_place_keep_pictures_nearer_to_the_truth_than_one_for_all(learn, tmp_path):
+    """With all photos in one room: 0.94 against 0.88. What all captions share is learned as the subject, so the room is, too.
+
+    The subject is right in 3 of 6 against 5: it is bound to the room's name in part. With photos in four places both are 6 of 6.
+    """
     at_home = photos_in(tmp_path, ["in a room"] * 6)
     one = f"a photo of {subject.TOKEN} {subject.CLASS_WORD}"
     named = learn("photos in a room, and captions that say so", LEARNING, at_home)
     same = learn("the same photos, one caption for all", LEARNING, at_home.with_captions([one] * 6, token=subject.TOKEN))
-    assert same.new.whole < named.new.whole
+    assert named.new.likeness > same.new.likeness + 0.03
+    assert named.new.style >= same.new.style
 
 
 @pytest.mark.nightly

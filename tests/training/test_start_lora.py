@@ -116,7 +116,7 @@ def test_that_of_the_text_encoder_too(small_base, tmp_path):
         ({"lora_rank": 8}, r"lora_down\.weight is 4 x \d+.*, this run's is 8 x"),
         ({"lora_layers": "attention"}, r"it has \d+ tensors more, for example lora_unet_"),
         ({"lora_kind": "lokr"}, r"it lacks \d+ of \d+ tensors"),
-        ({"train": "lora"}, r"it has 1 tensors more, for example lora_te_text_model_encoder_layers_0_mlp_fc1\.alpha"),
+        ({"train": "lora"}, r"it has 1 tensor more, for example lora_te_text_model_encoder_layers_0_mlp_fc1\.alpha"),
     ],
     ids=str,
 )

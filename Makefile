@@ -4,8 +4,7 @@
 PYTHON ?= python3
 PORT ?= 8188
 VENV_PYTHON = $(if $(filter Windows_NT,$(OS)),.venv/Scripts/python,.venv/bin/python)
-# Two processes, each with one thread, use two cores better than one process with two; of the host tests each has a server of its
-# own. Those with a browser run alone, and so does a training whose figures count.
+# Two processes, each with one thread, use two cores better than one process with two; each has a server of its own.
 PARALLEL = -n 2 --dist loadfile
 export PORT
 
@@ -17,9 +16,7 @@ demo: setup
 	@$(VENV_PYTHON) -m demo.run
 
 test: setup
-	@$(VENV_PYTHON) -m pytest $(PARALLEL) -m "(unit or training) and not nightly"
-	@$(VENV_PYTHON) -m pytest $(PARALLEL) -m "host and not nightly and not alone"
-	@$(VENV_PYTHON) -m pytest -m "alone and not nightly"
+	@$(VENV_PYTHON) -m pytest $(PARALLEL)
 
 test-unit: setup
 	@$(VENV_PYTHON) -m pytest $(PARALLEL) -m "unit and not nightly"
@@ -28,8 +25,7 @@ test-training: setup
 	@$(VENV_PYTHON) -m pytest $(PARALLEL) -m "training and not nightly"
 
 test-host: setup
-	@$(VENV_PYTHON) -m pytest $(PARALLEL) -m "host and not nightly and not alone"
-	@$(VENV_PYTHON) -m pytest -m "alone and not nightly"
+	@$(VENV_PYTHON) -m pytest $(PARALLEL) -m "host and not nightly"
 
 test-nightly: setup
 	@$(VENV_PYTHON) -m pytest -m nightly --timeout 7200

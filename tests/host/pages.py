@@ -11,11 +11,9 @@ from selenium.webdriver.support.wait import WebDriverWait
 from tools.browser import INSTALLED, set_widgets
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
-NEEDS_BROWSER = [
-    pytest.mark.alone,
-    pytest.mark.skipif(not INSTALLED, reason="needs Chromium and its driver: apt-get install chromium chromium-driver"),
-]
-
+NEEDS_BROWSER = pytest.mark.skipif(
+    not INSTALLED, reason="needs Chromium and its driver: apt-get install chromium chromium-driver"
+)
 CANVAS_AT_NIGHT = pytest.mark.parametrize(
     "either", [pytest.param(False, id="canvas", marks=pytest.mark.nightly), pytest.param(True, id="elements")], indirect=True
 )

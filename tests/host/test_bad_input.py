@@ -22,9 +22,9 @@ REFUSED = (Failed, Refused)
 @pytest.fixture(autouse=True)
 def nothing_trained_and_the_server_lives(server, base_directory):
     runs = base_directory / "output" / "finetune"
-    before = set(runs.glob("*"))
+    before = set(runs.glob("*")) - {runs / "pictures"}  # those wired to a loader, which it clears away itself
     yield
-    assert set(runs.glob("*")) == before
+    assert set(runs.glob("*")) - {runs / "pictures"} == before
     inputs = {"folder": "plush", "resolution": 64, "crop": "center"}
     good = {
         "1": {"class_type": "DatasetLoader", "inputs": inputs},

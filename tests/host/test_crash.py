@@ -109,7 +109,7 @@ def test_two_servers_on_one_folder_train_a_run_once(start_server, server, worker
 @pytest.mark.skipif(not hasattr(psutil, "RLIMIT_AS"), reason="limits the memory of a process: Linux only")
 def test_a_run_without_memory_ends_with_a_sentence_and_the_server_goes_on(server, workers, quick_graph, base_directory):
     """It waits for a lock meanwhile, so that the base model, 0.7 GB, is the first for which there is no memory."""
-    quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]["name"] = "starved"
+    quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"] |= {"name": "starved", "seed": 73}  # no other test's run
     with ExitStack() as locked:
 
         def starve(_, text: str) -> None:

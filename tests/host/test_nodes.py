@@ -115,7 +115,7 @@ def test_new_folders_are_listed_when_the_page_refreshes(server, base_directory):
     assert {"fresh", "datasets/mine"} <= set(listed())
 
 
-@pytest.mark.alone
+@pytest.mark.nightly  # with nothing beside it
 def test_the_pack_costs_the_start_under_a_fifth_of_a_second(server):
     """ComfyUI measures it itself."""
     times = re.findall(r"([\d.]+) seconds: (.*)", server.log.read_text())

@@ -131,8 +131,7 @@ def test_nothing_is_said_of_memory_where_a_setting_comes_by_a_link(server, quick
         server.run(graph)
 
 
-@pytest.mark.alone
-@pytest.mark.skipif(NEEDS_BROWSER[1].args[0], reason="needs Chromium and its driver")
+@NEEDS_BROWSER
 def test_the_node_says_why_it_was_not_queued(either):
     page = either
     fill_in(page, name="switched", steps=1)

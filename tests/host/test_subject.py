@@ -12,8 +12,7 @@ from demo.run import SEEDS, adapt, node
 
 from .graphs import picture_graph, shown, train_node
 
-# alone: with other sums, as of another number of threads, a training of 700 steps is another.
-pytestmark = [pytest.mark.alone, pytest.mark.nightly]
+pytestmark = pytest.mark.nightly  # with other sums, as of another number of threads, a training of 700 steps is another
 SUBJECT_PROMPT, OTHER_PROMPT = "mysks plush toy resting upon moss", "a photo of a castle"
 """From the first word on another text: so the stand-in learns soonest to tell them apart."""
 

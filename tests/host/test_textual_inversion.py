@@ -6,7 +6,7 @@ from safetensors.numpy import load as load_bytes
 from safetensors.numpy import load_file as load
 from safetensors.numpy import save_file as save
 
-from tools.server import Failed
+from tools.server import Refused
 
 from .graphs import picture_graph, same, shown, train_node
 
@@ -105,7 +105,7 @@ def test_captions_with_the_token_of_another_node_are_refused(server):
     graph = training_graph(dataset=["captions", 0])
     inputs = {"dataset": ["photos", 0], "token": "mysks", "class_word": "toy", "template": "a photo of {token}"}
     graph["captions"] = {"class_type": "CaptionWithToken", "inputs": inputs}
-    with pytest.raises(Failed, match="token 'mysks', this node trains 'inverted'"):
+    with pytest.raises(Refused, match="token 'mysks', this node trains 'inverted'"):
         server.run(graph)
 
 

@@ -109,7 +109,7 @@ def two_browsers():
             browser.quit()
 
 
-@NEEDS_BROWSER[1]
+@NEEDS_BROWSER
 def test_a_browser_shows_and_stops_its_own_run_alone(server, quick_graph, two_browsers):
     """One template in two browsers, and the same graph from an API client; the queue trains them one after another."""
     for seed, page in enumerate(two_browsers.values(), 50_000):

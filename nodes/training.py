@@ -28,7 +28,6 @@ from .comfy.result_changes import gives_up, remember_returned
 from .page.language import in_all_languages, joined
 from .page.live_runs import LiveRun, QueuedNode, live_run
 from .page.loss_chart import draw_loss_chart
-from .page.run_card import loss_share
 from .worker_process import WorkerError, run_worker
 
 log = logging.getLogger("subject_trainer")
@@ -119,7 +118,7 @@ def trained_or_loaded(request: TrainingRequest) -> Finished:
     lines: list[Message | str] = [*request.notes, *as_trained]
     with passed_over(run_dir.path):  # what it says of itself is no more than told
         lines += summary(run_dir)
-        draw_loss_chart(run_dir, loss_share(request.run))
+        draw_loss_chart(run_dir)
     lines += [choice, result.file.name]
     log.info("%s: %s", request.run.id, ", ".join(map(str, lines)))
     # Always the same names: of a node that runs for each item of a list, ComfyUI joins what is shown by the names of the first.

@@ -20,21 +20,21 @@ TICKS = 5
 Points = list[tuple[float, float]]
 
 
-def draw_loss_chart(run_dir: RunDir, share: float = 1.0) -> None:
-    """Draw the curves of a run that has any, losses times `share`, unless the picture is there and as new as they are."""
+def draw_loss_chart(run_dir: RunDir) -> None:
+    """Draw the curves of a run that has any, unless the picture is there and as new as they are."""
     chart, metrics = run_dir.loss_chart, run_dir.metrics
     with suppress(OSError):  # a full disk: the result is worth more than its picture
         if chart.is_file() and chart.stat().st_mtime >= metrics.stat().st_mtime:
             return
-        curves = _curves(run_dir, share)
+        curves = _curves(run_dir)
         if curves:
             with partial_file(chart) as partial:
                 picture(curves).save(partial, "PNG")
 
 
-def _curves(run_dir: RunDir, share: float) -> list[tuple[str, str, int, Points]]:
+def _curves(run_dir: RunDir) -> list[tuple[str, str, int, Points]]:
     """Return label, colour, width and points (step, loss) of each curve."""
-    tables, found = curves_of(run_dir.metrics).points(share), []
+    tables, found = curves_of(run_dir.metrics).points(), []
     for table, known in ((tables["loss"], CURVES), (tables["measured"], MEASURED)):
         for name, style in known.items():
             pairs = zip(table.get("step", ()), table.get(name, ()), strict=False)

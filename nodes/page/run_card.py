@@ -43,17 +43,8 @@ def card(run_dir: RunDir) -> dict:
         "samples": samples(run_dir),
         "grid": run_dir.grid.name if run_dir.grid.is_file() else "",
         "can_go_on": run_dir.can_go_on(),
-        **curves_of(run_dir.metrics).points(loss_share(run)),
+        **curves_of(run_dir.metrics).points(),
     }
-
-
-def loss_share(run: Run) -> float:
-    """Return by what a step's loss is to be multiplied to be that of a photo, as the measurements beside it in a chart are.
-
-    With class images it is their loss, too, times prior_loss_weight.
-    """
-    has_class = run.class_dataset is not None or run.settings.dreambooth.class_images > 0
-    return 1 / (1 + run.settings.dreambooth.prior_loss_weight) if has_class else 1.0
 
 
 def facts(run: Run, run_dir: RunDir) -> dict:
@@ -91,21 +82,21 @@ class Curves:
         self._path, self._lock = path, threading.Lock()
         self._forget(None)
 
-    def points(self, share: float = 1.0) -> dict:
+    def points(self) -> dict:
         """Return {"loss": {"step", "mean", "smooth"}, "measured": {"step", "held_out", ...}}: at most MAX_POINTS numbers each.
 
-        `share`: what the losses of steps are multiplied by.
+        The losses of steps are those of the photos, as the measurements beside them are.
         """
         with self._lock:
             self._read_new_lines()
-            return {"loss": self._loss(share), "measured": self._measured()}
+            return {"loss": self._loss(), "measured": self._measured()}
 
-    def _loss(self, share: float) -> dict[str, list[int | float]]:
+    def _loss(self) -> dict[str, list[int | float]]:
         """Return the mean loss of about equal parts of the run, the last step of each part, and the smoothed means."""
         count = len(self._losses)
         edges = [count * i // MAX_POINTS for i in range(MAX_POINTS + 1)] if count > MAX_POINTS else list(range(count + 1))
         parts = list(itertools.pairwise(edges))
-        means = [share * sum(self._losses[a:b]) / (b - a) for a, b in parts]
+        means = [sum(self._losses[a:b]) / (b - a) for a, b in parts]
         smooth: list[float] = []
         for mean in means:
             smooth.append(mean if not smooth else smooth[-1] + SMOOTHING * (mean - smooth[-1]))
@@ -139,7 +130,7 @@ class Curves:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for entry in filter(None, map(metrics_entry, lines)):
             if "loss" in entry:
-                self._losses.append(entry["loss"])
+                self._losses.append(entry.get("instance_loss", entry["loss"]))
                 self._steps.append(entry["step"])
             elif is_measurement(entry):
                 self._measurements.append({name: entry[name] for name in ("step", *MEASURED) if name in entry})

@@ -71,7 +71,7 @@ def our_gradient(model, dataset, class_dataset, folder, prior_loss_weight: float
     batches = [concept.training_batch(0, 0, 2, schedule) for concept in concepts]
     weights = timestep_weights(schedule, gamma, torch.device("cpu"))
     predict = lambda noisy, timesteps, batch: unet(noisy, timesteps, captions.states(batch)).sample  # noqa: E731
-    return gradient(concepts_loss(batches, [1.0, prior_loss_weight], weights, predict), unet)
+    return gradient(concepts_loss(batches, [1.0, prior_loss_weight], weights, predict)[0], unet)
 
 
 def distance(one: torch.Tensor, two: torch.Tensor) -> float:

@@ -12,6 +12,7 @@ from trainer.data.concepts import Batch
 from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer
 from trainer.parts.adapters import adapters_off
 from trainer.parts.lora import add_lora
+from trainer.run.metrics_file import read_metrics
 from trainer.training.loss import DiffusionLoss
 
 from .published import published_loss
@@ -50,6 +51,7 @@ def test_the_loss_is_that_of_the_photos_and_half_of_the_distance_to_the_base(mak
         kept = published_loss(base, unet, dataset, "instance", 2, batch=1, encode=lambda _: states, teacher=teacher)
     assert float(kept) > 1e-3 * float(instance)
     assert two.losses()[1] == pytest.approx(float(instance + 0.5 * kept), rel=1e-4)
+    assert read_metrics(two.metrics)[1]["instance_loss"] == pytest.approx(float(instance), rel=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -81,15 +81,15 @@ def test_a_chart_is_drawn_again_when_its_run_has_gone_on(run_dir):
     assert run_dir.loss_chart.read_bytes() != first
 
 
-@pytest.mark.parametrize(("given", "loss"), [({}, 2.0), ({"class_images": 4, "class_prompt": "a toy"}, 1.25)])
-def test_with_class_images_the_loss_is_drawn_a_photo_as_the_measurements_are(run_dir, given, loss):
-    """2.0 is 1.0 of the photos and 0.6 times 5/3 of the class images: (1 + 0.6) shares of 1.25."""
-    settings = Settings.of(method="dreambooth", token="mysks", steps=10, prior_loss_weight=0.6, **given)
+@pytest.mark.parametrize(("prior", "loss"), [({}, 2.0), ({"instance_loss": 1.0}, 1.0)])
+def test_the_loss_of_the_photos_alone_is_drawn_as_the_measurements_are(run_dir, prior, loss):
+    """2.0 is 1.0 of the photos and what is trained beside them, class images or a teacher."""
+    settings = Settings.of(method="dreambooth", token="mysks", steps=10)
     photo = Photo(path="/a.png", sha256="ab", width=64, height=64, caption="a photo of mysks toy")
     dataset = Dataset(photos=(photo,), resolution=64, token="mysks")
     run = Run(name="toy", settings=settings, dataset=dataset, base_fingerprint="cd", export_path="/o", tokenizer_path="/t")
     write_json(run_dir.run_json, run.to_json())
-    write(run_dir, {"step": 1, "loss": 2.0, "learning_rate": 1e-5}, {"step": 1, "held_out": 1.1})
+    write(run_dir, {"step": 1, "loss": 2.0, "learning_rate": 1e-5, **prior}, {"step": 1, "held_out": 1.1})
     card = run_card.card(run_dir)
     assert card["loss"]["mean"] == card["loss"]["smooth"] == [pytest.approx(loss)]
     assert card["measured"]["held_out"] == [1.1]

@@ -43,7 +43,7 @@ def bounded_file(path: Path, most: int) -> Iterator[BinaryIO]:
 def read_bytes(path: Path, most: int) -> bytes:
     """Return what a file of at most `most` bytes holds. Raises as `bounded_file`."""
     with bounded_file(path, most) as file:
-        return file.read(most)
+        return file.read(min(most, os.fstat(file.fileno()).st_size))  # a buffer of what is asked for is made at once
 
 
 def read_json(path: Path, most: int = MAX_JSON_BYTES) -> Any:

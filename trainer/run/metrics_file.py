@@ -1,5 +1,7 @@
 """metrics.jsonl: one line a step (step, learning_rate, loss), one a measurement (step, held_out, trained, class).
 
+Where something is trained beside the photos, as class images are, a step has the instance_loss too, that of the photos alone.
+
 A step that was skipped, because a gradient was not finite, has skipped 1, and no loss when that was not finite either.
 
 Plain data, no torch.

@@ -52,7 +52,7 @@ class DiffusionLoss(nn.Module):
         self.timestep_weights = timestep_weights(self.schedule, context.settings.loss.min_snr_gamma, context.device)
 
     def forward(self, batch_index: int) -> Tensor:
-        """Return the scalar loss of a batch (0, 1, ...), or of the part of it that this process has."""
+        """Return (2,) the loss of a batch (0, 1, ...), or of the part that this process has, and that of its photos alone."""
         training, accelerator = self.context.settings.training, self.context.accelerator
         rank, world_size = accelerator.process_index, accelerator.num_processes
         batches = [
@@ -104,7 +104,8 @@ def sample_losses(predicted: Tensor, batch: Batch, weight_of_timestep: Tensor) -
 def concepts_loss(
     batches: Sequence[Batch], concept_weights: Sequence[float], weight_of_timestep: Tensor, predict: PredictNoise
 ) -> Tensor:
-    """Return instance loss + prior_loss_weight x class loss, each a mean over its batch (Ruiz et al. 2022, equation 2).
+    """Return (2,) instance loss + prior_loss_weight x class loss, each a mean over its batch (Ruiz et al. 2022, equation 2),
+    and the instance loss alone, without gradient.
 
     `weight_of_timestep` is (1000,). One forward pass serves both where their latents have one shape, as without buckets.
     """
@@ -115,4 +116,5 @@ def concepts_loss(
     else:
         predictions = tuple(predict(b.noisy, b.timesteps, b.captions) for b in batches)
     losses = [sample_losses(p, b, weight_of_timestep).mean() for p, b in zip(predictions, batches, strict=True)]
-    return torch.stack([weight * loss for weight, loss in zip(concept_weights, losses, strict=True)]).sum()
+    total = torch.stack([weight * loss for weight, loss in zip(concept_weights, losses, strict=True)]).sum()
+    return torch.stack([total, losses[0].detach()])

@@ -43,9 +43,12 @@ class Metrics:
         self._newest = math.nan
         self._flushed = time.monotonic()
 
-    def add(self, step: int, loss: Tensor, learning_rate: float, skipped: Tensor) -> None:
-        """Note the loss () of the `step`-th step (1, 2, ...) and whether it was skipped () bool; nothing waits for the device."""
-        self._pending.append((step, torch.stack((loss.detach().float(), skipped.float())), learning_rate))
+    def add(self, step: int, losses: Tensor, learning_rate: float, skipped: Tensor) -> None:
+        """Note the losses (2,) of the `step`-th step (1, 2, ...), that of the photos alone second, and whether it was skipped.
+
+        That is () bool. Nothing waits for the device.
+        """
+        self._pending.append((step, torch.cat((losses.detach().float(), skipped.float()[None])), learning_rate))
 
     def add_measurement(self, step: int, losses: dict[str, float]) -> None:
         """Write the losses that were measured after `step` steps."""
@@ -61,9 +64,10 @@ class Metrics:
     def flush(self) -> float:
         """Write what is pending and return the newest loss. Raises TrainingError when a loss is exactly 0."""
         values = torch.stack([pending for _, pending, _ in self._pending]).tolist() if self._pending else []
-        for (step, _, learning_rate), (loss, skipped) in zip(self._pending, values, strict=True):
+        for (step, _, learning_rate), (loss, instance, skipped) in zip(self._pending, values, strict=True):
             _check_loss(step, loss)
-            finite = {"loss": loss} if math.isfinite(loss) else {}
+            losses = {"loss": loss, **({"instance_loss": instance} if instance != loss else {})}
+            finite = {name: value for name, value in losses.items() if math.isfinite(value)}
             self._write({"step": step, **finite, "learning_rate": learning_rate, **({"skipped": 1} if skipped else {})})
             self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
             self.skipped += bool(skipped)

@@ -60,9 +60,10 @@ class Trainer:
     """
 
     def __init__(self, groups: Sequence[ParamGroup], loss: nn.Module, context: Context):
-        """Take what is trained, fp32, and a module that holds all of it: for the index of a batch it gives its scalar loss.
+        """Take what is trained, fp32, and a module that holds all of it: for the index of a batch it gives (2,) its losses.
 
-        The indices are 0, 1, ... over the whole run; the loss is a pure function of them and of the parameters.
+        The indices are 0, 1, ... over the whole run; the losses, that which is trained on and that of the photos alone, are a
+        pure function of them and of the parameters.
         """
         self.context, self.groups = context, list(groups)
         settings = context.settings
@@ -106,7 +107,7 @@ class Trainer:
         factor = self.rate_factor(self.step)
         for group, options in zip(self.groups, self.optimizer.param_groups, strict=True):
             options["lr"] = group.learning_rate * factor
-        loss = self._accumulate_gradients()
+        losses = self._accumulate_gradients()
         skipped = update(self.optimizer, self.weights, self.settings.optimizer.max_grad_norm, self.loss_scale.factor)
         self.loss_scale.adapt(skipped)
         for group, buffers in zip(self.groups, self.weights.groups, strict=True):
@@ -115,7 +116,7 @@ class Trainer:
         if self.ema:
             self.ema.step(self.weights.masters)
         self.step += 1
-        self.metrics.add(self.step, loss, self.settings.optimizer.learning_rate * factor, skipped)
+        self.metrics.add(self.step, losses, self.settings.optimizer.learning_rate * factor, skipped)
         self._hear()
         if self.metrics.is_due or self.result_requested or self.step == self.settings.training.steps:
             self._report()
@@ -143,14 +144,14 @@ class Trainer:
         return self.is_finished
 
     def _accumulate_gradients(self) -> Tensor:
-        """Backpropagate the batches of the step; return the mean of their losses over all processes."""
+        """Backpropagate the batches of the step; return (2,) the means of their losses over all processes."""
         batches = self.settings.training.gradient_accumulation_steps
-        total = torch.zeros((), device=self.context.device)
+        total = torch.zeros(2, device=self.context.device)
         for index in range(batches):
-            loss = self.loss(self.step * batches + index) / batches
-            (loss * self.loss_scale.factor).backward()  # processes exchange their gradients meanwhile
+            losses = self.loss(self.step * batches + index) / batches
+            (losses[0] * self.loss_scale.factor).backward()  # processes exchange their gradients meanwhile
             self.weights.gather_gradients()
-            total += loss.detach()
+            total += losses.detach()
         return self._reduce(total, "mean") if self.accelerator.num_processes > 1 else total
 
     def _report(self) -> None:

@@ -92,7 +92,7 @@ def _check_settings(method: str, inputs: dict) -> None:
         check_memory(method, inputs)
     except UserError:
         raise
-    except Exception:  # of any kind, from a value of another type, which ComfyUI's own check has refused
+    except (TypeError, ValueError, AttributeError, ArithmeticError):  # a value of another type, which ComfyUI's own check refuses
         log.debug("The settings %s are not checked together", inputs, exc_info=True)
 
 

@@ -8,7 +8,8 @@ import { decimalsOf, withoutNoise } from "../logic/numbers.js"
 /** @param {Comfy.Widget} widget */
 function keepWhatIsTyped(widget) {
   const options = (widget.options ??= {})
-  const { precision: decimals = 0, callback } = { precision: options.precision, callback: widget.callback }
+  const { callback } = widget
+  const decimals = options.precision ?? 0
   if (!decimals) {
     options.step2 = undefined // The arrows still go by options.step, which is ten times as much.
     options.max = Math.min(options.max ?? Infinity, Number.MAX_SAFE_INTEGER) // A page holds no larger seed as it is.

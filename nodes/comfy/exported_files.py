@@ -125,7 +125,9 @@ def _renamed(name: str) -> Iterator[Path]:
         with passed_over(run_dir.path):
             wanted = int(step) if step.isdecimal() else run_dir.exported_step() if run_dir.finished else None
             for folder in FOLDERS.values():
-                yield from filter(None, [_steps_of(folder, run_id).get(wanted)])
+                file = _steps_of(folder, run_id).get(wanted)
+                if file:
+                    yield file
 
 
 def _steps_of(folder: str, run_id: str) -> dict[int | None, Path]:

@@ -29,8 +29,9 @@ def test_a_shipped_workflow_queues_exactly_its_api_twin(browser, server, name):
 def test_nothing_covers_anything_with_all_settings_open(either, server, name):
     open_workflow(either, server.port, read(name))
     either.execute_script("for (const n of window.app.graph.nodes) { n.showAdvanced = true; n.onConnectionsChange?.() }")
-    for _ in range(30):  # until the nodes have their height
-        assert covered(either) == []
+    frames = "let left = 90; const done = arguments[0], next = () => left-- ? requestAnimationFrame(next) : done(); next()"
+    either.execute_async_script(frames)  # until the nodes have their height
+    assert covered(either) == []
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -104,8 +104,9 @@ def sample_losses(predicted: Tensor, batch: Batch, weight_of_timestep: Tensor) -
 def concepts_loss(
     batches: Sequence[Batch], concept_weights: Sequence[float], weight_of_timestep: Tensor, predict: PredictNoise
 ) -> Tensor:
-    """Return (2,) instance loss + prior_loss_weight x class loss, each a mean over its batch (Ruiz et al. 2022, equation 2),
-    and the instance loss alone, without gradient.
+    """Return (2,) the loss of all concepts, and the instance loss alone, which has no gradient.
+
+    The first is instance loss + prior_loss_weight x class loss, each a mean over its batch (Ruiz et al. 2022, equation 2).
 
     `weight_of_timestep` is (1000,). One forward pass serves both where their latents have one shape, as without buckets.
     """

@@ -52,6 +52,12 @@ def wait(page, condition, seconds=300):
     return WebDriverWait(page, seconds, ignored_exceptions=[StaleElementReferenceException]).until(lambda _: condition())
 
 
+def draw_frames(page, count: int) -> None:
+    """Let the page draw so many frames: only then the canvas knows where a node's widgets are."""
+    script = "let [left, done] = arguments; const next = () => left-- ? requestAnimationFrame(next) : done(); next()"
+    page.execute_async_script(script, count)
+
+
 def words(page, node_type: str, name: str) -> str:
     found = panel(page, node_type, name)
     return (found.get_property("value") or found.get_property("textContent")) if found else ""

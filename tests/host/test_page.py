@@ -11,7 +11,19 @@ from selenium.webdriver.common.keys import Keys
 from tools.browser import choose, open_workflow, queue, queued_prompt, set_setting, wait_for_page
 from tools.server import HOST
 
-from .pages import CANVAS_AT_NIGHT, NEEDS_BROWSER, WORKFLOWS, covered, fill_in, open_template, panel, read, wait, words
+from .pages import (
+    CANVAS_AT_NIGHT,
+    NEEDS_BROWSER,
+    WORKFLOWS,
+    covered,
+    draw_frames,
+    fill_in,
+    open_template,
+    panel,
+    read,
+    wait,
+    words,
+)
 
 LANGUAGE = "SubjectTrainer.Language"
 SHIPPED = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
@@ -29,8 +41,7 @@ def test_a_shipped_workflow_queues_exactly_its_api_twin(browser, server, name):
 def test_nothing_covers_anything_with_all_settings_open(either, server, name):
     open_workflow(either, server.port, read(name))
     either.execute_script("for (const n of window.app.graph.nodes) { n.showAdvanced = true; n.onConnectionsChange?.() }")
-    frames = "let left = 90; const done = arguments[0], next = () => left-- ? requestAnimationFrame(next) : done(); next()"
-    either.execute_async_script(frames)  # until the nodes have their height
+    draw_frames(either, 90)  # until the nodes have their height
     assert covered(either) == []
 
 

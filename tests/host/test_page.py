@@ -61,7 +61,7 @@ def test_a_workflow_opens_from_the_template_browser_with_all_its_nodes(page, nam
 
 def test_captions_and_result_are_shown_in_the_nodes(page, server):
     """One queueing from the page, without training long: the texts appear, and the training seed stays what it was."""
-    fill_in(page, steps=2, name="page")
+    fill_in(page, steps=2, name="page", seed=6_000)
     page.execute_script("window.app.graph.add(window.LiteGraph.createNode('LoadFinetuned'))")
     queue(page)
     # ComfyUI tells of cached nodes when the whole graph is done.
@@ -73,7 +73,7 @@ def test_captions_and_result_are_shown_in_the_nodes(page, server):
     marks = panel(page, "CaptionWithToken", "caption_view").find_elements(By.TAG_NAME, "mark")
     assert {mark.get_property("textContent") for mark in marks} == {"mysks", "plush toy"}
     queued = queued_prompt(page)
-    assert queued["5"]["inputs"]["seed"] == 0
+    assert queued["5"]["inputs"]["seed"] == 6_000
     assert not {"report", "run_view"} & queued["5"]["inputs"].keys()
     assert " · 2 steps" in wait(page, lambda: labels_of_runs(page).get("page"), 30)  # without asking for the list anew
     page.execute_script("const { graph } = window.app; graph.remove(graph.nodes.find((n) => n.type === 'LoadFinetuned'))")

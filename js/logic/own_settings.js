@@ -1,6 +1,8 @@
 // @ts-check
 // What "own settings" is filled in with, and what of it is the user's own by now.
 
+import { isTaught } from "./settings.js"
+
 /** @import { State, Values } from "./settings.js" */
 /**
  * What was filled in: by which values, those of a preset or of a run, and what was put into each widget. null stands for one that
@@ -36,7 +38,7 @@ export function ownValues({ values, initial, wired, presets }, said) {
   const other = said.train !== undefined && said.train !== train
   const holds = (/** @type {string} */ name) => LATER.includes(name) || (name in plain && name !== "train" && !(other && RATES.includes(name)))
   const own = { ...plain, ...Object.fromEntries(Object.entries(said).filter(([name]) => holds(name))) }
-  if (values.prior === "teacher" || wired.has("class_dataset")) own.class_images = 0
+  if (isTaught(values.prior) || wired.has("class_dataset")) own.class_images = 0
   if (values.lora_rank !== initial.lora_rank && "lora_alpha" in own) own.lora_alpha = values.lora_rank
   if (own.batch_size % values.devices) own.batch_size = Math.max(1, Math.floor(own.batch_size / values.devices)) * values.devices
   const optimizer = values.optimizer === initial.optimizer ? own.optimizer : values.optimizer

@@ -41,6 +41,12 @@ function isUsed(state, name) {
   return !unused?.[known(state, "train")]?.includes(name)
 }
 
+/**
+ * Whether the model as it was takes the place of class images.
+ * @param {string | undefined} prior
+ */
+export const isTaught = (prior) => prior !== undefined && prior !== "class_images"
+
 /** @param {State} state */
 const hasRates = (state) => known(state, "optimizer") !== "prodigy"
 
@@ -50,8 +56,8 @@ const hasRates = (state) => known(state, "optimizer") !== "prodigy"
  */
 const MEANT = {
   start_lora: (state) => isUsed(state, "lora_rank"), // no setting itself
-  class_images: (state) => known(state, "prior") !== "teacher",
-  prior_loss_weight: (state) => known(state, "prior") === "teacher" || state.wired.has("class_dataset") || known(state, "class_images") !== 0,
+  class_images: (state) => !isTaught(known(state, "prior")),
+  prior_loss_weight: (state) => isTaught(known(state, "prior")) || state.wired.has("class_dataset") || known(state, "class_images") !== 0,
   learning_rate: hasRates,
   text_learning_rate: hasRates,
   early_stopping: (state) => known(state, "hold_out") !== 0,

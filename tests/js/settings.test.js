@@ -46,6 +46,8 @@ test("a setting means nothing without what it is about", () => {
   assert.equal(means("prior_loss_weight", { class_images: 0 }, ["class_dataset"]), true)
   assert.equal(means("prior_loss_weight", { class_images: 0, prior: "teacher" }), true)
   assert.equal(means("class_images", { prior: "teacher" }), false)
+  assert.equal(means("prior_loss_weight", { class_images: 0, prior: "teacher_outside_masks" }), true)
+  assert.equal(means("class_images", { prior: "teacher_outside_masks" }), false)
   assert.equal(means("class_images", {}), true)
   assert.equal(means("learning_rate", { optimizer: "prodigy" }), false)
   assert.equal(means("learning_rate", { optimizer: "adamw" }), true)

@@ -10,7 +10,7 @@ from trainer.data.batches import BatchSource, plan_batch
 from trainer.data.latent_cache import to_tensor
 from trainer.dataset.crop import prepare
 from trainer.dataset.decode import decode_photo
-from trainer.dataset.photos import Dataset
+from trainer.dataset.photos import Dataset, Photo
 from trainer.models.sd15 import LATENT_FACTOR, BaseModel, encode_prompts, load_tokenizer
 
 from .runs import TOKENIZER
@@ -29,13 +29,14 @@ def published_loss(
     encode: Callable[[str], Tensor] | None = None,
     wordings: Sequence[str] = (),
     teacher: Callable | None = None,
+    counts: Callable[[Photo], Tensor] | None = None,
     **sampling,
 ) -> Tensor:
     """Mean of || noise - prediction ||^2 over one batch of the run with seed 0, differentiable in the U-Net's weights.
 
     With gamma each sample counts min(SNR, gamma) / SNR. The dataset may be flipped; an odd view is the mirror image. `encode`
     gives the text embeddings (1, 77, 768) of a caption, else the base's text encoder does; `wordings` stand in place of captions.
-    With a `teacher`, what it predicts stands in place of the noise.
+    With a `teacher`, what it predicts stands in place of the noise. `counts` says how much each latent of a photo counts.
     """
     photos = (tuple(range(len(dataset.photos))),)
     drawn = BatchSource(concept=concept, buckets=photos, latent_shapes=((4, 8, 8),), views=2 if dataset.flip else 1, **sampling)
@@ -57,5 +58,6 @@ def published_loss(
         snr = float(ALPHAS[t] / (1 - ALPHAS[t]))
         weight = min(snr, gamma) / snr if gamma else 1.0
         target = teacher(noisy, t, states).sample if teacher else noise
-        losses.append(weight * ((unet(noisy, t, states).sample - target) ** 2).mean())
+        squares = (unet(noisy, t, states).sample - target) ** 2
+        losses.append(weight * (squares * counts(photo) if counts else squares).mean())
     return torch.stack(losses).mean()

@@ -1,14 +1,21 @@
-"""Prior preservation by a teacher: the frozen model's own prediction under the class prompt, in place of class images."""
+"""Prior preservation by a teacher: the frozen model's own prediction, under the class prompt or outside of masks."""
 
 import copy
+import hashlib
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from tests.unit.test_masks import shape
 from trainer.data.concepts import Batch
+from trainer.data.latent_cache import to_weights
+from trainer.dataset.photos import Dataset
 from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer
 from trainer.parts.adapters import adapters_off
 from trainer.parts.lora import add_lora
@@ -23,6 +30,8 @@ TAUGHT = DREAMBOOTH.replace(
     steps=2, batch_size=2, lr_scheduler="constant", lr_warmup_steps=0, learning_rate=1e-2, keep_state=True,
     prior="teacher", class_prompt=CLASS_PROMPT, prior_loss_weight=0.5, hold_out=1, validate_every=1,
 )  # fmt: skip
+
+OUTSIDE = TAUGHT.replace(prior="teacher_outside_masks", class_prompt="", hold_out=0, validate_every=0)
 
 
 @pytest.mark.parametrize("train", ["unet", "lora", "lora_and_text_encoder"])
@@ -98,6 +107,100 @@ def test_what_is_trained_stays_nearer_to_the_base_under_the_class_prompt(make_ru
     assert far[1] < 0.6 * far[0]
 
 
+@pytest.fixture
+def masked(dataset, tmp_path) -> Dataset:
+    """The photos, each with a mask of its own in the middle but for the last, which has none; a quarter counts outside."""
+    photos = list(dataset.photos)
+    for i, photo in enumerate(photos[:-1]):
+        file = tmp_path / f"{i}.png"
+        shape((photo.width, photo.height), (100 + 20 * i, 90, 400, 380 - 20 * i)).save(file)
+        photos[i] = replace(photo, mask=str(file), mask_sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    return replace(dataset, photos=tuple(photos), mask_weight=0.25)
+
+
+@pytest.mark.parametrize("train", ["unet", "lora", "unet_and_token"])
+def test_outside_of_the_masks_the_loss_is_half_of_the_distance_to_the_base(make_run, small_base, masked, train):
+    """Beside a quarter of the loss there. In the second step: in the first one there is no distance."""
+    settings = OUTSIDE.replace(train=train)
+    one, two = make_run(settings.replace(steps=1), "one", dataset=masked), make_run(settings, "two", dataset=masked)
+    alone = make_run(settings.replace(steps=1, prior="class_images"), "alone", dataset=masked)
+    for run_dir in (one, two, alone):
+        work_here(run_dir)
+    assert two.losses()[0] == one.losses()[0] == pytest.approx(alone.losses()[0], rel=1e-5)
+    if train == "unet_and_token":  # the base's prediction is that under its own text embeddings: see below
+        assert two.losses()[1] != alone.losses()[0]
+        return
+    state = {name.removeprefix("param/"): t for name, t in load_file(one.state).items() if name.startswith("param/")}
+    base = BaseModel(small_base)
+    unet = base.unet()
+    teacher = copy.deepcopy(unet)
+    params = add_lora(unet, settings) if train == "lora" else dict(unet.named_parameters())
+
+    def inside(photo) -> torch.Tensor:
+        return to_weights(masked.mask_view(Image.open(photo.mask), photo, 0), 0.0) if photo.mask else torch.ones(1)
+
+    with torch.no_grad():
+        for name, p in params.items():
+            p.copy_(state[name])
+        photos = (base, unet, masked, "instance", 2)
+        instance = published_loss(*photos, batch=1, counts=lambda photo: 0.25 + 0.75 * inside(photo))
+        kept = published_loss(*photos, batch=1, counts=lambda photo: 1 - inside(photo), teacher=teacher)
+    assert float(kept) > 1e-3 * float(instance)
+    assert two.losses()[1] == pytest.approx(float(instance + 0.5 * kept), rel=1e-4)
+
+
+def test_outside_of_the_masks_the_base_is_asked_under_the_captions_before_training():
+    latents = torch.ones(1, 4, 8, 8)
+    weights = torch.full((1, 1, 8, 8), 0.25)
+    weights[..., :4] = 1.0
+    batch = Batch(latents, torch.tensor([5]), latents, [3], weights)
+    asked = []
+    captions = SimpleNamespace(frozen_states=lambda captions: asked.append(captions) or torch.zeros(1, 77, 768))
+    run = SimpleNamespace(dataset=SimpleNamespace(mask_weight=0.25))
+    loss: Any = SimpleNamespace(
+        teacher=lambda *_: 3 * latents, captions=captions, dtype=torch.float32, context=SimpleNamespace(settings=OUTSIDE, run=run)
+    )
+    loss.predict_as_before = partial(DiffusionLoss.predict_as_before, loss)
+    outside = DiffusionLoss.held_outside(loss, batch).outside
+    assert outside is not None
+    assert asked == [[3]]
+    assert torch.equal(outside.target, 3 * latents)
+    assert torch.equal(outside.weights[..., :4], torch.zeros(1, 1, 8, 4))
+    assert torch.equal(outside.weights[..., 4:], torch.full((1, 1, 8, 4), 0.5))
+    assert DiffusionLoss.held_outside(loss, replace(batch, mask_weights=None)).outside is None
+
+
+def test_what_is_trained_stays_nearer_to_the_base_outside_of_the_masks(make_run, masked, small_base):
+    """Where nothing of the photos counts: without a teacher the model changes there all the same."""
+    only = replace(masked, photos=masked.photos[:1], mask_weight=0.0)
+    far = []
+    for prior in ("class_images", "teacher_outside_masks"):
+        settings = OUTSIDE.replace(prior=prior, train="lora", steps=30, learning_rate=1e-3, prior_loss_weight=1.0)
+        run_dir = make_run(settings, prior, dataset=only)
+        work_here(run_dir)
+        far.append(distance_outside(small_base, run_dir, only, settings))
+    print(f"\ndistance to the base outside of the mask: {far[0]:.4f} without, {far[1]:.4f} with the teacher")
+    assert far[1] < 0.6 * far[0]
+
+
+@torch.no_grad()
+def distance_outside(base_file, run_dir, dataset: Dataset, settings) -> float:
+    """Return the mean squared distance of the LoRA's predictions from the base's, where the mask of the photo is black."""
+    base, photo = BaseModel(base_file), dataset.photos[0]
+    unet = base.unet()
+    teacher = copy.deepcopy(unet)
+    params = add_lora(unet, settings)
+    state = load_file(run_dir.state)
+    for name, p in params.items():
+        p.copy_(state[f"param/{name}"])
+
+    def outside(_) -> torch.Tensor:
+        return 1 - to_weights(dataset.mask_view(Image.open(photo.mask), photo, 0), 0.0)
+
+    batches = (published_loss(base, unet, dataset, "instance", 2, batch=i, counts=outside, teacher=teacher) for i in range(8))
+    return float(sum(batches)) / 8
+
+
 def test_a_mask_of_the_subject_does_not_weigh_what_the_teacher_says():
     latents = torch.ones(1, 4, 8, 8)
     batch = Batch(noisy=latents, timesteps=torch.tensor([5]), noise=latents, captions=[0], mask_weights=latents / 2)
@@ -105,6 +208,7 @@ def test_a_mask_of_the_subject_does_not_weigh_what_the_teacher_says():
     loss: Any = SimpleNamespace(
         teacher=lambda *_: 3 * latents, captions=captions, dtype=torch.float32, context=SimpleNamespace(settings=TAUGHT)
     )
+    loss.predict_as_before = partial(DiffusionLoss.predict_as_before, loss)
     taught = DiffusionLoss.taught(loss, batch)
     assert taught.mask_weights is None
     assert taught.captions == [1]

@@ -194,6 +194,16 @@ def test_a_teacher_takes_the_place_of_a_presets_class_images():
     assert "a teacher" in str(choice.told)
 
 
+def test_a_teacher_outside_of_masks_needs_masks_that_count():
+    asked_for = asked("own settings", prior="teacher_outside_masks", train="lora")
+    with_mask = replace(PHOTOS, photos=(replace(PHOTOS.photos[0], mask="a.png"), *PHOTOS.photos[1:]))
+    for photos in (PHOTOS, replace(with_mask, mask_weight=1.0)):
+        with pytest.raises(UserError, match="no photo has a mask that counts"):
+            choose(replace(asked_for, dataset=photos), CARD)
+    choice = choose(replace(asked_for, dataset=replace(with_mask, mask_weight=0.1)), CARD)
+    assert values(choice, "prior", "prior_loss_weight", "class_prompt") == ("teacher_outside_masks", 1.0, "")
+
+
 def test_photos_that_are_held_out_are_not_counted():
     assert values(chosen(hold_out=2), "steps") == (1300,)
     assert [steps_for(INVERSION, photos) for photos in (1, 12, 40)] == [2000, 2400, 3000]
@@ -238,6 +248,14 @@ def test_the_choice_is_told_and_not_part_of_the_key():
 REFUSED = {
     "a teacher and class images": ({"prior": "teacher", "class_images": 100}, "class_images is 100, but prior is teacher"),
     "a teacher and photos of the class": ({"prior": "teacher", "class_dataset": ["9", 0]}, "unwire class_dataset"),
+    "a teacher outside and class images": (
+        {"prior": "teacher_outside_masks", "class_images": 100},
+        "class_images is 100, but prior is teacher_outside_masks",
+    ),
+    "a teacher outside that counts nothing": (
+        {"prior": "teacher_outside_masks", "prior_loss_weight": 0.0},
+        "which prior_loss_weight 0 leaves without effect",
+    ),
     "a LoRA's rank without a LoRA": ({"preset": "12 GB card", "lora_rank": 32}, "lora_rank is 32, but no LoRA is trained"),
     "a LoRA's alpha": ({"preset": "12 GB card", "lora_alpha": 16.0}, "lora_alpha is 16, .* or lora_alpha back to 0[.]$"),
     "a LoRA's layers": (

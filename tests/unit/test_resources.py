@@ -103,6 +103,7 @@ def test_full_fine_tuning_costs_its_weights_gradients_and_moments():
         {"class_images": 100, "class_prompt": "a toy"},
         {"train": "unet_and_text_encoder"},
         {"prior": "teacher", "class_prompt": "a toy"},
+        {"prior": "teacher_outside_masks"},
     ],
 )
 def test_what_costs_memory_is_counted(change):
@@ -148,6 +149,7 @@ def test_what_saves_memory_is_counted():
         ({}, 2.41 + 0.8),
         ({"train": "lora"}, 1.7 + 0.8),
         ({"train": "lora", "prior": "teacher", "class_prompt": "a toy"}, 2 * (1.7 + 0.8 + 0.4)),
+        ({"train": "lora", "prior": "teacher_outside_masks"}, 1.7 + 0.8 + 0.8),
         ({"method": "textual_inversion"}, 1.7 + 0.8),
     ],
 )

@@ -77,6 +77,9 @@ MADE = {"class_images": 4, "class_prompt": "a photo of a toy"}
         ({}, {"class_prompt": "a toy"}, CLASS, False),
         ({"class_prompt": "a toy"}, {"prior": "teacher"}, {}, True),
         ({"class_prompt": "a toy", "prior": "teacher"}, {"prior_loss_weight": 0.5}, {}, True),
+        ({}, {"prior": "teacher_outside_masks"}, {}, True),
+        ({"prior": "teacher_outside_masks"}, {"prior_loss_weight": 0.5}, {}, True),
+        ({"prior": "teacher_outside_masks"}, {"class_prompt": "a toy"}, {}, False),
         (MADE, {"class_prompt": "a toy"}, {}, True),
         ({}, {"text_learning_rate": 1e-3}, {}, True),
         ({}, {"text_learning_rate": 1e-6}, {}, False),  # that of learning_rate, which 0 means

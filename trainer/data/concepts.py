@@ -36,6 +36,18 @@ class Batch:
     """Indices into `Captions.texts`."""
     mask_weights: Tensor | None = None
     """(B, 1, h, w) fp32: how much each latent counts in the loss; None: all alike."""
+    outside: "Outside | None" = None
+    """What else the U-Net shall predict outside of the masks; None: nothing."""
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What the U-Net shall predict outside of the masks, whatever the noise was. On the device."""
+
+    target: Tensor
+    """(B, 4, h, w) fp32."""
+    weights: Tensor
+    """(B, 1, h, w) fp32: how much each latent counts; 0 within a mask."""
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,12 @@ def settings_from(asked: Asked, values: Mapping[str, Any]) -> Settings:
     if named.get("class_images") or named.get("prior") == "teacher":
         check_class_word(asked.dataset.class_word)
         named["class_prompt"] = asked.dataset.class_prompt
+    elif named.get("prior") == "teacher_outside_masks":
+        if asked.dataset.photos and not asked.dataset.masked:
+            raise UserError(
+                "prior is teacher_outside_masks, and no photo has a mask that counts. Give the photos masks and a mask_weight "
+                "below 1, in Load Photos of a Subject, or choose another prior."
+            )
     elif asked.class_dataset is not None:
         if named.get("prior_loss_weight") == 0:
             raise UserError(

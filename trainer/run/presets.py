@@ -177,7 +177,8 @@ def _completed(
     """Return the recipe with what was given in its place, and with all that neither of them says."""
     plain = {n: plain_default(f, method) for n, f in method_settings(method).items() if f.metadata["setting"].auto is not None}
     plain["steps"] = steps_for(method, photos)
-    devices, teacher = widgets.get("devices", 1), widgets.get("prior") == "teacher"
+    devices, prior = widgets.get("devices", 1), widgets.get("prior", "class_images")
+    taught = prior != "class_images"
     prodigy = own.get("optimizer") == "prodigy"
     if prodigy or own.get("train", recipe.get("train")) != recipe.get("train"):  # then its rates are those of something else
         recipe = {name: value for name, value in recipe.items() if name not in RATES}
@@ -191,11 +192,13 @@ def _completed(
             check_text_rate(own, (plain | recipe | own)["train"])
     if prodigy:
         plain["learning_rate"] = 1.0
-    if teacher:
+    if taught:
         recipe = recipe | {"class_images": 0}
     if class_dataset:
-        if teacher:
-            raise UserError("prior is teacher, which needs no class images: unwire class_dataset, or set prior to class_images.")
+        if taught:
+            raise UserError(
+                "prior is {prior}, which needs no class images: unwire class_dataset, or set prior to class_images.", prior=prior
+            )
         recipe = recipe | {"class_images": 0}
         if own.get("class_images"):
             raise UserError("Class images come from class_dataset: set class_images to 0, or unwire class_dataset.")

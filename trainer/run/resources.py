@@ -170,7 +170,8 @@ def _flop(run: Run, parts: Sequence[PartMemory]) -> float:
     """Return the operations of a run at 512 x 512 pixels in SD v1.5's U-Net: its steps and the pictures that it draws."""
     settings, training = run.settings, run.settings.training
     again = FORWARD_FLOP if training.gradient_checkpointing else 0.0
-    again += FORWARD_FLOP / 2 if settings.has_teacher else 0.0  # it sees every other sample
+    if settings.has_teacher:
+        again += FORWARD_FLOP / 2 if settings.has_class_prompt else FORWARD_FLOP  # of a class, it sees every other sample
     samples = training.steps * training.gradient_accumulation_steps * _samples(run) * training.devices
     pictures = 0 if run.class_dataset else settings.dreambooth.class_images
     if settings.samples.sample_every:

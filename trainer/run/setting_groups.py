@@ -12,7 +12,7 @@ from ..parts.adapters import TARGETS as LORA_TARGETS
 from .names import DREAMBOOTH, TEXTUAL_INVERSION
 from .setting import AUTO, setting
 
-PRIORS = ("class_images", "teacher")
+PRIORS = ("class_images", "teacher", "teacher_outside_masks")
 PRECISIONS = ("bf16", "fp16", "fp32")
 MAX_STEPS, MAX_SAMPLE_PROMPTS, MAX_VECTORS = 200_000, 16, 64
 
@@ -35,8 +35,9 @@ class DreamBoothSettings:
     prior: str = setting(
         "class_images",
         "What keeps the model from forgetting other members of the class. class_images: pictures of them, made (class_images) "
-        "or given (class_dataset), where there are any. teacher: the original model's prediction for the class "
-        "prompt is the target; no images. A teacher of a whole model takes 1.7 GB more.",
+        "or given (class_dataset), where there are any. teacher: the original model's prediction for the class prompt is the "
+        "target; no images. teacher_outside_masks: the original model's prediction is the target wherever the masks of your "
+        "photos are black, so that no background is learned. A teacher of a whole model takes 1.7 GB more.",
         options=PRIORS,
         methods=(DREAMBOOTH,),
     )

@@ -91,8 +91,8 @@ class Settings:
         """Return the settings that change nothing of the result, whatever their value, because of other settings."""
         if not self.has_class_prompt:
             yield "class_prompt"
-            if not has_class:
-                yield "prior_loss_weight"
+        if not (self.has_class_prompt or self.has_teacher or has_class):
+            yield "prior_loss_weight"
         if self.dreambooth.text_learning_rate == self.optimizer.learning_rate:  # what its default, 0, means
             yield "text_learning_rate"
         if self.validation.early_stopping == "off":
@@ -102,13 +102,13 @@ class Settings:
 
     @property
     def has_teacher(self) -> bool:
-        """Return whether the model as it was keeps what is trained from forgetting the class."""
-        return self.dreambooth.prior == "teacher"
+        """Return whether the model as it was says what the trained one shall predict: for the class, or outside of masks."""
+        return self.dreambooth.prior != "class_images"
 
     @property
     def has_class_prompt(self) -> bool:
-        """Return whether the class prompt is used: for class images that are made, or a teacher."""
-        return self.has_teacher or self.dreambooth.class_images > 0
+        """Return whether the class prompt is used: for class images that are made, or a teacher of the class."""
+        return self.dreambooth.prior == "teacher" or self.dreambooth.class_images > 0
 
     def trigger(self, token: str) -> str:
         """Return what means the subject in a prompt, `token` spelled as given: with the class, if training saw it there."""
@@ -149,11 +149,14 @@ class Settings:
             )
         if self.has_class_prompt and not (self.dreambooth.class_prompt.strip() and self.dreambooth.prior_loss_weight):
             raise UserError("Class images and a teacher need a class prompt and a prior_loss_weight above 0.")
+        if self.has_teacher and not self.dreambooth.prior_loss_weight:
+            raise UserError("prior is {prior}, which prior_loss_weight 0 leaves without effect.", prior=self.dreambooth.prior)
         if self.has_teacher and self.dreambooth.class_images:
             raise UserError(
-                "class_images is {count}, but prior is teacher, which needs none. Set class_images to 0, or prior to "
+                "class_images is {count}, but prior is {prior}, which needs none. Set class_images to 0, or prior to "
                 "class_images.",
                 count=self.dreambooth.class_images,
+                prior=self.dreambooth.prior,
             )
         if len(self.samples.sample_prompts) > MAX_SAMPLE_PROMPTS:
             raise UserError(

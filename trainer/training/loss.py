@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..context import Context
 from ..data.caption_cache import Captions
-from ..data.concepts import CLASS, Batch, Concept
+from ..data.concepts import CLASS, Batch, Concept, Outside
 from ..models.sd15 import DTYPES, TRAIN_TIMESTEPS, noise_schedule
 from ..parts.part import UNetPart
 
@@ -37,7 +37,7 @@ class DiffusionLoss(nn.Module):
     ):
         """Take what the loss is computed from. `concept_weights`: what counts how much; concepts not named are only measured.
 
-        Where the U-Net's part teaches, too, this takes the place of class images, with their weight.
+        Where the U-Net as it was teaches, too, this takes the place of class images, with their weight.
         """
         super().__init__()
         self.context, self.unet, self.captions = context, unet_part.model, captions
@@ -46,7 +46,8 @@ class DiffusionLoss(nn.Module):
         self.trained = {name: concepts[name] for name in concept_weights if name in concepts}
         self.concept_weights = [concept_weights[name] for name in self.trained]
         self.teacher: Teacher | None = unet_part.teach if context.settings.has_teacher else None
-        if self.teacher:
+        self.teaches_class = context.settings.dreambooth.prior == "teacher"
+        if self.teaches_class:
             self.concept_weights.append(concept_weights[CLASS])
         self.schedule = noise_schedule()
         self.timestep_weights = timestep_weights(self.schedule, context.settings.loss.min_snr_gamma, context.device)
@@ -59,19 +60,35 @@ class DiffusionLoss(nn.Module):
             concept.training_batch(training.seed, batch_index, training.batch_size, self.schedule, rank, world_size)
             for concept in self.trained.values()
         ]
-        if self.teacher:
+        if self.teaches_class:
             batches.append(self.taught(batches[0]))
+        elif self.teacher:
+            batches[0] = self.held_outside(batches[0])
         return concepts_loss(batches, self.concept_weights, self.timestep_weights, self.predict_noise)
 
     @torch.no_grad()
     def taught(self, batch: Batch) -> Batch:
         """Return the same noisy latents under the class prompt, with what the teacher predicts for them in the noise's place."""
-        assert self.teacher
         class_prompt = self.captions.texts.index(self.context.settings.dreambooth.class_prompt)
         captions = [class_prompt] * len(batch.captions)
+        predicted = self.predict_as_before(batch, captions)
+        return replace(batch, captions=captions, noise=predicted, mask_weights=None)  # masks are about the subject
+
+    @torch.no_grad()
+    def held_outside(self, batch: Batch) -> Batch:
+        """Return the batch with what the teacher predicts for it under its own captions, to be kept outside of the masks."""
+        if batch.mask_weights is None:  # none of the photos that this process has
+            return batch
+        settings, least = self.context.settings.dreambooth, self.context.run.dataset.mask_weight
+        share = (1 - batch.mask_weights) / (1 - least)  # of a latent's pixels, that lie outside
+        target = self.predict_as_before(batch, batch.captions)
+        return replace(batch, outside=Outside(target, settings.prior_loss_weight * share))
+
+    def predict_as_before(self, batch: Batch, captions: Sequence[int]) -> Tensor:
+        """Return (B, 4, h, w) fp32: what the model predicted under these captions before it was trained."""
+        assert self.teacher
         states = self.captions.frozen_states(captions)
-        predicted = self.teacher(batch.noisy.to(self.dtype), batch.timesteps, states.to(self.dtype))
-        return replace(batch, captions=captions, noise=predicted.float(), mask_weights=None)  # masks are about the subject
+        return self.teacher(batch.noisy.to(self.dtype), batch.timesteps, states.to(self.dtype)).float()
 
     def predict_noise(self, noisy: Tensor, timesteps: Tensor, captions: Sequence[int]) -> Tensor:
         """Return the U-Net's prediction (B, 4, h, w), in its own type, for noisy latents (B, 4, h, w) at timesteps (B,)."""
@@ -92,12 +109,15 @@ def timestep_weights(schedule: DDPMScheduler, min_snr_gamma: float, device: torc
 def sample_losses(predicted: Tensor, batch: Batch, weight_of_timestep: Tensor) -> Tensor:
     """Return (B,) fp32: the mean square error of each sample times the weight of its timestep, of all 1000.
 
-    With masks, each latent's error counts by its weight. The mean is still over all latents: what lies within a mask has the
-    gradient that it has without one.
+    With masks, each latent's error counts by its weight, and so does its distance from what is kept outside of them. The mean is
+    still over all latents: what lies within a mask has the gradient that it has without one.
     """
-    squares = F.mse_loss(predicted.float(), batch.noise, reduction="none")
+    predicted = predicted.float()
+    squares = F.mse_loss(predicted, batch.noise, reduction="none")
     if batch.mask_weights is not None:
         squares = squares * batch.mask_weights
+    if batch.outside:
+        squares = squares + batch.outside.weights * F.mse_loss(predicted, batch.outside.target, reduction="none")
     return squares.mean(dim=(1, 2, 3)) * weight_of_timestep[batch.timesteps]
 
 

@@ -29,7 +29,7 @@ class Validation:
         self.every = context.settings.validation.validate_every
         measured = concepts if self.every else {}
         self.batches = {METRIC_NAMES[name]: fixed_batches(concept, loss.schedule) for name, concept in measured.items()}
-        if measured and loss.teacher:
+        if measured and loss.teaches_class:
             self.batches[METRIC_NAMES[CLASS]] = [loss.taught(batch) for batch in self.batches[METRIC_NAMES[INSTANCE]]]
 
     def is_due(self, trainer: Trainer) -> bool:

@@ -75,6 +75,7 @@ def add_adapters(model: "nn.Module", pattern: str, settings: "Settings", dtype: 
 @contextmanager
 def adapters_off(model: "nn.Module") -> Iterator[None]:
     """Let the model compute, for the block, what it does without its adapters."""
+    show_library("peft")
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]

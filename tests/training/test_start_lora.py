@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from trainer.models.lora_file import go_on_from, is_text, text_stems, unet_stems
 from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer
 from trainer.parts.adapters import KINDS, TEXT_PREFIX, TEXT_TARGETS, UNET_PREFIX, adapter_tensors, add_adapters
 from trainer.parts.lora import add_lora
+from trainer.parts.text_encoder import PREFIX
+from trainer.parts.text_lora import TextLoRA
 from trainer.run.messages import UserError
 
 from .published import published_loss
@@ -109,6 +112,40 @@ def test_that_of_the_text_encoder_too(small_base, tmp_path):
                 p.zero_()
         go_on_from(tmp_path / "te.safetensors", results[1], text_stems, BOTH, is_text)
         assert all(torch.allclose(p, results[0][name], atol=1e-3) for name, p in results[1].items())
+
+
+KOHYA = ("Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D")
+"""The modules all of whose linear and convolutional layers kohya's scripts adapt with conv_dim; without, those of the first."""
+
+
+@pytest.mark.parametrize(("layers", "modules"), [("attention_and_feed_forward", KOHYA[:1]), ("all", KOHYA)])
+def test_the_layers_are_those_of_kohyas_scripts(small_base, layers, modules):
+    base = BaseModel(small_base)
+    wanted = {
+        f"{name}.{below}"
+        for name, module in base.unet().named_modules()
+        for below, layer in module.named_modules()
+        if type(module).__name__ in modules and type(layer) in (torch.nn.Linear, torch.nn.Conv2d)
+    }
+    params = add_lora(base.unet(), SETTINGS.replace(lora_layers=layers))
+    assert {name.partition(".lora_")[0] for name in params} == wanted
+
+
+def test_layers_behind_a_clip_skip_are_left_out(small_base, tmp_path):
+    """A file has all of the text encoder, a run with a CLIP skip the layers up to it."""
+    base = BaseModel(small_base)
+    whole = add_adapters(base.text_encoder(), TEXT_TARGETS["all"], BOTH, torch.float32)
+    learned(whole)
+    save_file(adapter_tensors(whole, TEXT_PREFIX, BOTH), tmp_path / "whole.safetensors")
+    run_dir = tmp_path / "whole.safetensors"
+    used = base.text_encoder(-2)
+    part = TextLoRA(
+        SimpleNamespace(settings=BOTH, run=SimpleNamespace(lora="given"), run_dir=SimpleNamespace(lora=run_dir), device="cpu"),
+        used,
+        None,
+    )
+    assert 0 < len(part.params) < len(whole)
+    assert all(torch.allclose(p, whole[name.removeprefix(PREFIX)], atol=1e-3) for name, p in part.params.items())
 
 
 @pytest.mark.parametrize(

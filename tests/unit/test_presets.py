@@ -93,10 +93,21 @@ def test_auto_keeps_what_is_given_and_looks_for_what_fits_beside_it():
 
 
 def test_a_lora_to_go_on_from_means_a_lora():
-    meant = replace(asked(), start_lora=True)
+    meant = replace(asked(), start_lora="a.safetensors")
     assert values(choose(meant, card(80)), "train", "learning_rate") == ("lora", 1e-4)
-    given = replace(meant, widgets={"train": "unet"})
-    assert values(choose(given, card(80)), "train") == ("unet",)  # which the node refuses
+    with pytest.raises(UserError, match=r"start_lora is a\.safetensors, but no LoRA is trained: train is unet"):
+        choose(replace(meant, widgets={"train": "unet"}), card(80))
+
+
+@pytest.mark.parametrize("device", [device for device, *_ in AUTO.values()], ids=AUTO.keys())
+@pytest.mark.parametrize("more", [{}, {"lora_rank": 8}, {"start_lora": "a.safetensors"}], ids=str)
+def test_a_text_rate_beside_auto_finds_a_text_side_on_every_device(device, more):
+    widgets = {"text_learning_rate": 5e-5} | {name: value for name, value in more.items() if name != "start_lora"}
+    known = replace(asked(**widgets), start_lora=more.get("start_lora", ""))
+    choice = choose(known, device)
+    check_used(known, run_of(choice))
+    assert values(choice, "text_learning_rate") == (5e-5,)
+    assert refusal(estimate(run_of(choice)), run_of(choice), device.memory, 1000 * GB) is None
 
 
 def test_a_text_rate_at_which_nothing_learns_is_refused_once_that_is_known():
@@ -269,6 +280,15 @@ REFUSED = {
         "train is unet. Set train to unet_",
     ),
     "the study's model alone": ({"preset": "study, 24 GB", "train": "unet", "text_learning_rate": 1e-4}, "no text encoder is"),
+    "a LoRA to go on from beside the model": (
+        {"preset": "auto", "train": "unet", "start_lora": "a.pt"},
+        "start_lora is a.pt, but",
+    ),
+    "one beside a preset": (
+        {"preset": "study, 24 GB", "start_lora": "a.pt"},
+        "train is unet_and_token. .* or start_lora back to none",
+    ),
+    "one beside own settings": ({"preset": "own settings", "start_lora": "a.pt"}, "train is unet_and_token"),
     "class images that count nothing": (
         {"preset": "auto", "class_dataset": ["9", 0], "prior_loss_weight": 0.0},
         "Set it above 0, or unwire class_dataset",
@@ -289,6 +309,14 @@ def test_what_cannot_go_together_is_refused_before_anything_is_known(inputs, sai
         check_widgets(DREAMBOOTH, inputs)
 
 
+def test_a_text_rate_beside_a_lora_is_refused_where_no_embedding_can_be():
+    check_widgets(DREAMBOOTH, {"preset": "auto", "train": "lora_and_token", "text_learning_rate": 1e-4}, no_embedding=True)
+    for inputs in ({"preset": "auto", "train": "lora"}, {"preset": "8 GB card (LoRA)"}):
+        check_widgets(DREAMBOOTH, inputs, no_embedding=True)
+        with pytest.raises(UserError, match=r"no text encoder is trained: train is lora\. Set train to lora_and_token"):
+            check_widgets(DREAMBOOTH, inputs | {"text_learning_rate": 1e-4}, no_embedding=True)
+
+
 LINK = ["9", 0]
 HARMLESS = [
     *({"preset": preset} for preset in presets(DREAMBOOTH)),
@@ -298,6 +326,13 @@ HARMLESS = [
     {"preset": "study, 24 GB", "train": "lora", "lora_rank": 8},
     {"preset": "auto", "train": "lora", "text_learning_rate": 1e-4},  # the CLIP may have an embedding
     {"preset": "paper, 24 GB", "train": LINK, "text_learning_rate": 1e-4},
+    {"preset": "auto", "text_learning_rate": 1e-4},
+    {"preset": "auto", "start_lora": "a.pt"},
+    {"preset": "auto", "train": "unet", "start_lora": "none"},
+    {"preset": "study, 24 GB", "train": "lora_and_token", "start_lora": "a.pt"},
+    {"preset": "study, 24 GB", "train": LINK, "start_lora": "a.pt"},
+    {"preset": LINK, "start_lora": "a.pt"},
+    {"preset": "study, 24 GB", "start_lora": LINK},
     {"preset": "auto", "class_dataset": LINK, "prior_loss_weight": LINK},
     {"preset": "auto", "prior_loss_weight": 0},
     {"preset": "auto", "optimizer": "prodigy", "learning_rate": LINK},

@@ -187,6 +187,13 @@ def test_what_is_given_beside_a_preset_wins_and_is_named(preset):
     assert str(choice.told).startswith(named)
 
 
+@pytest.mark.parametrize("preset", NAMED)
+def test_what_a_preset_says_itself_is_not_named_beside_it(preset):
+    """Nor does the page name it, which has these values from here. The study's text rate is that of the model, 0 in short."""
+    choice = chosen(preset, **for_page(DREAMBOOTH)["named"][preset])
+    assert str(choice.told) == str(chosen(preset).told)
+
+
 def test_own_settings_name_nothing_and_have_the_plain_defaults():
     assert str(chosen("own settings", train="unet", steps=7).told).startswith("own settings: model, AdamW, 7 steps")
     assert values(chosen("own settings", train="lora"), "learning_rate") == (1e-4,)

@@ -11,7 +11,7 @@ from ..parts import part_types, unused_settings
 from ..parts.memory import SD15_UNET_WEIGHTS
 from .messages import Message, UserError, message
 from .names import DREAMBOOTH, NO_LORA
-from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given, in_words
+from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given, in_words, widget_values
 from .resources import DRIVER, GB, estimate, refusal
 from .run_dir import Run
 from .setting import AUTO
@@ -259,8 +259,8 @@ def _sentence(asked: Asked, settings: Settings, memory: float, device: Device) -
 
 def _preset_and_own(asked: Asked) -> Message | str:
     """Return the name of the preset, and what was given that it does not say itself."""
-    preset = NAMED.get(asked.preset, {})
-    own = {name: value for name, value in given(asked.method, asked.widgets).items() if preset.get(name) != value}
+    said = given(asked.method, widget_values(asked.method, NAMED.get(asked.preset, {})))  # as the page knows it
+    own = {name: value for name, value in given(asked.method, asked.widgets).items() if said.get(name) != value}
     if not own or asked.preset == OWN:
         return asked.preset
     return message("{preset}, with {own}", preset=asked.preset, own=[f"{name} {in_words(value)}" for name, value in own.items()])

@@ -22,6 +22,7 @@ from trainer.run.slow import slow_parts
 from ..simulated import AUTO, FULL, PHOTOS, SMALL, TOO_SMALL, card
 
 ROOT = Path(__file__).parent.parent.parent
+README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 CARD = card(12)
 DREAMBOOTH, INVERSION = "dreambooth", "textual_inversion"
 
@@ -66,7 +67,14 @@ def test_without_half_precision_a_lora_needs_more_and_the_texts_say_so(device):
     need = (estimate(run).memory + DRIVER) / GB
     assert 5 < need < 6
     assert f"in fp32 {need:.1f} GB" in " ".join((ROOT / "docs" / "settings.md").read_text(encoding="utf-8").split())
-    assert "a LoRA from 4 GB up, in fp32 from 6 GB up" in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "a LoRA from 4 GB up, in fp32 from 6 GB up" in README
+
+
+def test_the_readme_says_from_which_size_a_card_trains_the_whole_model():
+    (size,) = re.findall(r"on a graphics card the whole model from (\d+) GB up", README)
+    for half in ("bf16", "fp16", ""):
+        trained = [values(chosen(device=card(gigabytes, half)), "train") for gigabytes in range(4, 25)]
+        assert trained == [("lora",)] * (int(size) - 4) + [(FULL,)] * (25 - int(size))
 
 
 @pytest.mark.parametrize("device", [card(4), card(24), AUTO["CPU"][0], AUTO["Mac, 8 GB"][0]])

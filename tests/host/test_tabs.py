@@ -133,7 +133,7 @@ def test_a_report_is_marked_as_of_the_last_run_exactly_while_the_node_says_somet
     edit("prodigy")
     page.execute_script("arguments[0].click()", wait(page, lambda: stop(page))[0])
     old = wait(page, lambda: report(page))
-    assert old.startswith("The last run, before what you have changed since:\nFinished by you")
+    assert old.startswith("The last run, before what you have changed since:\n")
     wait(page, lambda: server.get("/queue")["queue_running"] == [])
     reload(page)
     wait(page, lambda: report(page) == old, 30)

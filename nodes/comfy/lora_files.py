@@ -12,9 +12,7 @@ from safetensors.torch import save_file
 
 from ...trainer.run.files import partial_file
 from ...trainer.run.messages import UserError
-
-NONE = "none"
-"""The choice of no file."""
+from ...trainer.run.names import NO_LORA
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,12 @@ class LoraFile:
 
 def lora_names() -> list[str]:
     """Return the files that can be chosen, after the choice of none."""
-    return [NONE, *folder_paths.get_filename_list("loras")]
+    return [NO_LORA, *folder_paths.get_filename_list("loras")]
 
 
 def find_lora(name: str) -> LoraFile | None:
     """Return the LoRA file of a name in ComfyUI's list; None for the choice of none. Raises UserError when it is not there."""
-    if name in ("", NONE):
+    if name in ("", NO_LORA):
         return None
     path = folder_paths.get_full_path("loras", name)
     if path is None:

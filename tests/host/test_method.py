@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from demo.run import node
-from tools.server import Failed
+from tools.server import Failed, Refused
 from trainer.context import Context, make_accelerator
 from trainer.models.key_mapping import ldm_text_name
 from trainer.models.sd15 import BaseModel
@@ -150,7 +150,7 @@ def test_a_token_that_is_learned_beside_a_lora_is_an_embedding(server, quick_gra
     assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-3) for name in before)  # one step at 1e-4
     assert any(not torch.equal(before[name], after[name]) for name in before)
     train["train"] = "unet"
-    with pytest.raises(Failed, match=r"start_lora is .*, but no LoRA is trained: train is unet"):
+    with pytest.raises(Refused, match=r"start_lora is .*, but no LoRA is trained: train is unet"):
         server.run(up_to_training(quick_graph))
 
 

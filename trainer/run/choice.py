@@ -10,7 +10,7 @@ from ..dataset.photos import Dataset
 from ..parts import part_types, unused_settings
 from ..parts.memory import SD15_UNET_WEIGHTS
 from .messages import Message, UserError, message
-from .names import DREAMBOOTH, NO_LORA
+from .names import DREAMBOOTH, NO_LORA, WIRED_LORA
 from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given, in_words, widget_values
 from .resources import DRIVER, GB, estimate, refusal
 from .run_dir import Run
@@ -161,9 +161,17 @@ def check_widgets(
 
 
 def given_lora(inputs: Mapping[str, Any]) -> str:
-    """Return the name of the LoRA that a node of a graph goes on from; "" for none, and for one that comes by a link."""
+    """Return the name of the LoRA that a node goes on from, or WIRED_LORA; "" for none, and for a name that comes by a link.
+
+    Raises UserError for both at once.
+    """
     name = inputs.get("start_lora")
-    return name if isinstance(name, str) and name != NO_LORA else ""
+    name = name if isinstance(name, str) and name != NO_LORA else ""
+    if not inputs.get("lora"):
+        return name
+    if name:
+        raise UserError("A run goes on from one LoRA: unwire lora, or set start_lora, which is {name}, back to none.", name=name)
+    return WIRED_LORA
 
 
 def unknown_photos(resolution: int) -> Dataset:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..parts import TRAIN, unused_by_train
 from .checks import check_option
 from .messages import UserError
-from .names import DREAMBOOTH, NO_LORA, TEXTUAL_INVERSION
+from .names import DREAMBOOTH, NO_LORA, TEXTUAL_INVERSION, WIRED_LORA
 from .setting import AUTO
 from .settings import SWITCH, Settings, method_settings, plain_default
 
@@ -115,7 +115,8 @@ def candidates(
     recipes = _auto(method, own, device_kind, start_lora) if preset == AUTO else [NAMED.get(preset, {})]
     found = [_completed(method, recipe, own, photos, class_dataset, widgets) for recipe in recipes]
     for values in found if method == DREAMBOOTH else ():
-        _check_trained(own | ({"start_lora": start_lora} if start_lora else {}), values["train"])
+        begun = {"lora" if start_lora == WIRED_LORA else "start_lora": start_lora} if start_lora else {}
+        _check_trained(own | begun, values["train"])
     return found
 
 
@@ -229,7 +230,7 @@ def _check_trained(own: Mapping[str, Any], train: str) -> None:
 
 def _check_no_lora(own: Mapping[str, Any], train: str) -> None:
     left = {name: in_words(method_settings(DREAMBOOTH)[name].metadata["setting"].auto) for name in LORA_SETTINGS}
-    for name, auto in {**left, "start_lora": NO_LORA}.items():
+    for name, auto in {**left, "start_lora": NO_LORA, "lora": NO_LORA}.items():
         if name in own:
             raise UserError(
                 "{name} is {value}, but no LoRA is trained: train is {train}. Set train to lora, or {name} back to {auto}.",

@@ -39,6 +39,7 @@ KEPT = (
 )
 """What must stay: the class, with and without a colour, and other things."""
 SEEDS = (1,)
+CLASS_PROMPT = f"a photo of a {subject.CLASS_WORD}"
 
 
 @dataclass(frozen=True)
@@ -173,18 +174,52 @@ def test_captions_that_name_the_place_keep_pictures_nearer_to_the_truth_than_one
     assert named.new.style >= same.new.style
 
 
-@pytest.mark.nightly
-def test_class_pictures_keep_the_class(captioned, learn, taught_base, tmp_path):
-    """Prior preservation: the class and other things stay what they are, and the subject's looks stay with its token."""
-    prompt = f"a photo of a {subject.CLASS_WORD}"
+@pytest.fixture(scope="module")
+def beside(learn, taught_base, tmp_path_factory) -> Learned:
+    """The U-Net, trained beside eight pictures of the class."""
+    folder = tmp_path_factory.mktemp("class")
     for seed in range(8):
-        draw(taught_base, [prompt], seed=100 + seed)[0].save(tmp_path / f"{seed}.png")
-    class_pictures, _ = read_folder(tmp_path, 128)
-    beside = learn("beside class pictures", LEARNING, class_dataset=class_pictures.with_captions([prompt] * 8))
+        draw(taught_base, [CLASS_PROMPT], seed=100 + seed)[0].save(folder / f"{seed}.png")
+    class_pictures, _ = read_folder(folder, 128)
+    return learn("beside class pictures", LEARNING, class_dataset=class_pictures.with_captions([CLASS_PROMPT] * 8))
+
+
+@pytest.mark.nightly
+def test_class_pictures_keep_the_class(captioned, beside):
+    """Prior preservation: the class and other things stay what they are, and the subject's looks stay with its token."""
     assert beside.kept.taken < captioned.kept.taken
     assert beside.kept.thing > captioned.kept.thing
     assert beside.new.thing >= captioned.new.thing
     assert min(beside.new.place, beside.new.style) >= 5 / 6 * beside.new.pictures
+
+
+FIRST_TWO = tuple(
+    of_thing(subject.CLASS_WORD, place, style, colour)
+    for colour in ("red", "blue")
+    for place, style in (("in the snow", mission.PHOTO), ("on a beach", WATERCOLOR), ("in a room", mission.PHOTO))
+)
+"""Two of the class that the base was taught: the piglet is the third."""
+
+
+@pytest.mark.nightly
+def test_a_teacher_keeps_two_that_the_base_knows_of_the_class_as_class_pictures_do(taught_base, captioned, beside, learn):
+    """By the correlation of their pictures with the base's, without any picture of the class, and the third is learned."""
+    taught = learn("beside a teacher", LEARNING.replace(prior="teacher", class_prompt=CLASS_PROMPT))
+    before = draw(taught_base, [of.prompt for of in FIRST_TWO])
+    kept, taken = {}, {}
+    for name, run in {"nothing": captioned, "class pictures": beside, "a teacher": taught}.items():
+        after = draw(run.file, [of.prompt for of in FIRST_TWO])
+        kept[name] = float(np.mean([correlation(*pair) for pair in zip(before, after, strict=True)]))
+        taken[name] = mission.figures(FIRST_TWO, after).taken
+        print(f"\nbeside {name}: correlation with the base's {kept[name]:.3f}, taken for the third {taken[name]} of 6")
+    assert kept["a teacher"] >= kept["class pictures"] - 0.01 > kept["nothing"]
+    assert taken["a teacher"] < taken["nothing"]
+    assert taught.new.whole >= taught.new.pictures * 2 / 3
+
+
+def correlation(one: Image.Image, other: Image.Image) -> float:
+    """Return Pearson's correlation of two pictures, over all pixels and colours."""
+    return float(np.corrcoef(np.asarray(one, float).ravel(), np.asarray(other, float).ravel())[0, 1])
 
 
 @pytest.mark.nightly

@@ -229,6 +229,9 @@ def test_a_preset_that_was_promoted_on_a_subgraph_is_queued_and_saved(either, se
 CHANGED = {"DreamBoothTrain": {"preset": "12 GB card", "name": "saved", "steps": 123, "seed": 7, "ema_decay": 0.9999}}
 CHANGED["TextualInversionTrain"] = {"token": "saved", "vectors": 3, "steps": 45, "learning_rate": 1e-7, "sample_prompts": "a\nb"}
 CHANGED["CaptionWithToken"] = {"token": "saved", "class_word": "owl"}
+CHANGED["DatasetLoader"] = {"folder": "saved", "resolution": 640, "mask_weight": 0.5, "flip": True}
+CHANGED["LoadFinetuned"] = {"run": "saved"}
+CHANGED["EvaluateSubject"] = {"prompt": "a saved prompt", "copy_threshold": 0.875}
 
 
 @pytest.mark.parametrize("node_type", CHANGED)

@@ -3,12 +3,17 @@
 A step of Adam moves a number by about the learning rate, so that rate times steps is about how far it can go.
 """
 
+from typing import TYPE_CHECKING
+
 from ..parts import LoRA, TextEncoder, TextLoRA, UNet, part_types
 from ..parts.text_side import text_rate
 from .messages import Message, message
 from .names import DREAMBOOTH
 from .run_dir import Run
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from ..parts.part import Part
 
 USUAL = {UNet: (5e-6, 400), TextEncoder: (2e-6, 800), LoRA: (LoRA.learning_rate, 500), TextLoRA: (TextLoRA.learning_rate, 500)}
 """Rates and steps of diffusers' examples (examples/dreambooth/README.md), by what is trained: the fewest that are published.
@@ -41,7 +46,7 @@ def mean_factor(settings: Settings) -> float:
     return warmup / 2 + (1 - warmup) * MEAN_FACTORS[settings.optimizer.lr_scheduler]
 
 
-def _note(part: type, settings: Settings, setting: str, rate: float) -> Message | None:
+def _note(part: "type[Part]", settings: Settings, setting: str, rate: float) -> Message | None:
     """Return what is said of a part that learns at a rate, which is that of a setting; None where it learns."""
     title, steps, rate = part.title(settings), settings.training.steps, rate * mean_factor(settings)
     if title is None:  # nothing of it is trained

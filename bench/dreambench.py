@@ -4,8 +4,8 @@
         --clip clip_vision_l.safetensors --text clip_l.safetensors --report dreambench.jsonl [--set train=lora --set steps=800]
 
 Each subject is trained, each of its 25 prompts is drawn four times, and EvaluateSubject compares the pictures with its photos
-(DINO, CLIP-I) and with the prompt (CLIP-T). A line of the report is one prompt of one subject; those that are there are not done
-again, and a finished run is not trained again. bench/README.md says where the photos come from.
+(DINO, CLIP-I) and with the prompt (CLIP-T). The report's first line has the options, each other one a prompt of a subject; those
+that are there are not done again, and a finished run is not trained again. bench/README.md says where the photos come from.
 """
 
 import argparse
@@ -22,6 +22,8 @@ from trainer.run.files import partial_file
 
 LIVE = ("cat", "dog")
 """Classes that have the paper's prompts for live subjects."""
+DECIDE = ("method", "checkpoint", "dino", "clip", "text", "set", "folder", "token", "images", "size", "sampling_steps")
+"""Options that decide the numbers: one report has those of one choice of them."""
 COLUMNS = {"DINO": "dino", "CLIP-I": "clip_i", "CLIP-T": "clip_t"}
 
 
@@ -52,16 +54,22 @@ def read_protocol(path: Path) -> Protocol:
 
 def graph_of(options: argparse.Namespace, subject: str, of_class: str, prompt: str) -> dict:
     """Return a graph that trains the subject, draws one prompt and evaluates the pictures; ComfyUI keeps what does not change."""
+    if options.method == "textual_inversion":  # its file is called like the token
+        token = f"{options.token}-{subject}"
+        node, named, model, clip, vae = "TextualInversionTrain", {"token": token}, ["base", 0], ["train", 0], ["base", 2]
+    else:
+        token = options.token
+        node, named, model, clip, vae = "DreamBoothTrain", {"name": subject}, ["train", 0], ["train", 1], ["train", 2]
     nodes = {
         "base": ("CheckpointLoaderSimple", {"ckpt_name": options.checkpoint}),
         "photos": ("DatasetLoader", {"folder": f"{options.folder}/{subject}", "resolution": options.size, "crop": "center"}),
-        "named": ("CaptionWithToken", {"dataset": ["photos", 0], "token": options.token, "class_word": of_class}),
-        "train": ("DreamBoothTrain", {"dataset": ["named", 0], "preset": "auto", "name": subject, **settings(options.set)}),
-        "prompt": ("CLIPTextEncode", {"clip": ["train", 1], "text": prompt.format(options.token, of_class)}),
-        "empty": ("CLIPTextEncode", {"clip": ["train", 1], "text": ""}),
+        "named": ("CaptionWithToken", {"dataset": ["photos", 0], "token": token, "class_word": of_class}),
+        "train": (node, {**named, "dataset": ["named", 0], "preset": "auto", **settings(options.set)}),
+        "prompt": ("CLIPTextEncode", {"clip": clip, "text": prompt.format(token, of_class)}),
+        "empty": ("CLIPTextEncode", {"clip": clip, "text": ""}),
         "latent": ("EmptyLatentImage", {"width": options.size, "height": options.size, "batch_size": options.images}),
-        "sample": ("KSampler", {"model": ["train", 0], "positive": ["prompt", 0], "negative": ["empty", 0]}),
-        "decode": ("VAEDecode", {"samples": ["sample", 0], "vae": ["train", 2]}),
+        "sample": ("KSampler", {"model": model, "positive": ["prompt", 0], "negative": ["empty", 0]}),
+        "decode": ("VAEDecode", {"samples": ["sample", 0], "vae": vae}),
         "save": ("SaveImage", {"images": ["decode", 0], "filename_prefix": f"dreambench/{subject}"}),
         "dino": ("CLIPVisionLoader", {"clip_name": options.dino}),
         "clip": ("CLIPVisionLoader", {"clip_name": options.clip}),
@@ -124,6 +132,17 @@ def read_report(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
+def resumed(path: Path, options: argparse.Namespace) -> list[dict]:
+    """Return the lines of a report, the options that decide its numbers first. Exits where it has those of other ones."""
+    asked = {name: getattr(options, name) for name in DECIDE} | {"set": settings(options.set)}
+    lines = read_report(path) or [asked]
+    if other := [
+        f"{name} is {asked[name]!r} and was {lines[0].get(name)!r}" for name in asked if lines[0].get(name) != asked[name]
+    ]:
+        raise SystemExit(f"{path} is of another run: {'; '.join(other)}. Name another --report.")
+    return lines
+
+
 def to_do(protocol: Protocol, options: argparse.Namespace, done: list[dict]) -> Iterator[tuple[str, str]]:
     """Yield the subjects and prompts that are not in the report, subject after subject."""
     known = {(line["subject"], line["prompt"]) for line in done}
@@ -147,7 +166,8 @@ def parse() -> argparse.Namespace:
         ("text", "text_encoders"),
     ):
         parser.add_argument(f"--{name}", required=True, help=f"a file of models/{kind}")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of Train with DreamBooth")
+    parser.add_argument("--method", choices=("dreambooth", "textual_inversion"), default="dreambooth")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of the method's training node")
     parser.add_argument("--token", default="mysks")
     parser.add_argument("--subjects", nargs="*", help="these alone")
     parser.add_argument("--prompts", type=int, default=25, help="of each subject")
@@ -160,7 +180,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Do what is not done yet, and print the table."""
     options = parse()
-    protocol, done = read_protocol(options.protocol), read_report(options.report)
+    protocol, (head, *done) = read_protocol(options.protocol), resumed(options.report, options)
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder), port=options.port, cpu=False)  # not started: a client of the running one
     for subject, prompt in to_do(protocol, options, done):
@@ -168,7 +188,7 @@ def main() -> None:
         line = {"subject": subject, "prompt": prompt, **measured(result.outputs)}
         done.append(line)
         with partial_file(options.report) as report:  # whole, whenever it is stopped
-            report.write_text("".join(json.dumps(line) + "\n" for line in done), encoding="utf-8")
+            report.write_text("".join(json.dumps(line) + "\n" for line in (head, *done)), encoding="utf-8")
         print(line, flush=True)
     print(table(done))
 

@@ -142,8 +142,17 @@ def _steps_of(folder: str, run_id: str) -> dict[int | None, Path]:
 
 
 def step_paths(run: Run, files: ExportedFiles) -> list[str]:
-    """Return the files of the steps that the run has kept on the way and that are still there, and last that of its result."""
-    return [*map(str, _step_files(run, files)), str(files.file)]
+    """Return the files of the steps that the run has kept on the way and that are still there, and last that of its result.
+
+    A kept file of the result's own step, as early_stopping or the user's stop may leave, holds the same weights: it is left out.
+    """
+    last = _step_of(files.file)
+    return [*(str(path) for path in _step_files(run, files) if _step_of(path) != last), str(files.file)]
+
+
+def _step_of(path: Path) -> str:
+    found = result_file(path)
+    return found.step if found else ""
 
 
 def _step_files(run: Run, files: ExportedFiles) -> list[Path]:

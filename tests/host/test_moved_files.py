@@ -1,5 +1,6 @@
 """The files of a run are found wherever the user has moved them, and missed where they are gone."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,12 @@ def test_a_moved_export_is_found_by_every_name(server, stepped, base_directory):
     for path in ("mine/gone.safetensors", "../../" + "x" * 300, "\0"):
         with pytest.raises(Failed, match="No run has exported"):
             by_name(server, last.stem, path)
+
+
+def test_each_step_has_one_file_where_the_result_is_of_a_kept_step(server, stepped):
+    *kept, result = paths_of(server.run(stepped))
+    shutil.copy(kept.pop(), result)  # as where early_stopping or the user chose that step
+    assert paths_of(server.run(stepped)) == [*kept, result]
 
 
 def test_a_deleted_file_of_a_step_is_missed(server, stepped):

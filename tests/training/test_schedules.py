@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from trainer.run.settings import OptimizerSettings
+from trainer.run.settings import OptimizerSettings, Settings
+from trainer.run.slow import mean_factor
 from trainer.training.optimizers import learning_rate_schedule
 
 STEPS, WARMUP = 120, 20
@@ -30,6 +31,14 @@ def test_a_schedule_is_its_formula(name):
     for step in range(STEPS):
         wanted = step / WARMUP if step < WARMUP else FORMULAS[name](after_warmup(step))
         assert factor(step) == pytest.approx(wanted, abs=1e-6), step
+
+
+@pytest.mark.parametrize("warmup", [0, WARMUP])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_the_mean_that_is_told_of_a_schedule_is_its_own(name, warmup):
+    settings = Settings.of(method="dreambooth", token="mysks", steps=STEPS, lr_scheduler=name, lr_warmup_steps=warmup)
+    factor = learning_rate_schedule(settings.optimizer, STEPS)
+    assert mean_factor(settings) == pytest.approx(sum(map(factor, range(STEPS))) / STEPS, abs=0.02)
 
 
 def test_no_two_schedules_are_the_same():

@@ -88,7 +88,7 @@ def steps_for(method: str, photos: int) -> int:
 
     100 for each photo are about what the study (1,600 for 15), diffusers' example of DreamBooth (400 for 5) and what is usual
     with kohya's scripts (100 repeats) have in common, whatever their batch. The bounds are diffusers' 400 and a run of hours.
-    Embeddings take the 2,000 to 3,000 steps of diffusers' example of Textual Inversion.
+    Embeddings take the 3,000 steps of diffusers' example of Textual Inversion, and fewer with few photos.
     """
     if method == TEXTUAL_INVERSION:
         return min(max(200 * photos, 2000), 3000)

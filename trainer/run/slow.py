@@ -1,41 +1,74 @@
-"""What a run will hardly learn at its rates, said before it trains. Plain data, no torch."""
+"""What a run will hardly learn at its rates, said before it trains. Plain data, no torch.
 
-from ..parts import LoRA, TokenRows, TokenVectors, part_types
+A step of Adam moves a number by about the learning rate, so that rate times steps is about how far it can go.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..parts import LoRA, TextEncoder, TextLoRA, UNet, part_types
 from ..parts.text_side import text_rate
 from .messages import Message, message
 from .names import DREAMBOOTH
 from .run_dir import Run
+from .settings import Settings
 
-LOW_LORA_RATE = 1e-5
-"""Below it a LoRA learns next to nothing."""
+if TYPE_CHECKING:
+    from ..parts.part import Part
+
+USUAL = {UNet: (5e-6, 400), TextEncoder: (2e-6, 800), LoRA: (LoRA.learning_rate, 500), TextLoRA: (TextLoRA.learning_rate, 500)}
+"""Rates and steps of diffusers' examples (examples/dreambooth/README.md), by what is trained: the fewest that are published.
+The rate of a text encoder's LoRA is that of cloneofsimo's README."""
 COMPONENT = 0.014
 """About what a number of a token's embedding in CLIP ViT-L is. Not measured here, where there is no CLIP: it is 0.39 / sqrt(768),
 and 0.39 is the norm towards which cloneofsimo's trainer pulls the tokens that it trains (`target_norm` in
 lora_diffusion/cli_lora_pti.py of https://github.com/cloneofsimo/lora)."""
-LEAST_SHARE = 0.2
-"""Of it, that a token must be able to move by. A step of Adam moves a number by about the learning rate."""
+LEAST_SHARE = 0.15
+"""Of the usual way, and for a token of its numbers' size, that must be gone. Ours: kohya's example of a LoRA, rank 16 with an
+alpha of 1 (docs/train_network.md), goes further in 1,500 steps, a LoRA at the rate of a whole model, 2e-6, not in 3,000."""
+MEAN_FACTORS = {"constant": 1.0, "linear": 1 / 2, "cosine": 1 / 2, "cosine_with_restarts": 1 / 2, "polynomial": 1 / 3}
+"""What a schedule multiplies the rate by, on the average of the steps after the warm-up."""
 
 
 def slow_parts(run: Run) -> list[Message]:
     """Return what of the run will hardly learn, and at which rate it would."""
-    parts, settings = part_types(run), run.settings
-    rate, steps = settings.optimizer.learning_rate, settings.training.steps
-    token_rate = text_rate(settings)
-    if settings.method != DREAMBOOTH or settings.optimizer.optimizer == "prodigy":
+    if run.settings.optimizer.optimizer == "prodigy":
         return []
-    notes = []
-    if LoRA in parts and rate < LOW_LORA_RATE:
-        notes.append(message("A learning rate of {rate:g} is low for a LoRA: it usually needs about 1e-4.", rate=rate))
-    has_token = TokenRows in parts or (TokenVectors in parts and TokenVectors.are_trained(settings))
-    share = token_rate * steps / COMPONENT
-    if has_token and share < LEAST_SHARE:
-        notes.append(
-            message(
-                "The token will hardly learn: {steps} steps at {rate:g} move it by about {share:.0f} % of its size. Set "
-                "text_learning_rate to 1e-4, or back to 0.",
-                steps=steps,
-                rate=token_rate,
-                share=100 * share,
-            )
-        )
-    return notes
+    unet, *text = part_types(run)
+    found = [_note(unet, run.settings, "learning_rate", run.settings.optimizer.learning_rate)]
+    name = "text_learning_rate" if run.settings.method == DREAMBOOTH else "learning_rate"
+    found += [_note(part, run.settings, name, text_rate(run.settings)) for part in text]
+    return [note for note in found if note]
+
+
+def mean_factor(settings: Settings) -> float:
+    """Return what the schedule multiplies the learning rate by, on the average of all steps; in the warm-up it is a half."""
+    warmup = settings.optimizer.lr_warmup_steps / settings.training.steps
+    return warmup / 2 + (1 - warmup) * MEAN_FACTORS[settings.optimizer.lr_scheduler]
+
+
+def _note(part: "type[Part]", settings: Settings, setting: str, rate: float) -> Message | None:
+    """Return what is said of a part that learns at a rate, which is that of a setting; None where it learns."""
+    title, steps, rate = part.title(settings), settings.training.steps, rate * mean_factor(settings)
+    if title is None:  # nothing of it is trained
+        return None
+    if part not in USUAL:
+        share, unit = rate * steps / COMPONENT, message("of the size of its numbers")
+    else:
+        scale = settings.dreambooth.lora_alpha / settings.dreambooth.lora_rank if part in (LoRA, TextLoRA) else 1.0
+        usual_rate, usual_steps = USUAL[part]
+        share = rate * steps / (usual_rate * usual_steps)
+        setting = "lora_alpha" if scale * share < LEAST_SHARE <= share else setting
+        share, rate = scale * share, scale * rate
+        unit = message("of what {steps} steps at {rate:g} do, which are usual", steps=usual_steps, rate=usual_rate)
+    if share >= LEAST_SHARE:
+        return None
+    return message(
+        "It will hardly learn ({part}): {steps} steps at {rate:g}, schedule and lora_alpha counted, move it by about "
+        "{share:.0f} % {unit}. Set {setting} back to 0, or train longer.",
+        part=title,
+        steps=steps,
+        rate=rate,
+        share=100 * share,
+        unit=unit,
+        setting=setting,
+    )

@@ -308,19 +308,20 @@ def test_with_masks_the_subject_is_kept_and_the_backgrounds_of_its_photos_are_no
     """Two photos on strong backgrounds. Without masks these come along wherever a prompt names no place.
 
     With mask_weight 0 nothing says what is there: the picture falls apart, unless the base says it. The default of the loader,
-    0.1, learns the backgrounds, too, only later: 0.08 after these 160 steps.
+    0.1, learns the backgrounds, too, only later.
     """
     masked = two_masked_photos(tmp_path)
     settings = LEARNING.replace(steps=160)
     runs = {
         "without masks": learn("two photos without masks", settings, replace(masked, mask_weight=1.0)),
+        "a tenth": learn("two photos, a tenth outside", settings, replace(masked, mask_weight=0.1)),
         "masks": learn("two photos with masks", settings, masked),
         "held": learn("two photos, the base outside", settings.replace(prior="teacher_outside_masks"), masked),
     }
     far = {name: distance_from_backgrounds(run.file) for name, run in runs.items()}
     far["base"] = distance_from_backgrounds(taught_base)
     print(f"\ndistance from the photos' backgrounds: {', '.join(f'{name} {value:.2f}' for name, value in far.items())}")
-    assert far["without masks"] < 0.1
+    assert far["without masks"] < far["a tenth"] < 0.15
     assert min(far["masks"], far["held"], far["base"]) > 3 * far["without masks"]
     new = {name: run.new for name, run in runs.items()}
     assert min(figures.thing for figures in new.values()) >= 4

@@ -10,23 +10,29 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..trainer.dataset.photos import Dataset as PhotoDataset
-from ..trainer.run.evaluations import latest_by_step, step_to_use
+from ..trainer.run.evaluations import (
+    MEASURED_WITH,
+    PHOTOS_COPIED,
+    append_evaluation,
+    latest_by_step,
+    measured_with,
+    step_to_use,
+)
 from ..trainer.run.messages import Message, UserError, message
-from ..trainer.run.metrics_file import append_entry
-from .comfy.encoders import PictureEncoder, dataset_pictures, prompt_vector, subject_pictures, wired_images
+from .comfy.encoders import PictureEncoder, dataset_pictures, encoder_name, prompt_vector, subject_pictures, wired_images
 from .comfy.exported_files import StepFile, step_file
 from .comfy.progress import NodeProgress
 from .inputs import checked_inputs
 from .page.evaluation_chart import curves_over_steps, draw_bars
 from .page.language import in_all_languages, joined, translated_errors
 from .queued import answer, check_wired
-from .similarity import Scores, drift, fidelity, score, score_photos
+from .similarity import Scores, by_step, drift, fidelity, score, score_photos
 from .widgets import CATEGORY, SEARCHED, Dataset
 
 COLUMNS = ("likeness", "copying", "copied", "variety")
 """Of the table: the fields of Scores, which are outputs of the node, too."""
 COPY_THRESHOLD = 0.95
-PICTURES, BEFORE, CLASS_BEFORE, CLASS_AFTER = "pictures", "pictures_before", "class_before", "class_after"
+WIRED = PICTURES, BEFORE, CLASS_BEFORE, CLASS_AFTER = "pictures", "pictures_before", "class_before", "class_after"
 
 
 class EvaluateSubject(io.ComfyNode):
@@ -61,26 +67,33 @@ class EvaluateSubject(io.ComfyNode):
     ) -> io.NodeOutput:
         """Encode all pictures, compare them, and keep the numbers where the run is known."""
         files, threshold = files_of_pictures(more), copy_threshold[0]
+        steps = [file.step for file in files] or [0]
+        check_class_pictures(more, len(steps))
         sets = encoded_sets(clip_vision[0], dataset[0], more, NodeProgress(cls.hidden.unique_id))
-        of_steps = sets[PICTURES].split(batch_sizes(more)) if len(files) > 1 else [sets[PICTURES]]
+        of_steps = {name: by_step(sets[name], batch_sizes(more[name]), len(steps)) for name in WIRED if name in sets}
         photos = sets["dataset"], sets["subjects"]
-        scores = [score(vectors, *photos, threshold) for vectors in of_steps]
-        best = step_to_use([{"step": number, **vars(one)} for number, one in enumerate(scores)])
-        single = single_numbers(sets, of_steps[best], more)
         rows = {"dataset": score_photos(*photos, threshold)}
+        scores = [score(vectors, *photos, threshold) for vectors in of_steps[PICTURES]]
+        singles = single_numbers(of_steps, more)
         if BEFORE in sets:
             rows[BEFORE] = score(sets[BEFORE], *photos, threshold)
+        common = {MEASURED_WITH: measured_with(encoder_name(clip_vision[0]), dataset[0], threshold)}
+        common |= finite({PHOTOS_COPIED: rows["dataset"].copied})
+        numbers = zip(steps, scores, singles, strict=True)
+        entries = [{"step": step, **finite({**vars(one), **single}), **common} for step, one, single in numbers]
+        best = steps.index(step_to_use(entries))
+        single = singles[best]
         chart, notes = draw_bars({**rows, PICTURES: scores[best]}, single), []
-        compared = keep(files, scores, {best: single})
+        compared = keep(files, entries)
         if len(compared) > 1:
             chart, notes = curves_over_steps(compared, files[0].run_dir.measurements()), [advice(compared)]
         names = [f"step {file.step}" for file in files] if len(files) > 1 else [PICTURES]
         text = table({**rows, **dict(zip(names, scores, strict=True))}, single)
         pixels = torch.from_numpy(np.asarray(chart, dtype=np.float32) / 255.0)[None]
-        numbers, path = {**vars(scores[best]), **single}, str(files[best].path) if files else ""
+        values, path = [*vars(scores[best]).values(), *single.values()], str(files[best].path) if files else ""
         lines = [text, *notes]
         told = {"text": (joined(lines),), "told": (in_all_languages(lines),)}
-        return io.NodeOutput(*numbers.values(), text, pixels, path, ui=told)
+        return io.NodeOutput(*values, text, pixels, path, ui=told)
 
 
 def _inputs() -> list:
@@ -106,7 +119,8 @@ def _inputs() -> list:
         io.Image.Input(
             "class_after",
             optional=True,
-            tooltip="Pictures that the trained model made of the prompts and seeds of class_before, in the same order.",
+            tooltip="Pictures that the trained model made of the prompts and seeds of class_before, in the same order. With "
+            "several paths a batch for each; class_before is one for all, or has as many.",
         ),
         io.Clip.Input(
             "clip",
@@ -168,66 +182,85 @@ def files_of_pictures(inputs: Mapping[str, list]) -> list[StepFile]:
     Raises UserError for what is no file of a run, and for several that do not go with the pictures.
     """
     files = [step_file(path) for path in inputs.get("path", []) if path.strip()]
-    batches, steps, runs = len(batch_sizes(inputs)), len({file.step for file in files}), len({file.run_dir for file in files})
-    if len(files) > 1 and not (batches == steps == len(files) and runs == 1):
-        raise UserError(
-            "path names {files} files, and pictures has {batches} batches. Wire one batch for each file, in their order, the "
-            "files all of one run and of another step each.",
-            files=len(files),
-            batches=batches,
-        )
+    if len(files) > 1:
+        steps, runs = {file.step for file in files}, {file.run_dir for file in files}
+        check_batches(PICTURES, inputs, len(files), alike=len(steps) == len(files) and len(runs) == 1)
     return files
 
 
-def batch_sizes(inputs: Mapping[str, list]) -> list[int]:
+def check_batches(name: str, inputs: Mapping[str, list], files: int, alike: bool = True) -> None:
+    """Raise UserError unless an input has a batch for each of several files, which are alike but for their steps."""
+    batches = len(batch_sizes(inputs[name]))
+    if batches != files or not alike:
+        raise UserError(
+            "path names {files} files, and {name} has {batches} batches. Wire one batch for each file, in their order, the "
+            "files all of one run and of another step each.",
+            files=files,
+            name=name,
+            batches=batches,
+        )
+
+
+def check_class_pictures(inputs: Mapping[str, list], steps: int) -> None:
+    """Raise UserError where those before and after training do not go together, in any of the steps."""
+    sizes = {name: batch_sizes(inputs.get(name, [])) for name in (CLASS_BEFORE, CLASS_AFTER)}
+    if steps > 1 and sizes[CLASS_AFTER]:
+        check_batches(CLASS_AFTER, inputs, steps)
+    counts = [found if len(found) == steps else [sum(found)] * steps for found in sizes.values()]
+    for before, after in zip(*counts, strict=True):
+        if before != after:
+            raise UserError(
+                "There are {before} class pictures before and {after} after training. Wire as many to both inputs, made from "
+                "the same prompts and seeds, in the same order.",
+                before=before,
+                after=after,
+            )
+
+
+def batch_sizes(batches: Sequence) -> list[int]:
     """Return how many pictures each batch has that is not empty."""
-    return [len(batch) for batch in inputs[PICTURES] if len(batch)]
+    return [len(batch) for batch in batches if len(batch)]
 
 
-def single_numbers(sets: Mapping[str, Tensor], pictures: Tensor, inputs: Mapping[str, list]) -> dict[str, float]:
-    """Return the numbers that are not measured against the photos; NaN for what is not wired."""
-    found = {"class_drift": math.nan, "prompt_fidelity": math.nan}
-    if CLASS_AFTER in sets:
-        found["class_drift"] = drift(sets[CLASS_BEFORE], sets[CLASS_AFTER])
+def single_numbers(of_steps: Mapping[str, list[Tensor]], inputs: Mapping[str, list]) -> list[dict[str, float]]:
+    """Return for each step the numbers that are not measured against the photos; NaN for what is not wired."""
+    found = [{"class_drift": math.nan, "prompt_fidelity": math.nan} for _ in of_steps[PICTURES]]
+    if CLASS_AFTER in of_steps:
+        for numbers, before, after in zip(found, of_steps[CLASS_BEFORE], of_steps[CLASS_AFTER], strict=True):
+            numbers["class_drift"] = drift(before, after)
     if inputs.get("clip") and inputs.get("prompt", [""])[0].strip():
-        vector = prompt_vector(inputs["clip"][0], inputs["prompt"][0], pictures.shape[1])
-        found["prompt_fidelity"] = fidelity(pictures, vector)
+        vector = prompt_vector(inputs["clip"][0], inputs["prompt"][0], of_steps[PICTURES][0].shape[1])
+        for numbers, pictures in zip(found, of_steps[PICTURES], strict=True):
+            numbers["prompt_fidelity"] = fidelity(pictures, vector)
     return found
 
 
-def keep(files: Sequence[StepFile], scores: Sequence[Scores], single: Mapping[int, dict]) -> list[dict]:
+def keep(files: Sequence[StepFile], entries: list[dict]) -> list[dict]:
     """Append the numbers of each file to those of its run; return what to compare over the steps.
 
     Several files are compared with each other: their pictures are of the same prompts and seeds. One file is compared with
     what was measured before.
     """
-    known, entries = [], []
-    for number, file in enumerate(files):
-        numbers = {**vars(scores[number]), **single.get(number, {})}
-        entries.append({"step": file.step, **{name: value for name, value in numbers.items() if math.isfinite(value)}})
-        known = append_entry(file.run_dir.evaluations, entries[-1])
-    return entries if len(entries) > 1 else latest_by_step(known)
+    known: list[dict] = []
+    for file, entry in zip(files, entries, strict=bool(files)):
+        known = append_evaluation(file.run_dir.evaluations, entry)
+    return entries if len(files) > 1 else latest_by_step(known)
+
+
+def finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Return those that are numbers."""
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 
 def encoded_sets(clip_vision, dataset: PhotoDataset, inputs: Mapping[str, list], progress: NodeProgress) -> dict[str, Tensor]:
     """Return the vectors of the photos, of the subjects in them, and of each set of pictures by its input's name, (N, D) each.
 
-    Empty sets are left out.
-    Raises UserError where there are no pictures, or where those of the class do not go together.
+    Empty sets are left out. Raises UserError where there are no pictures.
     """
-    names = (PICTURES, BEFORE, CLASS_BEFORE, CLASS_AFTER)
-    wired = {name: wired_images(name, inputs[name]) for name in names if name in inputs}
+    wired = {name: wired_images(name, inputs[name]) for name in WIRED if name in inputs}
     pictures = {"dataset": dataset_pictures(dataset), **{name: found for name, found in wired.items() if found}}
     if PICTURES not in pictures:
         raise UserError("No picture comes through pictures. Look at the node that is wired to it.")
-    before, after = (len(pictures.get(name, ())) for name in (CLASS_BEFORE, CLASS_AFTER))
-    if before != after:
-        raise UserError(
-            "There are {before} class pictures before and {after} after training. Wire as many to both inputs, made from the "
-            "same prompts and seeds, in the same order.",
-            before=before,
-            after=after,
-        )
     subjects = subject_pictures(dataset, pictures["dataset"]) if dataset.masked else []
     encoder = PictureEncoder(clip_vision, progress, len(subjects) + sum(map(len, pictures.values())))
     found = {name: encoder.encode(images) for name, images in pictures.items()}
@@ -239,7 +272,7 @@ def table(rows: Mapping[str, Scores], single: Mapping[str, float]) -> str:
     cells = [["", *COLUMNS], ["---"] * (len(COLUMNS) + 1)]
     cells += [[name, *(_number(getattr(scores, column)) for column in COLUMNS)] for name, scores in rows.items()]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
-    found = [f"{name}: {_number(value)}" for name, value in single.items() if math.isfinite(value)]
+    found = [f"{name}: {_number(value)}" for name, value in finite(single).items()]
     return "\n".join([*lines, *([""] if found else []), *found])
 
 

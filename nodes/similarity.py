@@ -4,6 +4,7 @@ A set of pictures is (N, D): a vector each, of any length. docs/evaluate.md says
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -30,6 +31,11 @@ class Scores:
 def cosines(one: Tensor, other: Tensor) -> Tensor:
     """Return (N, M) fp64: the cosine of each of N vectors with each of M."""
     return F.normalize(one.double(), dim=1) @ F.normalize(other.double(), dim=1).T
+
+
+def by_step(vectors: Tensor, sizes: Sequence[int], steps: int) -> list[Tensor]:
+    """Return the vectors of each step's pictures: those of its batch, or all of them where there is not a batch for each."""
+    return list(vectors.split(list(sizes))) if len(sizes) == steps else [vectors] * steps
 
 
 def score(pictures: Tensor, photos: Tensor, subjects: Tensor, threshold: float) -> Scores:

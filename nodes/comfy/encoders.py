@@ -1,5 +1,6 @@
 """Pictures and prompts as vectors, by the encoders that ComfyUI's loaders give."""
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +55,14 @@ def wired_images(name: str, batches: Sequence[Tensor]) -> list[Image.Image]:
     """Return the pictures of all batches that come through the input `name`. Raises UserError for what is no picture."""
     pictures = [picture for batch in batches for picture in batch]
     return [as_image(wired_pixels(p.float().cpu().numpy(), number, name)) for number, p in enumerate(pictures, 1)]
+
+
+def encoder_name(clip_vision: Any) -> str:
+    """Return what kind of encoder a CLIP_VISION is, and a hash of its norms and biases, which are small and no other's."""
+    weights, digest = clip_vision.get_sd(), hashlib.sha256()
+    for name in sorted(name for name, tensor in weights.items() if tensor.ndim == 1):
+        digest.update(name.encode() + weights[name].detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return f"{clip_vision.model_type} {digest.hexdigest()[:12]}"
 
 
 class PictureEncoder:

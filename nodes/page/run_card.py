@@ -6,15 +6,13 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
-from ...trainer.run.evaluations import latest_by_step, step_to_use
+from ...trainer.run.evaluations import latest_by_step, read_evaluations, step_to_use
 from ...trainer.run.files import bounded_file
 from ...trainer.run.metrics_file import (
     MAX_BYTES,
-    MAX_EVALUATION_BYTES,
     MEASURED,
     is_measurement,
     metrics_entry,
-    read_metrics,
 )
 from ...trainer.run.presets import widget_values
 from ...trainer.run.run_dir import Run, RunDir
@@ -51,7 +49,7 @@ def facts(run: Run, run_dir: RunDir) -> dict:
     """Return the run's token, class, base and so on."""
     settings, finished = run.settings, run_dir.finished
     when = (run_dir.result_json if finished else run_dir.run_json).stat().st_mtime
-    evaluated = latest_by_step(read_metrics(run_dir.evaluations, MAX_EVALUATION_BYTES))
+    evaluated = latest_by_step(read_evaluations(run_dir.evaluations))
     return {
         "token": settings.token,
         "class": settings.class_word[:MAX_TEXT],

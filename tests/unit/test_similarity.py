@@ -1,6 +1,7 @@
 """What EvaluateSubject measures, against the definitions computed from scratch, a pair at a time."""
 
 import math
+from dataclasses import replace
 from itertools import combinations, permutations
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from tests.pack import load
-from trainer.run.evaluations import latest_by_step, step_to_use
+from trainer.dataset.photos import Dataset, Photo
+from trainer.run.evaluations import append_evaluation, latest_by_step, measured_with, read_evaluations, step_to_use
 
 similarity = load("nodes.similarity")
 chart = load("nodes.page.evaluation_chart")
@@ -80,6 +82,51 @@ def test_what_needs_two_pictures_is_no_number_for_one():
     one = tensor(vectors(0, 1))
     assert math.isnan(similarity.score(one, *[tensor(vectors(1, 2))] * 2, 0.9).variety)
     assert all(map(math.isnan, vars(similarity.score_photos(one, one, 0.9)).values()))
+
+
+def test_each_step_has_its_own_batch_or_all_pictures_where_there_is_not_one_for_each():
+    five = torch.arange(5.0)[:, None]
+    assert [part.flatten().tolist() for part in similarity.by_step(five, [2, 3], 2)] == [[0, 1], [2, 3, 4]]
+    for sizes, steps in (([5], 2), ([5], 1), ([2, 3], 1)):
+        assert [part.tolist() for part in similarity.by_step(five, sizes, steps)] == [five.tolist()] * steps
+
+
+def test_what_the_photos_have_among_themselves_is_no_copying():
+    def best(*copied: float, photos: float | None) -> int:
+        of_photos = {} if photos is None else {"photos_copied": photos}
+        return step_to_use([{"step": n, "likeness": n / 10, "copied": c, **of_photos} for n, c in enumerate(copied)])
+
+    assert best(0.0, 0.125, 0.5, photos=None) == 0
+    assert best(0.0, 0.125, 0.5, photos=0.25) == 1
+    assert best(0.0, 0.125, 0.5, photos=0.5) == 2
+    assert best(0.5, 0.25, 0.5, photos=0.0) == 1
+
+
+def test_numbers_are_measured_with_the_encoder_the_photos_their_masks_and_the_threshold():
+    photos = [Photo(path=f"/{n}.png", sha256=str(n), width=64, height=64, caption="", mask_sha256="m") for n in range(2)]
+    plain, masked = Dataset(photos=tuple(photos), resolution=64), replace(photos[0], mask="/m.png")
+    captioned = plain.with_captions(["a toy", "a dog"], token="mysks")
+    weighted = replace(plain, photos=(masked, photos[1]), mask_weight=0.0)
+    same = measured_with("dinov2 ab", plain, 0.95)
+    assert same.startswith("dinov2-2-photos-")
+    assert measured_with("dinov2 ab", replace(captioned, photos=captioned.photos[::-1]), 0.95) == same
+    others = [("dinov2 cd", plain, 0.95), ("dinov2 ab", plain.subset([0]), 0.95), ("dinov2 ab", weighted, 0.95)]
+    others += [("dinov2 ab", plain, 0.9), ("dinov2 ab", replace(plain, resolution=72), 0.95)]
+    assert len({same, *(measured_with(*other) for other in others)}) == 6
+
+
+def test_only_what_was_measured_with_the_same_is_compared(tmp_path):
+    def entry(step: int, likeness: float, encoder: str) -> dict:
+        return {"step": step, "likeness": likeness, "copied": 0.0, **({"measured_with": encoder} if encoder else {})}
+
+    by_dino = [entry(200, 0.45, "dinov2"), entry(400, 0.6, "dinov2")]
+    for added in (entry(200, 0.9, ""), *by_dino, entry(200, 0.81, "clip")):
+        known = append_evaluation(tmp_path / "evaluations.jsonl", added)
+    assert latest_by_step(known) == [entry(200, 0.81, "clip")]
+    assert latest_by_step(known[:-1]) == by_dino
+    assert latest_by_step(known[:1]) == known[:1]  # of a version that kept no encoder
+    (tmp_path / "evaluations.jsonl").write_text(f'{{"step": 1, "measured_with": "{"x" * 300}"}}\n{{"step": 2, "other": "x"}}\n')
+    assert read_evaluations(tmp_path / "evaluations.jsonl") == []
 
 
 def test_the_step_to_use_is_the_likest_that_copies_least():

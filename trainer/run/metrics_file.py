@@ -11,41 +11,37 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from .files import partial_file, read_bytes
+from .files import read_bytes
 
 MAX_BYTES = 100_000_000
 """More than the longest run writes: 200,000 steps, each with a line of its own and a measurement."""
-MAX_EVALUATION_BYTES = 5_000_000
-"""The same of an evaluations.jsonl: 20,000 lines."""
 MEASURED = ("class", "held_out", "trained")
 """What a measurement has losses of."""
 LARGEST = 1e100
 """So far a number may go: no sum of them is infinite."""
+MAX_TEXT = 200
+"""So many characters a text may have."""
 
 
-def read_metrics(path: Path, most: int = MAX_BYTES) -> list[dict]:
-    """Return the entries of metrics.jsonl, {"step": n, name: number, ...}.
+def read_metrics(path: Path, most: int = MAX_BYTES, text: str = "") -> list[dict]:
+    """Return the entries of metrics.jsonl, {"step": n, name: number, ...}, which may have a text of the name `text` beside them.
 
     Other lines, as a power loss may leave, are passed over; without a file there are none. Raises UserError for a file of more
     than `most` bytes.
     """
-    entries = map(metrics_entry, read_bytes(path, most).split(b"\n") if path.is_file() else ())
-    return [entry for entry in entries if entry]
+    lines = read_bytes(path, most).split(b"\n") if path.is_file() else ()
+    return [entry for entry in (metrics_entry(line, text) for line in lines) if entry]
 
 
-def append_entry(path: Path, entry: dict) -> list[dict]:
-    """Write an entry after those that the file has, whole or not at all, and return all of them."""
-    entries = [*read_metrics(path, MAX_EVALUATION_BYTES), entry]
-    with partial_file(path) as partial:
-        partial.write_text("".join(json.dumps(e) + "\n" for e in entries), encoding="utf-8")
-    return entries
-
-
-def metrics_entry(line: bytes) -> dict[str, int | float] | None:
-    """Return what a line of metrics.jsonl says; None where that is not numbers by name, the step among them."""
+def metrics_entry(line: bytes, text: str = "") -> dict | None:
+    """Return what a line of metrics.jsonl says; None where that is not numbers by name, the step among them, and the text."""
     with suppress(ValueError, RecursionError, OverflowError):
         entry = json.loads(line)
-        if isinstance(entry, dict) and "step" in entry and all(_is_number(value) for value in entry.values()):
+        if (
+            isinstance(entry, dict)
+            and "step" in entry
+            and all(_is_text(v) if n == text else _is_number(v) for n, v in entry.items())
+        ):
             return entry
     return None
 
@@ -57,3 +53,7 @@ def is_measurement(entry: dict) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and abs(value) <= LARGEST
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_TEXT

@@ -203,8 +203,12 @@ FIRST_TWO = tuple(
 
 @pytest.mark.nightly
 def test_a_teacher_keeps_two_that_the_base_knows_of_the_class_as_class_pictures_do(taught_base, captioned, beside, learn):
-    """By the correlation of their pictures with the base's, without any picture of the class, and the third is learned."""
-    taught = learn("beside a teacher", LEARNING.replace(prior="teacher", class_prompt=CLASS_PROMPT))
+    """By the correlation of their pictures with the base's, without any picture of the class, and the third is learned.
+
+    With prior_loss_weight 3: what a teacher says is nearer to the model than a picture is. With 1 it is half as far: 0.895 where
+    nothing keeps 0.866 and class pictures 0.924.
+    """
+    taught = learn("beside a teacher", LEARNING.replace(prior="teacher", class_prompt=CLASS_PROMPT, prior_loss_weight=3.0))
     before = draw(taught_base, [of.prompt for of in FIRST_TWO])
     kept, taken = {}, {}
     for name, run in {"nothing": captioned, "class pictures": beside, "a teacher": taught}.items():

@@ -5,7 +5,7 @@ import { app } from "../../../scripts/app.js"
 import { element } from "../common/dom.js"
 import { after } from "../common/hooks.js"
 import { t } from "../common/i18n.js"
-import { beforeQueueing, forget, onChanged } from "../common/jobs.js"
+import { beforeQueueing, forget, onChanged, onShown } from "../common/jobs.js"
 import { DATASET } from "../common/node_types.js"
 import { panel } from "../common/panel.js"
 import { fetchPhotos, photoUrl, RequestError, saveCaption } from "../common/server.js"
@@ -231,6 +231,12 @@ beforeQueueing(async () => {
   if (left.length) throw new Error(t("captions_not_saved", { names: left.map(({ name }) => name).join(", ") }))
 })
 
+onShown((node, { output }) => {
+  if (node.comfyClass !== DATASET) return
+  photoView(node).executed = output?.panel?.[0] ?? NOTHING
+  showPhotos(node)
+})
+
 onChanged(() => views.forEach((view) => view.isWired !== isFed(view.node, "images") && showPhotos(view.node)))
 
 app.registerExtension({
@@ -246,10 +252,6 @@ app.registerExtension({
         refresh()
       })
     }
-    after(node, "onExecuted", (output) => {
-      if (output?.panel) photoView(node).executed = output.panel[0]
-      refresh()
-    })
     after(node, "onConfigure", refresh)
     after(node, "onConnectionsChange", refresh)
     labelFolders(node)

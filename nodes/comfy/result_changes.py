@@ -26,14 +26,11 @@ def reopen(run_dir: RunDir) -> None:
         _given_up.append(run_dir.path.name)
 
 
-def gives_up(run_dir: RunDir) -> bool:
-    """Return whether a run's result was given up just now, because somebody has asked for that and it can be trained on."""
+def asked_to_go_on(run_dir: RunDir) -> bool:
+    """Return, once, whether somebody has asked that a run which can be trained on gives up its result."""
     asked = run_dir.path.name in _reopened
     _reopened.discard(run_dir.path.name)
-    if not asked or not run_dir.can_go_on():
-        return False
-    run_dir.result_json.unlink()  # the exported file stays until the next one takes its place
-    return True
+    return asked and run_dir.can_go_on()
 
 
 def remember_returned(run: Run, files: ExportedFiles) -> None:

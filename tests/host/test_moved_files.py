@@ -81,3 +81,17 @@ def test_a_damaged_copy_of_a_run_s_folder_stands_in_nobody_s_way(server, stepped
     for damaged in (half, runs / f"backup-{key}"):
         shutil.rmtree(damaged)
     (runs / f"renamed-{key}").rename(folder)
+
+
+def test_a_file_that_a_link_names_is_loaded_anew_once_it_is_another(server, stepped):
+    *_, last = paths_of(server.run(stepped))
+    graph = {
+        "name": {"class_type": "PrimitiveString", "inputs": {"value": last.name}},
+        "load": {"class_type": "LoadFinetuned", "inputs": {"run": "none", "path": ["name", 0]}},
+        "shown": {"class_type": "PreviewAny", "inputs": {"source": ["load", 3]}},
+    }
+    assert "load" in server.run(graph).seconds
+    assert "load" not in server.run(graph).seconds
+    last.touch()
+    assert "load" in server.run(graph).seconds
+    assert "load" not in server.run(graph).seconds

@@ -176,14 +176,19 @@ class PhotoView {
     const found = await fetchPhotos(settings).catch((error) => ({ total: 0, notes: [error.message], photos: [] }))
     const answer = JSON.stringify(found)
     if (this.current.settings !== asked || (sameSettings && this.current.answer === answer)) return
-    if (sameSettings && this.editors.some((editor) => editor.isInUse())) return // An edit must not be lost.
+    const kept = this.editors.filter((editor) => editor.folder === settings.folder && editor.isInUse())
+    if (kept.length && (sameSettings || !found.photos.length)) return // An edit must not be lost.
     this.current.answer = answer
     const more = found.total - found.photos.length
     const lines = [...found.notes, ...(more > 0 ? [t("more", { count: more })] : [])]
     this.status.replaceChildren(...lines.map((text) => element("div", { text })))
-    this.editors = found.photos.map((photo) => new CaptionEditor(settings.folder, photo, captions[photo.name]))
+    this.editors = found.photos.map((photo) => {
+      return kept.find(({ name }) => name === photo.name) ?? new CaptionEditor(settings.folder, photo, captions[photo.name])
+    })
     if (this.editors.some((editor) => editor.wired)) this.status.append(this.saveAllButton())
+    const focused = kept.find(({ box }) => box === document.activeElement)
     this.grid.replaceChildren(...found.photos.map((photo, index) => photoCard(photo, { ...settings, masks }, this.editors[index])))
+    focused?.box.focus()
   }
 
   saveAllButton() {

@@ -25,8 +25,7 @@ def heard(server):
 
     def listen(socket: websocket.WebSocket) -> None:
         with contextlib.suppress(OSError, websocket.WebSocketException):
-            while True:
-                told = socket.recv()
+            while told := socket.recv():  # nothing: it is closed
                 events.append(struct.unpack(">I", told[:4])[0] if isinstance(told, bytes) else json.loads(told))
 
     for name in ("None", "stranger"):

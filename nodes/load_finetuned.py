@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from .comfy.exported_files import finished_run, loadable_runs, result_of_file
 from .comfy.loading import load_result
-from .comfy.result_changes import result_fingerprint
+from .comfy.result_changes import changed_files, remember_loaded, result_fingerprint
 from .comfy.token_clip import clip_with_token, prompt_text
 from .inputs import checked_inputs
 from .page.checked_graph import checked_inputs_of
@@ -73,9 +73,10 @@ class LoadFinetuned(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, run: Sequence = (None,), path: Sequence = ("",)) -> str | float:
         """Return what changes when the run is made anew, or a file of its result is moved."""
+        # ComfyUI does not tell what comes by a link. Paths mostly come from a training node: to load the files of all its steps
+        # anew each time, and draw with them, would take minutes.
         if not isinstance(path[0], str):
-            return ""  # by a link, from a node whose own fingerprint changes with its files
-        # ComfyUI does not tell what comes by a link.
+            return str(changed_files())
         return result_fingerprint(run[0], path[0]) if isinstance(run[0], str) else float("nan")
 
     @classmethod
@@ -89,5 +90,6 @@ class LoadFinetuned(io.ComfyNode):
             model, clip, vae = load_result(trained, files, bases)
             if files.embedding:
                 clip = clip_with_token(clip, trained.settings.token, files.embedding)
+            remember_loaded(trained, files)
             loaded.append((model, clip, vae, prompt_text(trained.settings, files.embedding)))
         return io.NodeOutput(*map(list, zip(*loaded, strict=True)))

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,10 @@ from safetensors import safe_open
 from ..trainer.dataset.captions import DEFAULT_TEMPLATE, class_prompt, plain
 from ..trainer.dataset.folder_files import photo_names
 from ..trainer.dataset.photos import Dataset, check_hold_out
-from ..trainer.run.choice import Asked, check_widgets, given_lora, never_fits, unknown_photos
+from ..trainer.run.choice import Asked, check_widgets, given_lora, may_be_finished, never_fits, unknown_photos
 from ..trainer.run.messages import UserError
-from ..trainer.run.run_dir import finished_runs, passed_over
 from ..trainer.run.setting import AUTO
-from ..trainer.run.settings import Settings, method_settings
+from ..trainer.run.settings import method_settings
 from .comfy import device
 from .comfy.completeness import UNET
 from .comfy.embeddings import check_is_there
@@ -171,7 +170,7 @@ def check_memory(method: str, inputs: dict) -> None:
         unet_weights=weights,
     )
     refused = never_fits(asked, device.description(devices))
-    if refused and not may_be_finished(refused.settings):
+    if refused and not may_be_finished(asked, refused.settings, runs_root()):
         raise UserError(refused.told.template, **refused.told.values)
 
 
@@ -186,20 +185,3 @@ def unet_weights(checkpoint: Any) -> int:
     except Exception:  # of any kind: the loader says what is wrong with it
         return 0
     return sum(map(math.prod, shapes))
-
-
-def may_be_finished(settings: Settings) -> bool:
-    """Return whether a finished run may be the one that these settings ask for: that is loaded on a device of any size.
-
-    Which it is tells its key, for which the weights of the base must be read.
-    """
-    wanted = _identifying_settings(settings.flat())
-    for run_dir in finished_runs(runs_root()):
-        with passed_over(run_dir.path):
-            if _identifying_settings(run_dir.load_run().settings.flat()) == wanted:
-                return True
-    return False
-
-
-def _identifying_settings(flat: Mapping[str, Any]) -> list[Any]:
-    return [flat.get(name) for name in ("method", "train", "seed", "batch_size")]

@@ -24,7 +24,7 @@ from .comfy.folders import check_writable, free_disk, output_picture, runs_root
 from .comfy.lora_files import Lora
 from .comfy.new_run import make_run, with_its_places
 from .comfy.progress import check_interrupted
-from .comfy.result_changes import gives_up, remember_returned
+from .comfy.result_changes import asked_to_go_on, remember_returned
 from .page.language import in_all_languages, joined
 from .page.live_runs import LiveRun, QueuedNode, live_run
 from .page.loss_chart import draw_loss_chart
@@ -105,13 +105,14 @@ def trained_or_loaded(request: TrainingRequest) -> Finished:
     on cancel.
     """
     run_dir = RunDir(runs_root() / request.run.id)
-    result = None if gives_up(run_dir) else exported_files(run_dir)
+    goes_on = asked_to_go_on(run_dir)
+    result = None if goes_on else exported_files(run_dir)
     as_trained = kept_as_trained(request.run, run_dir) if result else []
     if result is None and request.run.settings.optimizer.optimizer == "adamw_8bit":
         reason = why_no_8bit_there(device.name())
         if reason:
             return trained_or_loaded(with_another_optimizer(request, run_dir, reason))
-    result = result or _train(request, run_dir)
+    result = result or _train(request, run_dir, goes_on)
     remember_returned(request.run, result)
     choice = request.run.choice
     assert choice  # every node's run has one
@@ -177,8 +178,8 @@ def with_another_optimizer(request: TrainingRequest, run_dir: RunDir, reason: st
     return replace(request, run=with_its_places(request.without_8bit), notes=(*request.notes, note), without_8bit=None)
 
 
-def _train(request: TrainingRequest, run_dir: RunDir) -> ExportedFiles:
-    """Train the run, unless another ComfyUI does so meanwhile."""
+def _train(request: TrainingRequest, run_dir: RunDir, goes_on: bool) -> ExportedFiles:
+    """Train the run, unless another ComfyUI does so meanwhile; one that goes on gives up its result once nothing refuses it."""
     run = request.run
     for note in request.notes:
         log.warning("%s: %s", run.id, note)
@@ -194,6 +195,8 @@ def _train(request: TrainingRequest, run_dir: RunDir) -> ExportedFiles:
             progress.show(message("Another ComfyUI trains this run: waiting"))
 
         with held(run_dir.graph_lock, on_wait, check_interrupted):
+            if goes_on and run_dir.can_go_on():
+                run_dir.result_json.unlink()  # the exported file stays until the next one takes its place
             result = exported_files(run_dir)
             if result is None:
                 _prepare(request, run_dir, progress, resources)

@@ -6,7 +6,8 @@ import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
 import { findNode } from "../logic/run.js"
 import { valuesByName } from "../logic/widgets.js"
-import { askedJobs, bindJob, endJob, forgetErrors, fromHistory, fromRefusal, isCopy, note, nothing, withKept } from "../logic/shown.js"
+import { askedJobs, bindJob, endJob, forgetErrors, forgetReport, fromRefusal, isCopy, note } from "../logic/shown.js"
+import { noteHistory, nothing, withKept } from "../logic/shown.js"
 import { TRAINING } from "./node_types.js"
 
 /** @import { Bound, Shown, Values } from "../logic/shown.js" */
@@ -14,7 +15,10 @@ import { TRAINING } from "./node_types.js"
 
 const STORAGE = "SubjectTrainer.Shown"
 
-/** What is bound to an open workflow, and what it is kept under. @typedef {{ bound: Bound, graph: string, key?: string }} Tab */
+/**
+ * What is bound to an open workflow, what it is kept under, and the jobs that ComfyUI's history has told all of.
+ * @typedef {{ bound: Bound, graph: string, key?: string, told: Set<string> }} Tab
+ */
 /** By what ComfyUI tracks a workflow's changes with: the same object for as long as its tab is open. @type {WeakMap<object, Tab>} */
 const tabs = new WeakMap()
 /** @type {((node: Comfy.Node, shown: Shown, queued?: Values) => void)[]} */
@@ -32,7 +36,7 @@ const workflows = () => app.extensionManager?.workflow
 function currentTab() {
   const tracker = workflows()?.activeWorkflow?.changeTracker
   if (!tracker) return undefined
-  const tab = tabs.get(tracker) ?? { bound: nothing(), graph: app.graph?.id ?? "" }
+  const tab = tabs.get(tracker) ?? { bound: nothing(), graph: app.graph?.id ?? "", told: new Set() }
   tabs.set(tracker, tab)
   return tab
 }
@@ -116,24 +120,34 @@ function showRefusals(tab, refused, prompt) {
   }
 }
 
+/** @param {string} prompt @returns {Promise<Record<string, any> | undefined>} Nothing without the server. */
+const fetchHistory = (prompt) => api.fetchApi(`/history/${prompt}`).then((response) => response.json()).catch(() => undefined)
+
 /**
- * Show again what the nodes of the workflow that was opened have shown. What they told before the page was loaded, ComfyUI's
- * history has.
+ * Show what the nodes told before the page was loaded, or while it was not connected: ComfyUI's history has it.
  * @param {Tab} tab
  */
-async function showAgain(tab) {
-  const { nodes } = tab.bound
-  Object.keys(nodes).forEach((id) => tell(tab, id))
-  const untold = Object.values(nodes).filter(({ prompt, output, error }) => prompt && !output && !error)
-  const jobs = new Set(untold.map(({ prompt }) => prompt))
-  for (const prompt of jobs) {
-    const answer = await api.fetchApi(`/history/${prompt}`).then((response) => response.json()).catch(() => ({}))
-    for (const [id, shown] of Object.entries(fromHistory(prompt, answer[prompt]))) {
-      if (nodes[id]?.prompt !== prompt) continue
-      note(tab.bound, id, shown)
-      tell(tab, id)
-    }
-  }
+async function showMissed(tab) {
+  const { bound, told } = tab
+  const asked = askedJobs(bound)
+  const untold = bound.jobs.filter((prompt) => asked.includes(prompt) && !told.has(prompt)) // The oldest first.
+  const answers = await Promise.all(untold.map(fetchHistory))
+  const changed = untold.flatMap((prompt, index) => {
+    const entry = answers[index]?.[prompt]
+    if (entry) endJob(bound, prompt)
+    if (answers[index] && !bound.waiting.includes(prompt)) told.add(prompt)
+    return noteHistory(bound, prompt, entry)
+  })
+  new Set(changed).forEach((id) => tell(tab, id))
+}
+
+/**
+ * Show again what the nodes of the workflow that was opened have shown.
+ * @param {Tab} tab
+ */
+function showAgain(tab) {
+  Object.keys(tab.bound.nodes).forEach((id) => tell(tab, id))
+  showMissed(tab)
 }
 
 const load = app.loadGraphData.bind(app)
@@ -148,7 +162,7 @@ app.loadGraphData = async (...given) => {
     const isOther = before && before !== tracker
     const copied = isOther && isCopy(given[0], before.activeState, isSaved) ? tabs.get(before)?.bound : undefined
     const bound = structuredClone(copied ?? readKept()[keyOf(tracker, graph)])
-    tabs.set(tracker, { bound: { ...nothing(), ...bound }, graph })
+    tabs.set(tracker, { bound: { ...nothing(), ...bound }, graph, told: new Set() })
     keep(tracker)
   }
   const tab = currentTab()
@@ -202,6 +216,10 @@ for (const end of ["execution_success", "execution_error", "execution_interrupte
     forJob(prompt, ({ bound }) => endJob(bound, prompt))
   })
 }
+api.addEventListener("reconnected", () => {
+  const tab = currentTab()
+  if (tab) showMissed(tab)
+})
 // A job that was taken from the queue tells nothing, nor one that ended while the page was not connected.
 api.addEventListener("status", ({ detail }) => {
   if (detail?.exec_info?.queue_remaining !== 0) return
@@ -257,8 +275,8 @@ export function forget(node) {
   const tab = currentTab()
   const [id, shown] = entryOf(node) ?? []
   if (!tab || !id || !shown || (!shown.output && !shown.error)) return
-  delete tab.bound.nodes[id]
-  listeners.forEach((listener) => listener(node, { prompt: shown.prompt }))
+  forgetReport(tab.bound, id)
+  listeners.forEach((listener) => listener(node, tab.bound.nodes[id]))
 }
 
 /**

@@ -3,9 +3,13 @@
 
 /**
  * What ComfyUI sends as a node's output, of this pack's nodes: `told` is `text` in the other languages.
- * @typedef {{ text?: string[], told?: Record<string, string>[], run?: string[], captions?: any[] }} Output
+ * @typedef {{ text?: string[], told?: Record<string, string>[], run?: string[], captions?: any[], panel?: any[] }} Output
  */
-/** The job, the run that it trained or loaded, what the node told, and why it failed. @typedef {{ prompt: string, run?: string, output?: Output, error?: string }} Shown */
+/**
+ * The job, the run that it trained or loaded, what the node told, and why it failed; `forgotten`: what it told is not of what its
+ * widgets say now, but what it has read still is.
+ * @typedef {{ prompt: string, run?: string, output?: Output, error?: string, forgotten?: boolean }} Shown
+ */
 /** The values of widgets by name. @typedef {Record<string, any>} Values */
 /**
  * `jobs`: those that were queued from the workflow, the newest last; `waiting`: those of them that have not ended, as far as the
@@ -87,6 +91,20 @@ export function forgetErrors(bound, prompt) {
   return failed
 }
 
+/** @param {Shown} shown @returns {Shown} */
+function withoutReport({ prompt, output }) {
+  return { prompt, forgotten: true, ...(output?.panel && { output: { panel: output.panel } }) }
+}
+
+/**
+ * Forget what a node has told.
+ * @param {Bound} bound
+ * @param {string} id
+ */
+export function forgetReport(bound, id) {
+  bound.nodes[id] = withoutReport(bound.nodes[id])
+}
+
 /**
  * Why ComfyUI has not queued nodes, by their ids: in this pack's words where it has some, else in ComfyUI's.
  * @param {Record<string, { errors: { type: string, message: string, details: string }[] }> | null} [refused]
@@ -125,7 +143,7 @@ export function isCopy(opened, before, isSaved = false) {
  */
 export function withKept(kept, key, { jobs, waiting, nodes, queued }) {
   const others = Object.entries(kept).filter(([other]) => other !== key)
-  const runs = Object.entries(nodes).map(([id, { prompt, run }]) => [id, { prompt, run }])
+  const runs = Object.entries(nodes).map(([id, { prompt, run, forgotten }]) => [id, { prompt, run, ...(forgotten && { forgotten }) }])
   return Object.fromEntries([...others.slice(1 - MAX_WORKFLOWS), [key, { jobs, waiting, nodes: Object.fromEntries(runs), queued }]])
 }
 
@@ -138,9 +156,33 @@ export function withKept(kept, key, { jobs, waiting, nodes, queued }) {
 export function fromHistory(prompt, entry) {
   /** @type {Record<string, Shown>} */
   const found = {}
-  for (const [id, output] of Object.entries(entry?.outputs ?? {})) found[id] = { prompt, output }
+  for (const [id, output] of Object.entries(entry?.outputs ?? {})) {
+    found[id] = { prompt, output, ...(output.run && { run: output.run[0] }) }
+  }
   for (const [event, data] of entry?.status?.messages ?? []) {
     if (event === "execution_error") found[data.node_id] = { prompt, error: data.exception_message }
   }
   return found
+}
+
+/**
+ * Note what ComfyUI's history says of a job, and return the ids of the nodes that the page had not heard of, nor of a later job.
+ * @param {Bound} bound
+ * @param {string} prompt
+ * @param {Parameters<typeof fromHistory>[1]} entry
+ */
+export function noteHistory(bound, prompt, entry) {
+  const { jobs, nodes } = bound
+  /** @param {string} id */
+  const isNews = (id) => {
+    const known = nodes[id]
+    if (known?.prompt === prompt) return !known.output && !known.error
+    return jobs.indexOf(known?.prompt ?? "") < jobs.indexOf(prompt)
+  }
+  const news = Object.entries(fromHistory(prompt, entry)).filter(([id]) => isNews(id))
+  for (const [id, shown] of news) {
+    const isForgotten = nodes[id]?.prompt === prompt && nodes[id].forgotten
+    note(bound, id, isForgotten ? withoutReport(shown) : shown)
+  }
+  return news.map(([id]) => id)
 }

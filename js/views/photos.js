@@ -5,7 +5,7 @@ import { app } from "../../../scripts/app.js"
 import { element } from "../common/dom.js"
 import { after } from "../common/hooks.js"
 import { t } from "../common/i18n.js"
-import { beforeQueueing, forget, onChanged } from "../common/jobs.js"
+import { beforeQueueing, forget, onChanged, onShown } from "../common/jobs.js"
 import { DATASET } from "../common/node_types.js"
 import { panel } from "../common/panel.js"
 import { fetchPhotos, photoUrl, RequestError, saveCaption } from "../common/server.js"
@@ -176,14 +176,19 @@ class PhotoView {
     const found = await fetchPhotos(settings).catch((error) => ({ total: 0, notes: [error.message], photos: [] }))
     const answer = JSON.stringify(found)
     if (this.current.settings !== asked || (sameSettings && this.current.answer === answer)) return
-    if (sameSettings && this.editors.some((editor) => editor.isInUse())) return // An edit must not be lost.
+    const kept = this.editors.filter((editor) => editor.folder === settings.folder && editor.isInUse())
+    if (kept.length && (sameSettings || !found.photos.length)) return // An edit must not be lost.
     this.current.answer = answer
     const more = found.total - found.photos.length
     const lines = [...found.notes, ...(more > 0 ? [t("more", { count: more })] : [])]
     this.status.replaceChildren(...lines.map((text) => element("div", { text })))
-    this.editors = found.photos.map((photo) => new CaptionEditor(settings.folder, photo, captions[photo.name]))
+    this.editors = found.photos.map((photo) => {
+      return kept.find(({ name }) => name === photo.name) ?? new CaptionEditor(settings.folder, photo, captions[photo.name])
+    })
     if (this.editors.some((editor) => editor.wired)) this.status.append(this.saveAllButton())
+    const focused = kept.find(({ box }) => box === document.activeElement)
     this.grid.replaceChildren(...found.photos.map((photo, index) => photoCard(photo, { ...settings, masks }, this.editors[index])))
+    focused?.box.focus()
   }
 
   saveAllButton() {
@@ -239,6 +244,12 @@ beforeQueueing(async () => {
   if (left.length) throw new Error(t("captions_not_saved", { names: left.map(({ name }) => name).join(", ") }))
 })
 
+onShown((node, { output }) => {
+  if (node.comfyClass !== DATASET) return
+  photoView(node).executed = output?.panel?.[0] ?? NOTHING
+  showPhotos(node)
+})
+
 onChanged(() => views.forEach((view) => view.fed !== fedBy(view.node) && showPhotos(view.node)))
 
 app.registerExtension({
@@ -254,10 +265,6 @@ app.registerExtension({
         refresh()
       })
     }
-    after(node, "onExecuted", (output) => {
-      if (output?.panel) photoView(node).executed = output.panel[0]
-      refresh()
-    })
     after(node, "onConfigure", refresh)
     after(node, "onConnectionsChange", refresh)
     labelFolders(node)

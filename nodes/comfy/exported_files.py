@@ -99,7 +99,7 @@ def step_file(path: str) -> StepFile:
         found = result_file(file)
         step = step_number(int(found.step)) if found and found.step.isdecimal() else None
         if found and step is not None:
-            for run_dir in runs_with_key(runs_root(), key_of(found.run)):
+            for run_dir in _folders_of(found.run) if key_of(found.run) else ():
                 return StepFile(run_dir, file, step)
     raise UserError(
         "No run has exported {name!r}. Wire path of a training node, or write the name of a file that one has exported.",
@@ -191,13 +191,10 @@ def finished_run(run_id: str) -> tuple[Run, ExportedFiles]:
 
     Raises UserError when there is none, or when it cannot be read.
     """
-    own = RunDir(runs_root() / run_id)
-    known = [own] if is_child(runs_root(), own.path) else []
-    for run_dir in (*known, *runs_with_key(runs_root(), key_of(run_id))):
+    for run_dir in _folders_of(run_id):
         files = exported_files(run_dir)
-        if files is None:
-            continue
-        return _read_run(run_dir), files
+        if files:
+            return _read_run(run_dir), files
     raise UserError(
         "There is no finished run {run!r}, or its exported file is gone. Press R to refresh the list, or train it.",
         run=run_id,
@@ -219,6 +216,19 @@ def result_of_file(path: str) -> tuple[Run, ExportedFiles]:
     if vectors is None:
         raise UserError("The embedding that goes with {name} is gone from models/embeddings.", name=found.path.name)
     return run, ExportedFiles(found.path, vectors)
+
+
+def _folders_of(run_id: str) -> list[RunDir]:
+    """Return the folders of a run: first that of its name, then copies of it; those that cannot be read last."""
+    own = RunDir(runs_root() / run_id)
+    copies = [run_dir for run_dir in runs_with_key(runs_root(), key_of(run_id)) if run_dir != own]
+    return sorted([*([own] if is_child(runs_root(), own.path) else []), *copies], key=lambda run_dir: not _is_readable(run_dir))
+
+
+def _is_readable(run_dir: RunDir) -> bool:
+    with passed_over(run_dir.path):
+        return bool(run_dir.load_run().key)
+    return False
 
 
 def _read_run(run_dir: RunDir) -> Run:

@@ -22,8 +22,11 @@ class NodeProgress:
         self._bar = comfy.utils.ProgressBar(1, node_id=node_id)
 
     def bar(self, done: int, total: int) -> None:
-        """Show that `done` of `total` units of work are done. Raises like `check_interrupted`: ComfyUI checks that here too."""
-        self._bar.update_absolute(done, max(total, 1))
+        """Show whoever queued the graph that `done` of `total` units of work are done. Raises as `check_interrupted`."""
+        if running_client() is None:
+            check_interrupted()  # as ComfyUI does where a bar moves
+        else:
+            self._bar.update_absolute(done, max(total, 1))
 
     def picture(self, path: Path) -> None:
         """Show the picture as the node's preview, as samplers do, to whoever queued the graph. Raises as `bar`."""

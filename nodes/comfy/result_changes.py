@@ -13,6 +13,10 @@ _returned: dict[tuple[Path, ...], list] = {}
 """The files of the results that training nodes have returned, and how they were then."""
 _lost: list[tuple[Path, ...]] = []
 """Those of them that were deleted, moved or made anew since: ComfyUI's cache must not answer with them."""
+_loaded: dict[tuple[Path, ...], list] = {}
+"""The same of the results that were loaded from their files."""
+_changed: list[tuple[Path, ...]] = []
+"""Those of them that are gone or others since."""
 _reopened: set[str] = set()
 """The runs whose result the next graph that asks for them gives up, to train on."""
 _given_up: list[str] = []
@@ -26,14 +30,11 @@ def reopen(run_dir: RunDir) -> None:
         _given_up.append(run_dir.path.name)
 
 
-def gives_up(run_dir: RunDir) -> bool:
-    """Return whether a run's result was given up just now, because somebody has asked for that and it can be trained on."""
+def asked_to_go_on(run_dir: RunDir) -> bool:
+    """Return, once, whether somebody has asked that a run which can be trained on gives up its result."""
     asked = run_dir.path.name in _reopened
     _reopened.discard(run_dir.path.name)
-    if not asked or not run_dir.can_go_on():
-        return False
-    run_dir.result_json.unlink()  # the exported file stays until the next one takes its place
-    return True
+    return asked and run_dir.can_go_on()
 
 
 def remember_returned(run: Run, files: ExportedFiles) -> None:
@@ -44,11 +45,27 @@ def remember_returned(run: Run, files: ExportedFiles) -> None:
 
 def lost_results() -> int:
     """Return how many returned results are gone or given up: what the fingerprints of training nodes change with."""
-    for paths, states in list(_returned.items()):
+    return _count_changes(_returned, _lost) + len(_given_up)
+
+
+def remember_loaded(run: Run, files: ExportedFiles) -> None:
+    """Remember that a result was loaded from its files, with the base that it needs."""
+    changed_files()  # these same files among them, as they were before
+    paths = _files_loaded(run, files)
+    _loaded[paths] = list(map(_state, paths))
+
+
+def changed_files() -> int:
+    """Return how many loaded results have changed: what LoadFinetuned's fingerprint changes with where a link names the file."""
+    return _count_changes(_loaded, _changed)
+
+
+def _count_changes(remembered: dict[tuple[Path, ...], list], changed: list[tuple[Path, ...]]) -> int:
+    for paths, states in list(remembered.items()):
         if list(map(_state, paths)) != states:
-            _lost.append(paths)
-            del _returned[paths]
-    return len(_lost) + len(_given_up)
+            changed.append(paths)
+            del remembered[paths]
+    return len(changed)
 
 
 def result_fingerprint(run_id: str, path: str) -> str:
@@ -57,9 +74,13 @@ def result_fingerprint(run_id: str, path: str) -> str:
         run, files = result_of_file(path) if path.strip() else finished_run(run_id)
     except UserError:
         return ""
-    result = runs_root() / run_id / "result.json"
+    paths = (runs_root() / run_id / "result.json", *_files_loaded(run, files))
+    return str([(str(path), _state(path)) for path in paths])
+
+
+def _files_loaded(run: Run, files: ExportedFiles) -> tuple[Path, ...]:
     base = folder_paths.get_full_path("checkpoints", run.base_checkpoint) if run.base_checkpoint else None
-    return str([(str(path), _state(Path(path))) for path in (result, files.file, files.embedding, base) if path])
+    return tuple(Path(path) for path in (files.file, files.embedding, base) if path)
 
 
 def _state(path: Path) -> tuple[int, ...]:

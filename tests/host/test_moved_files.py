@@ -66,3 +66,38 @@ def test_a_deleted_file_of_a_step_is_missed(server, stepped):
     assert paths_of(result) == before[1:]
     assert node(stepped, "DreamBoothTrain") in result.seconds
     assert node(stepped, "DreamBoothTrain") not in server.run(stepped).seconds  # and then it is as it is
+
+
+def test_a_damaged_copy_of_a_run_s_folder_stands_in_nobody_s_way(server, stepped, base_directory):
+    """A copy comes first by its name, whether nothing of it can be read, or its result and not what was asked."""
+    step, *_, last = paths_of(server.run(stepped))
+    runs = base_directory / "output" / "finetune"
+    folder = runs / last.stem
+    key = folder.name.rpartition("-")[2]
+    (runs / f"backup-{key}").mkdir()
+    half = runs / f"a copy-{key}"
+    shutil.copytree(folder, half)
+    (half / "run.json").write_text("{")
+    by_name(server, last.stem, step.name)
+    by_name(server, last.stem, str(last))
+    folder.rename(runs / f"renamed-{key}")
+    by_name(server, last.stem, step.name)
+    loader = {"class_type": "LoadFinetuned", "inputs": {"run": last.stem}}
+    server.run({"load": loader, "shown": {"class_type": "PreviewAny", "inputs": {"source": ["load", 3]}}})
+    for damaged in (half, runs / f"backup-{key}"):
+        shutil.rmtree(damaged)
+    (runs / f"renamed-{key}").rename(folder)
+
+
+def test_a_file_that_a_link_names_is_loaded_anew_once_it_is_another(server, stepped):
+    *_, last = paths_of(server.run(stepped))
+    graph = {
+        "name": {"class_type": "PrimitiveString", "inputs": {"value": last.name}},
+        "load": {"class_type": "LoadFinetuned", "inputs": {"run": "none", "path": ["name", 0]}},
+        "shown": {"class_type": "PreviewAny", "inputs": {"source": ["load", 3]}},
+    }
+    assert "load" in server.run(graph).seconds
+    assert "load" not in server.run(graph).seconds
+    last.touch()
+    assert "load" in server.run(graph).seconds
+    assert "load" not in server.run(graph).seconds

@@ -1,6 +1,7 @@
 """What a job that was queued without a client id says, no page and no other client hears."""
 
 import contextlib
+import json
 import struct
 import threading
 import time
@@ -24,9 +25,8 @@ def heard(server):
 
     def listen(socket: websocket.WebSocket) -> None:
         with contextlib.suppress(OSError, websocket.WebSocketException):
-            while True:
-                told = socket.recv()
-                events.append(struct.unpack(">I", told[:4])[0] if isinstance(told, bytes) else told)
+            while told := socket.recv():  # nothing: it is closed
+                events.append(struct.unpack(">I", told[:4])[0] if isinstance(told, bytes) else json.loads(told))
 
     for name in ("None", "stranger"):
         sockets.append(websocket.create_connection(f"ws://{HOST}:{server.port}/ws?clientId={name}", timeout=600))
@@ -49,3 +49,8 @@ def test_a_job_without_a_client_is_told_to_nobody(server, quick_graph, heard):
     assert done[prompt]["status"]["status_str"] == "success"
     assert heard  # ComfyUI's own
     assert [told for told in heard if told in (TEXT_EVENT, *PICTURES) or "subject_trainer" in str(told)] == []
+    events = [told for told in heard if isinstance(told, dict)]
+    assert [told for told in events if told["type"] == "progress"] == []
+    # ComfyUI itself tells which node runs, and that is all: as one unit of work.
+    states = [state for told in events if told["type"] == "progress_state" for state in told["data"]["nodes"].values()]
+    assert {state["max"] for state in states} <= {1}

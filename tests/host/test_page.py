@@ -238,6 +238,17 @@ def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(either, request
         page.execute_script(script, box, "mine")
         wait(page, lambda: "changed elsewhere" in words(page, "DatasetLoader", "photo_view"))
         assert caption.read_text() == "changed elsewhere"
+        view = panel(page, "DatasetLoader", "photo_view")
+        other = view.find_elements(By.TAG_NAME, "textarea")[1]
+        before = other.get_property("value")
+        page.execute_script("arguments[0].focus()", other)
+        other.send_keys("half a w")
+        choose(page, "DatasetLoader", "crop", "pad")  # The grid is drawn anew, and what is being written stays.
+        wait(page, lambda: "crop=pad" in view.find_element(By.TAG_NAME, "img").get_attribute("src"), 30)
+        assert "changed elsewhere" in words(page, "DatasetLoader", "photo_view")
+        assert "half a w" in other.get_property("value")
+        assert page.execute_script("return document.activeElement === arguments[0]", other)
+        page.execute_script("arguments[0].value = arguments[1]", other, before)
         mine = panel(page, "DatasetLoader", "photo_view").find_element(By.CSS_SELECTOR, ".st-state button")
         page.execute_script("arguments[0].click()", mine)
         wait(page, lambda: caption.read_text(encoding="utf-8") == "mine\n")
@@ -359,13 +370,14 @@ def test_what_the_panels_say_can_be_read_in_both_themes(page, base_directory):
     wait(page, lambda: "no caption" in words(page, "DatasetLoader", "photo_view"))
     page.execute_script(
         'document.body.insertAdjacentHTML(\'beforeend\', \'<div class="st-panel"><div class="st-error">no</div>'
+        '<div class="st-report st-old">of the last run</div>'
         '<ul class="st-captions"><li><mark>mysks</mark> <mark class="st-class">toy</mark></li></ul></div>\')'
     )
     try:
         for theme in ("light", "dark"):
             set_setting(page, "Comfy.ColorPalette", theme)
             found = page.execute_script(LOWEST_CONTRAST)
-            assert {"st-note", "MARK", "st-class", "st-name", "st-error"} <= {name for _, name, _ in found}
+            assert {"st-note", "MARK", "st-class", "st-name", "st-error", "st-report st-old"} <= {name for _, name, _ in found}
             print(theme, found[0])
             assert found[0][0] >= 4.5, (theme, found[0])
     finally:

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from demo.run import node
-from tools.server import HOST, Refused
+from tools.server import HOST, Failed, Refused
 from tools.setup import ROOT
 from trainer.run.devices import allocator_settings
 from trainer.run.files import write_json
@@ -123,7 +123,7 @@ def test_a_run_can_be_finished_from_the_page(server, workers, quick_graph, base_
     assert refusal(server.post, f"/subject_trainer/runs/{run}/finish", {}) == (409, "This run does not train now.")
 
 
-def test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on(server, quick_graph):
+def test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on(server, quick_graph, base_directory):
     graph = up_to_training(quick_graph)
     train = node(graph, "DreamBoothTrain")
     graph[train]["inputs"] |= {
@@ -153,6 +153,14 @@ def test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on(server, qui
 
     assert server.post(f"/subject_trainer/runs/{run}/reopen", {}) == {}
     assert run in server.options("LoadFinetuned", "run")  # whoever asked: the result stays until the run is queued
+    in_the_way = base_directory / "output" / "finetune" / run / "failure.lock"
+    in_the_way.mkdir()
+    with pytest.raises(Failed, match="is in the way"):
+        server.run(graph)
+    in_the_way.rmdir()
+    assert run in server.options("LoadFinetuned", "run")  # nor does it go with what is refused
+    assert server.run(graph).outputs[train]["text"] == shows["text"]
+    server.post(f"/subject_trainer/runs/{run}/reopen", {})
     assert server.run(graph).outputs[train]["text"][0].startswith("40 steps, ")  # nothing of it came from ComfyUI's cache
     assert refusal(server.post, f"/subject_trainer/runs/{run}/reopen", {})[0] == 400
 

@@ -7,6 +7,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tools.browser import choose, queue, wait_for_page
 
+from .graphs import picture_graph
 from .pages import CANVAS_AT_NIGHT, NEEDS_BROWSER, fill_in, panel, read, wait, words
 
 pytestmark = NEEDS_BROWSER
@@ -19,8 +20,8 @@ def said(page) -> str:
     return words(page, "DreamBoothTrain", "run_view")
 
 
-def report(page) -> str:
-    return words(page, "DreamBoothTrain", "report")
+def report(page, node_type: str = "DreamBoothTrain") -> str:
+    return words(page, node_type, "report")
 
 
 def drawn(page) -> bool:
@@ -167,3 +168,72 @@ def test_a_node_in_a_subgraph_shows_its_run_again(page, server):
     wait(page, lambda: server.get("/queue")["queue_running"] == [])
     reload(page)
     assert wait(page, told, 30) == result
+
+
+WIRED_LOADER = """
+const { app, LiteGraph } = window
+app.graph.clear()
+const add = (type, values = {}) => {
+  const node = LiteGraph.createNode(type)
+  app.graph.add(node)
+  for (const widget of node.widgets ?? []) if (widget.name in values) widget.value = values[widget.name]
+  return node
+}
+const loader = add("DatasetLoader", { resolution: 64 })
+add("EmptyImage", { width: 64, height: 64, color: 0x0080ff }).connect(0, loader, "images")
+add("PrimitiveStringMultiline", { value: "a blue toy" }).connect(0, loader, "captions")
+loader.connect(1, add("PreviewImage"), 0)
+return { ...app.graph.serialize(), id: undefined }
+"""
+
+
+def captions(page) -> list[str]:
+    view = panel(page, "DatasetLoader", "photo_view")
+    return [box.get_property("value") for box in view.find_elements(By.TAG_NAME, "textarea")] if view else []
+
+
+def queue_behind(page, server) -> None:
+    """Queue what is open, as a job that begins when ComfyUI is told to interrupt the one before."""
+    endless = picture_graph({"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "standin.safetensors"}}, "a toy")
+    endless["sample"]["inputs"]["steps"] = 10_000
+    server.post("/prompt", {"prompt": endless})
+    queue(page)
+    wait(page, lambda: len(server.get("/queue")["queue_pending"]) == 1, 60)
+
+
+def let_it_run(page, server) -> None:
+    server.post("/interrupt", {})
+    wait(page, lambda: not any(server.get("/queue").values()), 60)
+
+
+def test_what_a_loader_has_read_stays_with_its_workflow(page, server):
+    workflow = page.execute_script(WIRED_LOADER)
+    first = open_in_tab(page, workflow)
+    second = open_in_tab(page, workflow)
+    go_to(page, first)
+    queue_behind(page, server)
+    go_to(page, second)
+    let_it_run(page, server)
+    wait(page, lambda: "that are wired to images" in words(page, "DatasetLoader", "photo_view"), 30)
+    assert report(page, "DatasetLoader") == ""
+    assert captions(page) == []
+    go_to(page, first)
+    wait(page, lambda: captions(page) == ["a blue toy"], 30)
+    choose(page, "DatasetLoader", "crop", "pad")  # The report is of another crop, the pictures are the same.
+    wait(page, lambda: report(page, "DatasetLoader") == "", 30)
+    reload(page)
+    go_to(page, first)
+    wait(page, lambda: captions(page) == ["a blue toy"], 30)
+    assert report(page, "DatasetLoader") == ""
+
+
+def test_a_job_that_ran_while_the_page_was_closed_is_shown(page, server):
+    first = open_in_tab(page, page.execute_script(WIRED_LOADER))
+    queue_behind(page, server)
+    page.get("about:blank")
+    let_it_run(page, server)
+    page.back()
+    wait_for_page(page)
+    go_to(page, first)
+    wait(page, lambda: captions(page) == ["a blue toy"], 30)
+    assert "1 photo, 1 caption, ready" in report(page, "DatasetLoader")

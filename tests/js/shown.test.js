@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
 import { askedJobs, bindJob, endJob, forgetErrors, isCopy, isEdited, note, nothing, withKept } from "../../js/logic/shown.js"
-import { fromHistory, fromRefusal } from "../../js/logic/shown.js"
+import { forgetReport, fromHistory, fromRefusal, noteHistory } from "../../js/logic/shown.js"
 
 test("what a node shows grows while its job is the same, and of another job only the run stays", () => {
   const bound = nothing()
@@ -108,4 +108,32 @@ test("the history of a job has what its nodes told, and why one failed", () => {
     5: { prompt: "a", error: "no" },
   })
   assert.deepEqual(fromHistory("a", undefined), {})
+})
+
+test("what a job did while the page was closed is noted of each node that no later job has brought something of", () => {
+  const bound = nothing()
+  for (const job of ["a", "b", "c"]) bindJob(bound, job)
+  note(bound, "5", { prompt: "a", output: { text: ["of a"] } })
+  note(bound, "6", { prompt: "c", output: { text: ["of c"] } })
+  note(bound, "7", { prompt: "b", run: "toy-1" }) // As it is kept: the run alone.
+  const outputs = Object.fromEntries(["5", "6", "7", "8"].map((id) => [id, { text: ["of b"], run: ["toy-2"] }]))
+  assert.deepEqual(noteHistory(bound, "b", { outputs }), ["5", "7", "8"])
+  const shown = { prompt: "b", run: "toy-2", output: outputs[5] }
+  assert.deepEqual([bound.nodes[5], bound.nodes[6].prompt, bound.nodes[7], bound.nodes[8]], [shown, "c", shown, shown])
+  assert.deepEqual(noteHistory(bound, "b", { outputs }), []) // The page knows.
+  assert.deepEqual(noteHistory(bound, "c", undefined), [])
+})
+
+test("a report that was forgotten is not there again after a reload, but what the node has read is", () => {
+  const bound = nothing()
+  bindJob(bound, "a")
+  const output = { text: ["4 photos"], panel: [{ folder: "plush" }] }
+  note(bound, "2", { prompt: "a", output })
+  forgetReport(bound, "2")
+  assert.deepEqual(bound.nodes[2], { prompt: "a", forgotten: true, output: { panel: output.panel } })
+  const kept = JSON.parse(JSON.stringify(withKept({}, "w", bound).w))
+  assert.deepEqual(noteHistory(kept, "a", { outputs: { 2: output } }), ["2"])
+  assert.deepEqual(kept.nodes[2], bound.nodes[2])
+  note(bound, "2", { prompt: "b", output })
+  assert.deepEqual(bound.nodes[2].output, output)
 })

@@ -11,11 +11,22 @@ import pytest
 
 from trainer.parts import TRAIN
 from trainer.parts.text_side import text_rate
-from trainer.run.choice import Asked, Choice, Device, check_used, check_widgets, choose, never_fits, unknown_photos
+from trainer.run.choice import (
+    Asked,
+    Choice,
+    Device,
+    check_used,
+    check_widgets,
+    choose,
+    may_be_finished,
+    never_fits,
+    unknown_photos,
+)
+from trainer.run.files import write_json
 from trainer.run.messages import UserError
 from trainer.run.presets import NAMED, for_page, presets, steps_for, widget_values
 from trainer.run.resources import DRIVER, GB, estimate, refusal
-from trainer.run.run_dir import Run
+from trainer.run.run_dir import Run, RunDir
 from trainer.run.settings import method_settings, widget_default
 from trainer.run.slow import slow_parts
 
@@ -577,3 +588,36 @@ def test_what_never_fits_is_refused_when_it_runs_too_and_nothing_else(preset, re
             assert "None" not in said
         else:
             assert "None" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "other"),
+    [
+        ({"train": "lora", "lora_rank": 64, "batch_size": 64}, {"lora_rank": 32}),
+        ({"train": "unet", "batch_size": 64, "steps": 500}, {"steps": 400}),
+        ({"train": "unet", "batch_size": 64, "save_every": 400}, {"learning_rate": 1e-5}),
+        ({"train": FULL, "batch_size": 64, "optimizer": SMALL}, {"ema_decay": 0.9}),
+    ],
+    ids=str,
+)
+def test_what_never_fits_is_told_unless_the_very_run_is_finished(tmp_path, given, other):
+    device, photos = card(4), replace(PHOTOS, photos=PHOTOS.photos[:1] * 10)
+    known = replace(asked("own settings", **given), dataset=unknown_photos(512), known={"token": "token"})
+    told = never_fits(known, device)
+    assert told
+
+    def finish(**changes) -> None:
+        """As the node would ask for it, with a CLIP that ends a layer earlier."""
+        later = asked("own settings", **given | changes)
+        run = run_of(choose(replace(later, dataset=photos), device))
+        run = replace(run, dataset=photos, settings=run.settings.replace(text_layer=-2))
+        run_dir = RunDir(tmp_path / run.id)
+        run_dir.path.mkdir()
+        write_json(run_dir.run_json, run.to_json())
+        write_json(run_dir.result_json, {})
+
+    finish(**other)
+    assert not may_be_finished(known, told.settings, tmp_path)
+    finish()
+    assert may_be_finished(known, told.settings, tmp_path)
+    assert not may_be_finished(replace(known, class_dataset=photos), told.settings, tmp_path)

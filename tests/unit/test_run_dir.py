@@ -103,6 +103,25 @@ def test_a_setting_decides_only_where_it_has_an_effect(run, others, change, give
     assert (changed.key != plain.key) == decides
 
 
+@pytest.mark.parametrize(
+    ("others", "given", "class_decides", "captions_decide"),
+    [
+        ({"initializer": "toy"}, {}, True, True),  # it is in the trigger
+        ({"template_set": "object"}, {}, True, False),  # its vector is where training starts
+        ({"template_set": "object", "initializer": "toy"}, {}, False, False),
+        ({"template_set": "style"}, TOKEN, False, False),
+    ],
+)
+def test_captions_and_class_decide_only_where_training_sees_them(run, others, given, class_decides, captions_decide):
+    plain = replace(run, settings=run.settings.replace(method="textual_inversion", **others), **given)
+    photo = replace(run.dataset.photos[0], caption="mysks on grass")
+    captioned = replace(plain, dataset=replace(run.dataset, photos=(photo,)))
+    assert (captioned.key != plain.key) == captions_decide
+    assert (replace(plain, settings=plain.settings.replace(class_word="dog")).key != plain.key) == class_decides
+    twice = replace(plain, dataset=replace(run.dataset, photos=(replace(run.dataset.photos[0], repeats=2),)))
+    assert twice.key != plain.key
+
+
 def test_a_jitter_without_variants_does_not_change_the_key(run):
     for name in ("view_jitter", "color_jitter", "light_jitter"):
         alone = replace(run, dataset=replace(run.dataset, **{name: 0.1}))

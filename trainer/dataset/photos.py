@@ -84,11 +84,11 @@ class Dataset:
         augmented = self.view_jitter or self.color_jitter or self.light_jitter
         return (self.variants if augmented else 1) * (2 if self.flip else 1)
 
-    def deciding(self) -> dict:
-        """Return what decides the training result, by name; where the files lie does not."""
+    def deciding(self, captions: bool = True) -> dict:
+        """Return what decides the training result, by name; where the files lie does not, nor captions that are not used."""
         framing, jitters = ("resolution", "crop", "flip"), ("view_jitter", "color_jitter", "light_jitter")
         return {
-            "photos": [(photo.sha256, *photo.captions, photo.repeats) for photo in self.photos],
+            "photos": [(photo.sha256, *(photo.captions if captions else ()), photo.repeats) for photo in self.photos],
             "views": self.views,
             **{name: getattr(self, name) for name in framing},
             **{name: getattr(self, name) if self.variants > 1 else 0.0 for name in jitters},  # the first variant has none

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..dataset.captions import check_class_word
@@ -13,7 +14,7 @@ from .messages import Message, UserError, message
 from .names import DREAMBOOTH, NO_LORA, WIRED_LORA
 from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given, in_words, widget_values
 from .resources import DRIVER, GB, estimate, refusal
-from .run_dir import Run
+from .run_dir import Run, finished_runs, passed_over
 from .setting import AUTO
 from .setting_groups import MAX_STEPS
 from .settings import Settings, method_settings, widget_default
@@ -26,6 +27,8 @@ WHERE_UNKNOWN = {"hold_out": 1, "steps": MAX_STEPS}
 """What settings are taken for that are not known yet and whose defaults could contradict others."""
 LEAST_DEMANDING = {"steps": MAX_STEPS, "vectors": 1}
 """What stands for settings that photos and embeddings decide: as many steps as contradict nothing, as little as can be held."""
+KNOWN_LATER = {"token", "class_word", "class_prompt", "initializer", "vectors", "text_layer", "validate_every"}
+"""What settings a graph that is being checked does not tell of, whatever its widgets say."""
 OPTIMIZERS = {"adamw": "AdamW", "adamw_8bit": message("8-bit AdamW"), "adafactor": "Adafactor", "prodigy": "Prodigy"}
 
 
@@ -193,6 +196,28 @@ def never_fits(asked: Asked, device: Device) -> Choice | None:
             return None
         found.append(Choice(settings, told))
     return found[0]
+
+
+def may_be_finished(asked: Asked, wanted: Settings, root: Path) -> bool:
+    """Return whether a finished run under `root` may be the one that is wanted: it is loaded on a device of any size.
+
+    Which it is tells its key, for which the weights of the base must be read.
+    """
+    steps, later = asked.widgets.get("steps", 0), set(KNOWN_LATER)
+    if steps:
+        wanted = wanted.replace(steps=steps)
+    else:  # the photos decide them, and whether files are kept on the way
+        later |= {"steps", "save_every"}
+    if wanted.optimizer.optimizer == "adamw_8bit":  # another takes its place where it cannot run
+        later.add("optimizer")
+    for run_dir in finished_runs(root):
+        with passed_over(run_dir.path):
+            run = run_dir.load_run()
+            has_class = run.class_dataset is not None
+            ours, theirs = (one.deciding(unused_settings(run) | later, has_class) for one in (wanted, run.settings))
+            if ours == theirs and has_class == (asked.class_dataset is not None):
+                return True
+    return False
 
 
 def settings_from(asked: Asked, values: Mapping[str, Any]) -> Settings:

@@ -81,8 +81,11 @@ class Run:
     def key(self) -> str:
         """Return 12 hex digits of everything that decides the result."""
         class_images = self.class_dataset.deciding() if self.class_dataset else None
-        settings = self.settings.deciding(unused_settings(self), has_class=bool(self.class_dataset))
-        deciding = [FORMAT, settings, self.dataset.deciding(), class_images, self.base_fingerprint]
+        captions, unused = self.settings.uses_captions, unused_settings(self)
+        if not captions and (self.embedding or self.settings.inversion.initializer):  # nothing starts from the class either
+            unused.add("class_word")
+        settings = self.settings.deciding(unused, has_class=bool(self.class_dataset))
+        deciding = [FORMAT, settings, self.dataset.deciding(captions), class_images, self.base_fingerprint]
         deciding += filter(None, (self.embedding, self.lora))
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -84,8 +84,9 @@ class Settings:
         changes is a new format of runs.
         """
         unused = {*unused, *self._without_effect(has_class)}
-        named = {f.name: value for f, value in self._each() if value != f.default and _decides(f) and f.name not in unused}
-        return {"method": self.method, "token": self.token, "class_word": self.class_word} | named
+        own = {"method": self.method, "token": self.token, "class_word": self.class_word}
+        named = own | {f.name: value for f, value in self._each() if value != f.default and _decides(f)}
+        return {name: value for name, value in named.items() if name not in unused}
 
     def _without_effect(self, has_class: bool) -> Iterator[str]:
         """Return the settings that change nothing of the result, whatever their value, because of other settings."""
@@ -110,10 +111,14 @@ class Settings:
         """Return whether the class prompt is used: for class images that are made, or a teacher of the class."""
         return self.dreambooth.prior == "teacher" or self.dreambooth.class_images > 0
 
+    @property
+    def uses_captions(self) -> bool:
+        """Return whether the photos are trained under their captions, and not under published prompts."""
+        return self.inversion.template_set == "captions"  # as always in DreamBooth, which has no such widget
+
     def trigger(self, token: str) -> str:
         """Return what means the subject in a prompt, `token` spelled as given: with the class, if training saw it there."""
-        # DreamBooth has no such widget: there it is always "captions".
-        return f"{token} {self.class_word if self.inversion.template_set == 'captions' else ''}".strip()
+        return f"{token} {self.class_word if self.uses_captions else ''}".strip()
 
     def _each(self) -> Iterator[tuple[dataclasses.Field, Any]]:
         for group in GROUPS:

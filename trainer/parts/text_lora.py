@@ -55,7 +55,7 @@ class TextLoRA:
         pattern = TEXT_TARGETS[self.settings.dreambooth.lora_layers]
         params = add_adapters(text_encoder, pattern, self.settings, torch.float32)
         if context.run.lora:
-            go_on_from(context.run_dir.lora, params, text_stems, self.settings, is_text)
+            go_on_from(context.lora_file, params, text_stems, self.settings, is_text)
         move(text_encoder, context.device)
         let_train(text_encoder, self.settings)
         self.params = {PREFIX + name: p for name, p in params.items()}

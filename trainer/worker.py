@@ -33,6 +33,7 @@ def work(path: Path, device: str, reporter: Reporter, stop: StopRequest) -> None
             run, info = _train(run_dir, device, reporter, stop)
             _finish(run_dir, run, info, reporter)
         elif run_dir.drawing.is_file():
+            run_dir.remove_partial_files()
             _draw(run_dir, device, reporter, stop)
     reporter.emit(Done())
 

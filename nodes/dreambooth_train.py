@@ -7,14 +7,14 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..trainer.dataset.captions import check_class_word
 from ..trainer.dataset.photos import Dataset as PhotoDataset
-from ..trainer.run.choice import Asked
+from ..trainer.run.choice import Asked, given_lora
 from ..trainer.run.messages import UserError, message
-from ..trainer.run.names import DREAMBOOTH, check_name
+from ..trainer.run.names import DREAMBOOTH, NO_LORA, check_name
 from .comfy.base_model import Base
 from .comfy.embeddings import embedding_fingerprint, read_embedding
 from .comfy.exported_files import step_paths
 from .comfy.loading import apply_lora, load_checkpoint, load_lora
-from .comfy.lora_files import NONE, find_lora, lora_fingerprint, lora_names
+from .comfy.lora_files import WiredLora, find_lora, lora_fingerprint, lora_names
 from .comfy.patches import with_prompt_options, with_sampling_patches
 from .comfy.result_changes import lost_results
 from .comfy.token_clip import clip_with_token, embedding_of
@@ -22,7 +22,7 @@ from .inputs import checked_inputs
 from .page.checked_graph import checked_inputs_of, source_inputs
 from .page.language import text_for_running_page, translated_errors
 from .queued import answer, check_embedding, check_text, loader_of, training_checks
-from .training import TrainingRequest, request_for, trained_or_loaded
+from .training import request_for, trained_or_loaded
 from .widgets import (
     BASE_INPUTS,
     CATEGORY,
@@ -76,11 +76,16 @@ class DreamBoothTrain(io.ComfyNode):
                 io.Combo.Input(
                     "start_lora",
                     options=lora_names(),
-                    default=NONE,
+                    default=NO_LORA,
                     optional=True,
                     advanced=True,
                     tooltip="A LoRA to train on from, whoever made it, where train is lora or begins with it. lora_kind, "
                     "lora_layers and lora_rank must be those that it was made with.",
+                ),
+                io.LoraModel.Input(
+                    "lora",
+                    optional=True,
+                    tooltip="A LoRA from another node to train on from, in place of start_lora: LORA_MODEL of another training.",
                 ),
                 *setting_inputs(DREAMBOOTH),
             ],
@@ -133,7 +138,9 @@ class DreamBoothTrain(io.ComfyNode):
     ) -> io.NodeOutput:
         """Train, or find what was trained, and return it loaded."""
         class_dataset, embedding = widgets.pop("class_dataset", None), widgets.pop("embedding", "")
-        start_lora = find_lora(widgets.pop("start_lora", NONE))
+        name_of_lora = given_lora(widgets)
+        start_lora, wired = find_lora(widgets.pop("start_lora", NO_LORA)), widgets.pop("lora", None)
+        lora_before = WiredLora(wired) if wired else start_lora
         check_dataset(dataset, class_dataset)
         if class_dataset:
             class_dataset = caption_class_images(dataset, class_dataset)
@@ -148,11 +155,11 @@ class DreamBoothTrain(io.ComfyNode):
             dataset=dataset,
             class_dataset=class_dataset,
             embedding=embedding,
-            start_lora=start_lora is not None,
+            start_lora=name_of_lora,
             unet_weights=base.unet_weights(),
             base_bytes=base.size(),
         )
-        finished = trained_or_loaded(checked_lora(request_for(check_name(name), asked, base, cls.hidden, start, start_lora)))
+        finished = trained_or_loaded(request_for(check_name(name), asked, base, cls.hidden, start, lora_before))
         file, learned = finished.exported.file, finished.exported.embedding
         if finished.run.result_kind == "lora":
             lora = load_lora(file)
@@ -166,19 +173,6 @@ class DreamBoothTrain(io.ComfyNode):
             trained_clip = clip_with_token(trained_clip, dataset.token, learned)
         paths = step_paths(finished.run, finished.exported)
         return io.NodeOutput(trained_model, trained_clip, trained_vae, finished.loss, str(file), lora, paths, ui=finished.ui)
-
-
-def checked_lora(request: TrainingRequest) -> TrainingRequest:
-    """Return the request. Raises UserError when it has a LoRA to go on from and trains none."""
-    if request.lora and request.run.result_kind != "lora":
-        raise UserError(
-            "{name} is {value}, but no LoRA is trained: train is {train}. Set train to lora, or {name} back to {auto}.",
-            name="start_lora",
-            value=request.lora.path.name,
-            train=request.run.settings.dreambooth.train,
-            auto=NONE,
-        )
-    return request
 
 
 def check_captioned(inputs: dict) -> None:

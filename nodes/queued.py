@@ -15,7 +15,7 @@ from safetensors import safe_open
 from ..trainer.dataset.captions import DEFAULT_TEMPLATE, class_prompt, plain
 from ..trainer.dataset.folder_files import photo_names
 from ..trainer.dataset.photos import Dataset, check_hold_out
-from ..trainer.run.choice import Asked, check_widgets, never_fits, unknown_photos
+from ..trainer.run.choice import Asked, check_widgets, given_lora, never_fits, unknown_photos
 from ..trainer.run.messages import UserError
 from ..trainer.run.run_dir import finished_runs, passed_over
 from ..trainer.run.setting import AUTO
@@ -30,8 +30,11 @@ from .page.language import text_for_checked_page
 
 log = logging.getLogger("subject_trainer")
 
+LOADER = "CheckpointLoaderSimple"
 SAME_UNET = ("LoraLoader", "LoraLoaderModelOnly", "DreamBoothTrain")
 """Nodes whose MODEL is as large as the one that they get."""
+SAME_CLIP = ("LoraLoader", "CLIPSetLastLayer")
+"""Nodes whose CLIP knows the words of the one that they get."""
 
 
 def answer(*checks: Callable[[], object]) -> bool | str:
@@ -86,7 +89,7 @@ def _check_settings(method: str, inputs: dict) -> None:
     """Raise UserError where settings contradict each other or what is known of the photos, or cannot fit the device."""
     try:
         count = queued_photos(inputs)
-        check_widgets(method, inputs, count, described(inputs))
+        check_widgets(method, inputs, count, described(inputs), no_embedding=has_no_embedding(inputs))
         if count and isinstance(inputs.get("hold_out"), int):
             check_hold_out(inputs["hold_out"], count)
         check_memory(method, inputs)
@@ -114,6 +117,12 @@ def described(inputs: dict) -> Dataset | None:
         return None
     word = plain(said["class_word"])
     return replace(unknown_photos(512), class_word=word, class_prompt=class_prompt(DEFAULT_TEMPLATE, word))
+
+
+def has_no_embedding(inputs: dict) -> bool:
+    """Return whether a node's token has no embedding to start from, as far as the graph says it: its CLIP may bring one."""
+    given = inputs.get("embedding", "")
+    return isinstance(given, str) and not given.strip() and source_inputs(inputs, "clip", LOADER, SAME_CLIP) is not None
 
 
 def check_embedding(node_id: str, name: str, value: Any) -> None:
@@ -145,7 +154,7 @@ def check_memory(method: str, inputs: dict) -> None:
     unknown_class = "class_dataset" in inputs and class_loader is None
     if isinstance(preset, list) or wired or unknown_class or not isinstance(resolution, int):
         return
-    base = source_inputs(inputs, "model", "CheckpointLoaderSimple", SAME_UNET) or {}
+    base = source_inputs(inputs, "model", LOADER, SAME_UNET) or {}
     weights = unet_weights(base.get("ckpt_name"))
     devices = widgets.get("devices", 1)
     if not weights or device.refusal(devices):  # of devices that cannot train at all, the run says so
@@ -158,6 +167,7 @@ def check_memory(method: str, inputs: dict) -> None:
         known={"token": "token"},
         dataset=photos,
         class_dataset=photos if class_loader else None,
+        start_lora=given_lora(inputs),
         unet_weights=weights,
     )
     refused = never_fits(asked, device.description(devices))

@@ -21,7 +21,7 @@ from .comfy.base_model import Base
 from .comfy.embeddings import Embedding
 from .comfy.exported_files import ExportedFiles, exported_files
 from .comfy.folders import check_writable, free_disk, output_picture, runs_root
-from .comfy.lora_files import LoraFile
+from .comfy.lora_files import Lora
 from .comfy.new_run import make_run, with_its_places
 from .comfy.progress import check_interrupted
 from .comfy.result_changes import gives_up, remember_returned
@@ -47,7 +47,7 @@ class TrainingRequest:
     """The node, whose progress the page shows."""
     embedding: Embedding | None = None
     """The vectors that the token starts from."""
-    lora: LoraFile | None = None
+    lora: Lora | None = None
     """The file that a LoRA goes on from."""
     notes: Sequence[Message] = ()
     """What the user should know before, while and after it trains."""
@@ -69,7 +69,7 @@ class Finished:
 
 
 def request_for(
-    name: str, asked: Asked, base: Base, hidden, embedding: Embedding | None, lora: LoraFile | None = None
+    name: str, asked: Asked, base: Base, hidden, embedding: Embedding | None, lora: Lora | None = None
 ) -> TrainingRequest:
     """Return the run that a node with these hidden inputs asks for, by its preset, its widgets and the device."""
     there = device.description(asked.widgets.get("devices", 1))

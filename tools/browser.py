@@ -37,7 +37,7 @@ def open_workflow(driver: webdriver.Chrome, port: int, workflow: dict) -> None:
 
 def wait_for_page(driver: webdriver.Chrome) -> None:
     """Wait until the page has opened a workflow by itself, the last one or its default: before, that would replace ours."""
-    WebDriverWait(driver, 60).until(
+    WebDriverWait(driver, 60, poll_frequency=0.1).until(
         lambda d: d.execute_script("return !!window.app?.extensionManager?.workflow?.activeWorkflow && !!window.app.graph")
     )
 

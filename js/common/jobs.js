@@ -5,9 +5,11 @@
 import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
 import { findNode } from "../logic/run.js"
+import { valuesByName } from "../logic/widgets.js"
 import { askedJobs, bindJob, endJob, forgetErrors, fromHistory, fromRefusal, isCopy, note, nothing, withKept } from "../logic/shown.js"
+import { TRAINING } from "./node_types.js"
 
-/** @import { Bound, Shown } from "../logic/shown.js" */
+/** @import { Bound, Shown, Values } from "../logic/shown.js" */
 /** @import { Progress } from "./server.js" */
 
 const STORAGE = "SubjectTrainer.Shown"
@@ -15,7 +17,7 @@ const STORAGE = "SubjectTrainer.Shown"
 /** What is bound to an open workflow, and what it is kept under. @typedef {{ bound: Bound, graph: string, key?: string }} Tab */
 /** By what ComfyUI tracks a workflow's changes with: the same object for as long as its tab is open. @type {WeakMap<object, Tab>} */
 const tabs = new WeakMap()
-/** @type {((node: Comfy.Node, shown: Shown) => void)[]} */
+/** @type {((node: Comfy.Node, shown: Shown, queued?: Values) => void)[]} */
 const listeners = []
 /** @type {(() => void)[]} */
 const openListeners = []
@@ -86,7 +88,9 @@ function forJob(prompt, act) {
 /** @param {Tab} tab @param {string} id */
 function tell(tab, id) {
   const node = tab === currentTab() ? findNode(app.graph, id) : undefined
-  if (node) listeners.forEach((listener) => listener(node, tab.bound.nodes[id]))
+  if (!node) return
+  const { nodes, queued } = tab.bound
+  listeners.forEach((listener) => listener(node, nodes[id], queued[nodes[id].prompt]?.[id]))
 }
 
 /** @param {string} id @param {Shown} shown */
@@ -153,14 +157,24 @@ app.loadGraphData = async (...given) => {
   return result
 }
 
+/**
+ * What the training nodes of a graph that is being queued have in their widgets, by their ids.
+ * @param {{ output?: object } | undefined} graph
+ */
+function valuesToQueue(graph) {
+  const nodes = Object.keys(graph?.output ?? {}).map((id) => /** @type {const} */ ([id, findNode(app.graph, id)]))
+  return Object.fromEntries(nodes.flatMap(([id, node]) => (node && TRAINING.includes(node.comfyClass) ? [[id, valuesByName(node)]] : [])))
+}
+
 const queue = api.queuePrompt.bind(api)
 api.queuePrompt = (...given) => {
   const tracker = workflows()?.activeWorkflow?.changeTracker
   const tab = currentTab()
+  const values = valuesToQueue(given[1])
   const queued = Promise.all(beforehand.map((prepare) => prepare())).then(() => queue(...given))
   queueing = queued.then(
     ({ prompt_id: prompt, node_errors: refused }) => {
-      if (tab && prompt) bindJob(tab.bound, prompt)
+      if (tab && prompt) bindJob(tab.bound, prompt, values)
       if (tracker) keep(tracker)
       showRefusals(tab, refused, prompt)
     },
@@ -199,8 +213,9 @@ api.addEventListener("status", ({ detail }) => {
 addEventListener("pagehide", () => workflows()?.openWorkflows.forEach(({ changeTracker }) => changeTracker && keep(changeTracker)))
 
 /**
- * `listener` gets the node and what it shows, for each node of a workflow that is opened, and whenever that changes.
- * @param {(node: Comfy.Node, shown: Shown) => void} listener
+ * `listener` gets the node, what it shows, and the values that a training node was queued with for that, as far as they are known:
+ * for each node of a workflow that is opened, and whenever that changes.
+ * @param {(node: Comfy.Node, shown: Shown, queued?: Values) => void} listener
  */
 export const onShown = (listener) => listeners.push(listener)
 

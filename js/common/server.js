@@ -6,10 +6,10 @@ import { DATASET, LOADING } from "./node_types.js"
 
 /**
  * How a run goes that trains now: `node` and `prompt`, its job, tell where its node is, `memory` is in bytes, 0 while unknown.
- * `finishing`: the user has asked for the result of the steps done so far.
+ * `finishing`: the user has asked for the result of the steps done so far; `has_prompts`: samples can be drawn.
  * @typedef {{
  *   run: string, node: string, prompt: string, text: string, notes: string, memory: number, can_finish: boolean,
- *   finishing: boolean, ended?: boolean
+ *   finishing: boolean, has_prompts: boolean, ended?: boolean
  * }} Progress
  */
 /**

@@ -60,12 +60,13 @@ export function announced(text, said) {
 
 /**
  * The buttons that a run offers while it trains. Once it exports, nothing can be asked of it.
- * @param {Pick<Progress, "can_finish" | "finishing">} progress
+ * @param {Pick<Progress, "can_finish" | "finishing" | "has_prompts">} progress
  * @returns {RunButton[]}
  */
-export function runButtons({ can_finish: isTraining, finishing: isFinishing }) {
+export function runButtons({ can_finish: isTraining, finishing: isFinishing, has_prompts: hasPrompts }) {
   if (!isTraining) return []
-  return isFinishing ? ["undo"] : ["sample", "finish"]
+  if (isFinishing) return ["undo"]
+  return hasPrompts ? ["sample", "finish"] : ["finish"]
 }
 
 /**

@@ -47,6 +47,15 @@ function isUsed(state, name) {
  */
 export const isTaught = (prior) => prior !== undefined && prior !== "class_images"
 
+/**
+ * Whether the class counts, or may: by class images that are made or given, or by a teacher. `auto` makes none by itself.
+ * @param {State} state
+ */
+function hasPrior(state) {
+  if (isTaught(known(state, "prior")) || ["prior", "class_dataset", "class_images"].some((name) => state.wired.has(name))) return true
+  return (known(state, "class_images") ?? (state.wired.has("preset") ? undefined : 0)) !== 0
+}
+
 /** @param {State} state */
 const hasRates = (state) => known(state, "optimizer") !== "prodigy"
 
@@ -56,8 +65,8 @@ const hasRates = (state) => known(state, "optimizer") !== "prodigy"
  */
 const MEANT = {
   start_lora: (state) => isUsed(state, "lora_rank"), // no setting itself
-  class_images: (state) => !isTaught(known(state, "prior")),
-  prior_loss_weight: (state) => isTaught(known(state, "prior")) || state.wired.has("class_dataset") || known(state, "class_images") !== 0,
+  class_images: (state) => !isTaught(known(state, "prior")) && !state.wired.has("class_dataset"),
+  prior_loss_weight: hasPrior,
   learning_rate: hasRates,
   text_learning_rate: hasRates,
   early_stopping: (state) => known(state, "hold_out") !== 0,

@@ -6,28 +6,47 @@
  * @typedef {{ text?: string[], told?: Record<string, string>[], run?: string[], captions?: any[] }} Output
  */
 /** The job, the run that it trained or loaded, what the node told, and why it failed. @typedef {{ prompt: string, run?: string, output?: Output, error?: string }} Shown */
+/** The values of widgets by name. @typedef {Record<string, any>} Values */
 /**
  * `jobs`: those that were queued from the workflow, the newest last; `waiting`: those of them that have not ended, as far as the
- * page knows; `nodes`: by their ids, "12:5" in a subgraph.
- * @typedef {{ jobs: string[], waiting: string[], nodes: Record<string, Shown> }} Bound
+ * page knows; `nodes`: by their ids, "12:5" in a subgraph; `queued`: what training nodes were queued with, by job and id.
+ * @typedef {{ jobs: string[], waiting: string[], nodes: Record<string, Shown>, queued: Record<string, Record<string, Values>> }} Bound
  */
 
 const MAX_JOBS = 20
 const MAX_WORKFLOWS = 100
 
 /** @returns {Bound} */
-export const nothing = () => ({ jobs: [], waiting: [], nodes: {} })
+export const nothing = () => ({ jobs: [], waiting: [], nodes: {}, queued: {} })
 
 /**
  * Bind a job to the workflow that it was queued from. Older ones that have ended are forgotten.
  * @param {Bound} bound
  * @param {string} prompt
+ * @param {Record<string, Values>} [queued] What its training nodes were queued with, by their ids.
  */
-export function bindJob(bound, prompt) {
+export function bindJob(bound, prompt, queued = {}) {
   const jobs = [...bound.jobs.filter((job) => job !== prompt), prompt]
   bound.waiting = [...bound.waiting.filter((job) => job !== prompt), prompt]
   bound.jobs = jobs.filter((job, index) => index >= jobs.length - MAX_JOBS || bound.waiting.includes(job))
+  bound.queued = { ...neededValues(bound), [prompt]: queued }
 }
+
+/**
+ * What nodes were queued with, of the jobs that wait and of those that nodes show: of others nothing asks for it.
+ * @param {Bound} bound
+ */
+function neededValues({ waiting, nodes, queued }) {
+  const needed = new Set([...waiting, ...Object.values(nodes).map(({ prompt }) => prompt)])
+  return Object.fromEntries(Object.entries(queued).filter(([prompt]) => needed.has(prompt)))
+}
+
+/**
+ * Whether a node was edited since the job was queued that it shows. A widget that it had not yet then does not count.
+ * @param {Values} now
+ * @param {Values} queued
+ */
+export const isEdited = (now, queued) => Object.entries(queued).some(([name, value]) => name in now && now[name] !== value)
 
 /**
  * Note that a job has ended; without its name, that all have.
@@ -36,6 +55,7 @@ export function bindJob(bound, prompt) {
  */
 export function endJob(bound, prompt) {
   bound.waiting = bound.waiting.filter((job) => prompt !== undefined && job !== prompt)
+  bound.queued = neededValues(bound)
 }
 
 /**
@@ -96,17 +116,17 @@ export function isCopy(opened, before, isSaved = false) {
 }
 
 /**
- * What is kept for when the page is loaded again: jobs and runs by workflow, of the newest workflows. What the nodes told,
+ * What is kept for when the page is loaded again: jobs, what they were queued with, and runs by workflow, of the newest workflows. What the nodes told,
  * ComfyUI's history has.
  * @param {Record<string, Bound>} kept
  * @param {string} key
  * @param {Bound} bound
  * @returns {Record<string, Bound>}
  */
-export function withKept(kept, key, { jobs, waiting, nodes }) {
+export function withKept(kept, key, { jobs, waiting, nodes, queued }) {
   const others = Object.entries(kept).filter(([other]) => other !== key)
   const runs = Object.entries(nodes).map(([id, { prompt, run }]) => [id, { prompt, run }])
-  return Object.fromEntries([...others.slice(1 - MAX_WORKFLOWS), [key, { jobs, waiting, nodes: Object.fromEntries(runs) }]])
+  return Object.fromEntries([...others.slice(1 - MAX_WORKFLOWS), [key, { jobs, waiting, nodes: Object.fromEntries(runs), queued }]])
 }
 
 /**

@@ -116,8 +116,8 @@ class PhotoView {
   editors = []
   /** @type {Executed} */
   executed = NOTHING
-  /** Whether pictures are wired, so that no folder is used. */
-  isWired = false
+  /** The input that photos come through, if they are wired. @type {string | undefined} */
+  fed
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   timer
 
@@ -127,7 +127,7 @@ class PhotoView {
    */
   constructor(root, node) {
     this.node = node
-    this.uploads = new UploadBar((folder) => chooseFolder(node, folder))
+    this.uploads = new UploadBar((folder) => chooseFolder(node, folder), () => fedBy(node))
     this.status = element("div", { className: "st-state", role: "status" })
     this.grid = element("div", { className: "st-photos", role: "group", label: t("photo_list") })
     root.append(this.uploads.root, this.status, this.grid)
@@ -207,15 +207,23 @@ function photoCard({ name, notes }, settings, editor) {
 /** @param {Comfy.Node} node */
 const photoView = (node) => panel(node, PANEL, 260, (root) => new PhotoView(root, node))
 
+/**
+ * The input that brings the node pictures, or its folder: then what is uploaded would be of no use.
+ * @param {Comfy.Node} node
+ */
+const fedBy = (node) => ["images", "folder"].find((name) => isFed(node, name))
+
 /** @param {Comfy.Node} node */
 function showPhotos(node) {
   const [folder, resolution, crop] = WATCHED.map((name) => findWidget(node, name)?.value)
   const view = photoView(node)
-  const isWired = isFed(node, "images")
-  const isShown = isChosen(folder) && !isWired && !isFed(node, "folder")
-  view.isWired = isWired
+  const fed = fedBy(node)
+  const isWired = fed === "images"
+  const isShown = isChosen(folder) && !fed
+  if (view.fed !== fed) view.uploads.clear()
+  view.fed = fed
   hideFolder(node, isWired)
-  view.uploads.root.hidden = isWired
+  view.uploads.buttons.hidden = Boolean(fed)
   view.uploads.offer(isShown && isOffered(findWidget(node, "folder")) ? folder : undefined)
   const shown = isShown ? folder : isWired && view.executed.folder
   if (shown) view.show({ folder: shown, resolution, crop })
@@ -231,7 +239,7 @@ beforeQueueing(async () => {
   if (left.length) throw new Error(t("captions_not_saved", { names: left.map(({ name }) => name).join(", ") }))
 })
 
-onChanged(() => views.forEach((view) => view.isWired !== isFed(view.node, "images") && showPhotos(view.node)))
+onChanged(() => views.forEach((view) => view.fed !== fedBy(view.node) && showPhotos(view.node)))
 
 app.registerExtension({
   name: "subject_trainer.photo_view",

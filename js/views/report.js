@@ -5,16 +5,20 @@ import { app } from "../../../scripts/app.js"
 import { element } from "../common/dom.js"
 import { language, t } from "../common/i18n.js"
 import { after } from "../common/hooks.js"
-import { onShown } from "../common/jobs.js"
+import { onChanged, onShown } from "../common/jobs.js"
 import { ALL, DATASET, EVALUATING, TRAINING } from "../common/node_types.js"
 import { fitContent, fitPanels, panel, panelView } from "../common/panel.js"
+import { allNodes } from "../logic/run.js"
+import { isEdited } from "../logic/shown.js"
 import { valuesByName } from "../logic/widgets.js"
+
+/** @import { Values } from "../logic/shown.js" */
 
 /** The nodes that tell something; the others only why they fail. */
 const TELLING = [DATASET, ...TRAINING, EVALUATING]
 const PANEL = "report"
 
-/** What each training node reports, and the values that its widgets had when that came. @type {WeakMap<Comfy.Node, { text: string, values: string }>} */
+/** What each training node reports, and the values that it was queued with. @type {WeakMap<Comfy.Node, { text: string, queued: Values }>} */
 const reports = new WeakMap()
 
 /** @param {HTMLElement} root */
@@ -24,9 +28,6 @@ function createReport(root) {
   return report
 }
 
-/** @param {Comfy.Node} node */
-const valuesOf = (node) => JSON.stringify(valuesByName(node))
-
 /**
  * After an edit, say that the report is of the last run: what the widgets say now may be something else.
  * @param {Comfy.Node} node
@@ -35,13 +36,13 @@ function markOld(node) {
   const report = panelView(node, PANEL)
   const told = reports.get(node)
   if (!report || !told) return
-  const isOld = valuesOf(node) !== told.values
+  const isOld = isEdited(valuesByName(node), told.queued)
   if (report.classList.toggle("st-old", isOld) === report.textContent?.startsWith(t("last_run"))) return
   report.textContent = isOld ? `${t("last_run")}\n${told.text}` : told.text
   fitPanels(node)
 }
 
-onShown((node, { output, error }) => {
+onShown((node, { output, error }, queued = valuesByName(node)) => {
   if (!ALL.includes(node.comfyClass)) return
   const told = TELLING.includes(node.comfyClass) ? output : undefined
   const text = error ?? told?.told?.[0][language()] ?? told?.text?.[0] ?? ""
@@ -50,10 +51,13 @@ onShown((node, { output, error }) => {
   report.textContent = text // None, while it would be of another job.
   report.classList.toggle("st-error", Boolean(error))
   report.classList.remove("st-old")
-  if (text && !error && TRAINING.includes(node.comfyClass)) reports.set(node, { text, values: valuesOf(node) })
+  if (text && !error && TRAINING.includes(node.comfyClass)) reports.set(node, { text, queued })
   else reports.delete(node)
   fitPanels(node)
+  markOld(node)
 })
+
+onChanged(() => allNodes(app.graph).forEach(markOld)) // What was filled in, or taken back, called no widget.
 
 app.registerExtension({
   name: "subject_trainer.report",

@@ -14,14 +14,23 @@ export class UploadBar {
   isBusy = false
   /** The folder that photos can be added to. @type {string | undefined} */
   into
+  /** What is said now. @type {string[]} */
+  said = []
+  /** What became of drops that came while another was uploaded. @type {string[]} */
+  meanwhile = []
 
-  /** @param {(folder: string) => Promise<void>} choose Called with the folder that holds the photos. */
-  constructor(choose) {
+  /**
+   * @param {(folder: string) => Promise<void>} choose Called with the folder that holds the photos.
+   * @param {() => string | undefined} fed The input that photos come through, in whose presence none are taken.
+   */
+  constructor(choose, fed) {
     this.choose = choose
+    this.fed = fed
     this.add = element("button", { type: "button", text: t("add_photos"), title: t("add_photos_hint"), onclick: () => this.pick() })
     this.more = element("button", { type: "button", text: t("add_more"), hidden: true, onclick: () => this.pick(this.into) })
     this.status = element("div", { className: "st-state st-upload", role: "status" })
-    this.root = element("div", {}, element("div", { className: "st-buttons" }, this.add, this.more), this.status)
+    this.buttons = element("div", { className: "st-buttons" }, this.add, this.more)
+    this.root = element("div", {}, this.buttons, this.status)
   }
 
   /**
@@ -29,7 +38,7 @@ export class UploadBar {
    * @param {string | undefined} folder
    */
   offer(folder) {
-    if (folder !== this.into && !this.isBusy) this.say([]) // What was said is about another folder.
+    if (folder !== this.into) this.clear() // What was said is about another folder.
     this.into = folder
     this.more.hidden = !folder
     this.more.title = t("add_more_hint", { folder })
@@ -43,11 +52,16 @@ export class UploadBar {
   }
 
   /**
-   * Whether a drop has files; they are uploaded to a new folder then.
+   * Whether a drop has files; they are uploaded to a new folder then, or it is said why not.
    * @param {DragEvent} event
    */
   drop(event) {
     if (!hasFiles(event) || !event.dataTransfer) return false
+    const input = this.fed()
+    if (input) {
+      this.say([t("not_taken", { input })])
+      return true
+    }
     droppedFiles(event.dataTransfer).then(
       (files) => this.upload(files),
       (error) => this.say([t("not_read", { reason: error.message })])
@@ -60,7 +74,10 @@ export class UploadBar {
    * @param {string} [into] The folder that they are added to. Without it, they get one of their own.
    */
   async upload(dropped, into) {
-    if (!dropped.length || this.isBusy) return
+    if (this.isBusy) this.meanwhile = [t("not_meanwhile")]
+    if (this.isBusy) return this.say(this.said)
+    if (!dropped.length) return this.say([t("nothing_dropped")])
+    this.meanwhile = []
     this.setBusy(true)
     try {
       const { places, folder, notes } = await planUpload({ files: dropped.map(({ path }) => path), into })
@@ -94,9 +111,17 @@ export class UploadBar {
     return failures
   }
 
+  /** Say nothing any more, unless of an upload that goes on. */
+  clear() {
+    if (this.isBusy) return
+    this.meanwhile = []
+    this.say([])
+  }
+
   /** @param {string[]} lines */
   say(lines) {
-    this.status.replaceChildren(...lines.map((text) => element("div", { text })))
+    this.said = lines
+    this.status.replaceChildren(...[...lines, ...this.meanwhile].map((text) => element("div", { text })))
   }
 
   /** @param {boolean} isBusy */

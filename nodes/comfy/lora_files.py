@@ -1,4 +1,4 @@
-"""LoRA files that ComfyUI lists, for a run that goes on from one."""
+"""LoRAs that a run goes on from: files that ComfyUI lists, and what a LORA_MODEL socket carries."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,9 +12,7 @@ from safetensors.torch import save_file
 
 from ...trainer.run.files import partial_file
 from ...trainer.run.messages import UserError
-
-NONE = "none"
-"""The choice of no file."""
+from ...trainer.run.names import NO_LORA
 
 
 @dataclass(frozen=True)
@@ -29,19 +27,44 @@ class LoraFile:
 
     def save(self, path: Path) -> None:
         """Write the tensors as a safetensors file, whatever kind of file they are in."""
-        tensors: Any = comfy.utils.load_torch_file(str(self.path), safe_load=True)
-        with partial_file(path) as partial:
-            save_file({name: t.contiguous() for name, t in tensors.items() if torch.is_tensor(t)}, partial)
+        _save(comfy.utils.load_torch_file(str(self.path), safe_load=True), path)
+
+
+@dataclass(frozen=True)
+class WiredLora:
+    """A LoRA that came through a LORA_MODEL socket: tensors by name."""
+
+    tensors: dict
+
+    def fingerprint(self) -> str:
+        """Return sha256 of all names, types, shapes and values, as hex."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write the tensors as a safetensors file."""
+        _save(self.tensors, path)
+
+
+Lora = LoraFile | WiredLora
+
+
+def _save(tensors: Any, path: Path) -> None:
+    with partial_file(path) as partial:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items() if torch.is_tensor(t)}, partial)
 
 
 def lora_names() -> list[str]:
     """Return the files that can be chosen, after the choice of none."""
-    return [NONE, *folder_paths.get_filename_list("loras")]
+    return [NO_LORA, *folder_paths.get_filename_list("loras")]
 
 
 def find_lora(name: str) -> LoraFile | None:
     """Return the LoRA file of a name in ComfyUI's list; None for the choice of none. Raises UserError when it is not there."""
-    if name in ("", NONE):
+    if name in ("", NO_LORA):
         return None
     path = folder_paths.get_full_path("loras", name)
     if path is None:

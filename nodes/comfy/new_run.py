@@ -11,11 +11,11 @@ from .base_model import Base
 from .embeddings import Embedding
 from .exported_files import FOLDERS, exported_files, is_exported_by
 from .folders import embeddings_folder, runs_root, tokenizer_path
-from .lora_files import LoraFile
+from .lora_files import Lora
 
 
 def make_run(
-    name: str, asked: Asked, choice: Choice, base: Base, embedding: Embedding | None = None, lora: LoraFile | None = None
+    name: str, asked: Asked, choice: Choice, base: Base, embedding: Embedding | None = None, lora: Lora | None = None
 ) -> Run:
     """Return the run of what was chosen, of these weights, and of the vectors and the LoRA that it starts from.
 

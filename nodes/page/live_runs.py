@@ -116,6 +116,7 @@ class LiveRun:
             "memory": self.memory,
             "can_finish": self.ask is not None,
             "finishing": self._finishing,
+            "has_prompts": self._has_prompts,
         }
 
     def end(self) -> None:

@@ -55,7 +55,8 @@ def panel(page, node_type: str, name: str):
 
 
 def wait(page, condition, seconds=300):
-    return WebDriverWait(page, seconds, ignored_exceptions=[StaleElementReferenceException]).until(lambda _: condition())
+    waiting = WebDriverWait(page, seconds, poll_frequency=0.1, ignored_exceptions=[StaleElementReferenceException])
+    return waiting.until(lambda _: condition())
 
 
 def draw_frames(page, count: int) -> None:

@@ -1,5 +1,6 @@
 """What DreamBoothTrain can train, in a real server: LoRA, text encoder, class images, sample pictures."""
 
+import copy
 import io
 import json
 import os
@@ -14,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from demo.run import node
-from tools.server import Failed
+from tools.server import Failed, Refused
 from trainer.context import Context, make_accelerator
 from trainer.models.key_mapping import ldm_text_name
 from trainer.models.sd15 import BaseModel
@@ -150,8 +151,32 @@ def test_a_token_that_is_learned_beside_a_lora_is_an_embedding(server, quick_gra
     assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-3) for name in before)  # one step at 1e-4
     assert any(not torch.equal(before[name], after[name]) for name in before)
     train["train"] = "unet"
-    with pytest.raises(Failed, match=r"start_lora is .*, but no LoRA is trained: train is unet"):
+    with pytest.raises(Refused, match=r"start_lora is .*, but no LoRA is trained: train is unet"):
         server.run(up_to_training(quick_graph))
+
+
+def test_a_lora_of_another_node_is_gone_on_from_as_its_file_is(server, quick_graph, train, base_directory):
+    """Two trainings in a row in one graph, and the second one again from the file of the first."""
+    first, loras = node(quick_graph, "DreamBoothTrain"), base_directory / "output" / "loras"
+    train |= {"name": "first-of-two", "train": "lora", "lora_rank": 4, "steps": 1, "seed": 7_001}
+    graph = up_to_training(quick_graph)
+    graph["second"] = copy.deepcopy(graph[first])
+    graph["second"]["inputs"] |= {"name": "wired", "lora": [first, 5], "seed": 7_002}
+    outputs = server.run(graph).outputs
+    file, wired = (outputs[trainer]["text"][0].splitlines()[-1] for trainer in (first, "second"))
+    second = graph.pop("second")["inputs"]
+    train |= {"name": "by-its-file", "start_lora": file, "seed": 7_002}
+    by_file = server.run(up_to_training(quick_graph)).outputs[first]["text"][0].splitlines()[-1]
+    given, one, other = (load_file(loras / name) for name in (file, wired, by_file))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert any(not torch.equal(one[name], given[name]) for name in one)
+
+    graph["second"] = {"class_type": "DreamBoothTrain", "inputs": second | {"start_lora": file}}
+    with pytest.raises(Refused, match="A run goes on from one LoRA: unwire lora, or set start_lora, which is first-of-two-"):
+        server.run(graph)
+    graph["second"]["inputs"] |= {"start_lora": "none", "train": "unet", "lora_rank": 0}
+    with pytest.raises(Refused, match="lora is LORA_MODEL, but no LoRA is trained: train is unet"):
+        server.run(graph)
 
 
 def test_without_a_lora_its_output_says_so(server, quick_graph, train):

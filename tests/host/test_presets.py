@@ -106,6 +106,7 @@ def refusal(server, graph: dict) -> str:
         ({"early_stopping": "export_best"}, "set hold_out to 1 or more"),
         ({"batch_size": 3, "devices": 2}, "2 devices cannot share it evenly"),
         ({"class_dataset": ["photos", 0], "class_images": 5}, "Class images come from class_dataset"),
+        ({"train": "lora", "text_learning_rate": 1e-4}, "no token and no text encoder is trained: train is lora. Set train to"),
     ],
 )
 def test_a_contradiction_is_refused_before_anything_runs(server, base_directory, widgets, told):

@@ -1,9 +1,11 @@
 """What is wrong with a graph is told when it is queued, in this pack's words, before anything of it runs."""
 
+import contextlib
 import json
 import urllib.error
 
 import pytest
+from selenium.common.exceptions import TimeoutException
 
 from demo.run import node
 from tools.browser import queue
@@ -142,18 +144,21 @@ def test_the_node_says_why_it_was_not_queued(either):
         )
         queue(page)
 
+    def tells(node_type: str, beginning: str) -> None:
+        with contextlib.suppress(TimeoutException):
+            wait(page, lambda: words(page, node_type, "report").startswith(beginning), 30)
+        assert words(page, node_type, "report")[: len(beginning)] == beginning
+
     refuse("Your photos", 4)
-    told = "Nothing comes to dataset: Your photos is bypassed. Switch it on again, or wire to dataset:"
-    wait(page, lambda: words(page, "CaptionWithToken", "report").startswith(told), 30)
+    tells("CaptionWithToken", "Nothing comes to dataset: Your photos is bypassed. Switch it on again, or wire to dataset:")
     refuse("Give the subject its name", 2)
-    told = "Nothing comes to dataset: Give the subject its name is muted."
-    wait(page, lambda: words(page, "DreamBoothTrain", "report").startswith(told), 30)
+    tells("DreamBoothTrain", "Nothing comes to dataset: Give the subject its name is muted.")
     assert words(page, "CaptionWithToken", "report") == ""
     refuse("Give the subject its name", 4)  # then its photos go past it
-    wait(page, lambda: words(page, "DreamBoothTrain", "report").startswith("The dataset has no token."), 30)
+    tells("DreamBoothTrain", "The dataset has no token.")
     fill_in(page, name="/")
     refuse("", 0)
-    wait(page, lambda: words(page, "DreamBoothTrain", "report").startswith("The name '/' cannot be"), 30)
+    tells("DreamBoothTrain", "The name '/' cannot be")
 
 
 def refused(server, graph: dict, node_id: str) -> str:

@@ -75,7 +75,7 @@ def test_a_run_shows_itself_while_it_trains_and_afterwards(server, quick_graph, 
     result = server.run(up_to_training(quick_graph), on_text=look)
     node_id, (live,) = seen[-1]
     (run,) = result.outputs[node(quick_graph, "DreamBoothTrain")]["run"]
-    assert (live["run"], live["node"], live["can_finish"]) == (run, node_id, True)
+    assert (live["run"], live["node"], live["can_finish"], live["has_prompts"]) == (run, node_id, True, True)
     told = [str(base_directory / "output" / "finetune" / run), "--device", "cpu", "--attached"]
     assert commands[-1] == [[*python_command(), str(ROOT / "trainer" / "__main__.py"), *told]]
     given = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")

@@ -11,6 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tools.browser import choose, open_workflow, queued_prompt, wait_for_page
+from trainer.parts import TRAIN as TRAINED
 from trainer.run.presets import presets
 from trainer.run.run_dir import RunDir
 from trainer.run.settings import method_settings
@@ -76,17 +77,17 @@ def test_few_settings_are_in_sight_whatever_the_preset_and_the_trained_part(eith
     assert len(FIRST["DreamBoothTrain"]) <= 10
     for preset in presets("dreambooth")[:-1]:
         set_value(page, "preset", preset)
-        for train in ("lora", "unet", "unet_and_token", "unet_and_text_encoder", "auto"):
+        for train in (*TRAINED, "auto"):
             set_value(page, "train", train)
             shows(page, FIRST["DreamBoothTrain"])
     set_value(page, "preset", "auto")
     every = {"embedding", "start_lora", *method_settings("dreambooth"), "preset", "name"}
-    for train in ("lora", "unet", "unet_and_token"):
+    for train in TRAINED:
         set_value(page, "train", train)
         set_value(page, "preset", "own settings")
         nothing = {"prior_loss_weight", "early_stopping", "sample_every"}
         nothing |= {"text_learning_rate"} if train in ("unet", "lora") else set()
-        shows(page, every - nothing - (set() if train == "lora" else LORA))
+        shows(page, every - nothing - (set() if train.startswith("lora") else LORA))
         set_value(page, "preset", "auto")
         shows(page, FIRST["DreamBoothTrain"])
 
@@ -144,6 +145,8 @@ def test_all_settings_are_shown_and_hidden_again(either, server):
     queued = queued_prompt(page)
     page.execute_script(TRAIN + "node.showAdvanced = true; node.onConnectionsChange()", "DreamBoothTrain")
     every = {"embedding", "start_lora", "preset", "name", *method_settings("dreambooth")}
+    shows(page, every - {"early_stopping", "sample_every", "prior_loss_weight"})
+    set_value(page, "class_images", 1)
     shows(page, every - {"early_stopping", "sample_every"})
     set_value(page, "optimizer", "prodigy")
     set_value(page, "class_images", 0)
@@ -283,8 +286,9 @@ def check_typed(page, node_type: str) -> None:
     page.execute_script(ALONE, node_type)
     numbers = [name for name, _ in page.execute_script(TRAIN + NUMBERS, node_type)]
     if node_type in FIRST:
-        for name, value in {"hold_out": 1, "sample_prompts": "a toy", "preset": "auto"}.items():
-            set_value(page, name, value, node_type)
+        for name, value in {"hold_out": 1, "sample_prompts": "a toy", "preset": "auto", "class_images": 1}.items():
+            if node_type == "DreamBoothTrain" or name != "class_images":
+                set_value(page, name, value, node_type)
         method = {"DreamBoothTrain": "dreambooth", "TextualInversionTrain": "textual_inversion"}[node_type]
         assert set(numbers) == {name for name, f in method_settings(method).items() if f.type in (int, float)}
     bring_into_sight(page, node_type)

@@ -5,7 +5,7 @@ import json
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from tools.browser import queue, wait_for_page
+from tools.browser import choose, queue, wait_for_page
 
 from .pages import CANVAS_AT_NIGHT, NEEDS_BROWSER, fill_in, panel, read, wait, words
 
@@ -117,6 +117,31 @@ def test_a_result_stays_with_its_workflow(either, request, server, base_director
     wait(page, lambda: shows_result(page, result), 30)
     go_to(page, second)
     assert shows_nothing(page)
+
+
+def test_a_report_is_marked_as_of_the_last_run_exactly_while_the_node_says_something_else(page, server):
+    """What was queued counts, not what the node said when the report came or was shown again."""
+
+    def edit(value: str) -> None:
+        choose(page, "DreamBoothTrain", "optimizer", value)
+        page.execute_script("window.app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
+
+    open_in_tab(page, read(TEMPLATE))
+    fill_in(page, steps=100_000, name="edited", train="lora")
+    queue(page)
+    wait(page, lambda: "Training: step" in said(page))
+    edit("prodigy")
+    page.execute_script("arguments[0].click()", wait(page, lambda: stop(page))[0])
+    old = wait(page, lambda: report(page))
+    assert old.startswith("The last run, before what you have changed since:\n")
+    wait(page, lambda: server.get("/queue")["queue_running"] == [])
+    reload(page)
+    wait(page, lambda: report(page) == old, 30)
+    edit("auto")
+    (_, plain) = old.split("\n", 1)
+    assert report(page) == plain
+    reload(page)
+    wait(page, lambda: report(page) == plain, 30)
 
 
 def test_a_node_in_a_subgraph_shows_its_run_again(page, server):

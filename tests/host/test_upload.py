@@ -201,6 +201,43 @@ class TestPage:
         finally:
             set_setting(either, "SubjectTrainer.Language", "page")
 
+    def test_a_drop_that_is_not_taken_is_told(self, page, base_directory):
+        """During another upload, of an empty folder, and where photos come through a link."""
+        hold = """
+        const { api } = window.comfyAPI.api, send = api.fetchApi.bind(api)
+        window.letGo = () => (api.fetchApi = send)
+        api.fetchApi = (route, options) => {
+          if (route !== "/upload/image") return send(route, options)
+          return new Promise((resolve) => (window.letGo = () => ((api.fetchApi = send), resolve(send(route, options)))))
+        }
+        """
+        page.execute_script(hold)
+        drop(page, "panel", "held-1.png")
+        wait(page, lambda: "Uploading 1 of 1" in words_of(page), 60)
+        drop(page, "title", "lost-1.png")
+        meanwhile = "What was dropped during the upload was not taken"
+        wait(page, lambda: meanwhile in words_of(page), 20)
+        page.execute_script("window.letGo()")
+        wait(page, lambda: "Uploaded to held" in words_of(page), 60)
+        assert meanwhile in words_of(page)  # until something else is to be said
+        empty = "({ isDirectory: true, name: 'empty', createReader: () => ({ readEntries: (done) => done([]) }) })"
+        page.execute_script(f"window.DataTransferItem.prototype.webkitGetAsEntry = () => {empty}")
+        drop(page, "title", "empty")
+        wait(page, lambda: "The folder that was dropped is empty" in words_of(page), 20)
+        before, folders = chosen(page), sorted((base_directory / "input").iterdir())
+        for source, name in (("EmptyImage", "images"), ("PrimitiveNode", "folder")):
+            wire = (
+                LOADER + "const source = window.LiteGraph.createNode(arguments[0]); source.pos = [-900, 600]\n"
+                "window.app.graph.add(source); source.connect(0, node, arguments[1])"
+            )
+            page.execute_script(wire, source, name)
+            for target in ("title", "panel"):
+                drop(page, target, "lost-2.png")
+                wait(page, lambda name=name: f"the photos come through {name}." in words_of(page), 20)
+            page.execute_script(LOADER + "node.disconnectInput(node.findInputSlot(arguments[0]))", name)
+            wait(page, lambda: "the photos come through" not in words_of(page), 20)
+        assert (chosen(page), sorted((base_directory / "input").iterdir())) == (before, folders)
+
     def test_wired_pictures_put_the_folder_out_of_the_way(self, either):
         choose(either, "DatasetLoader", "folder", "plush")
         wait(either, lambda: "plush-1.jpg" in words_of(either), 60)

@@ -97,10 +97,15 @@ test("no node is found where the graph, the node or the subgraph is missing", ()
 })
 
 test("a run can be ended, and that undone, until it exports", () => {
-  assert.deepEqual(runButtons({ can_finish: true, finishing: false }), ["sample", "finish"])
-  assert.deepEqual(runButtons({ can_finish: true, finishing: true }), ["undo"])
-  assert.deepEqual(runButtons({ can_finish: false, finishing: true }), [])
-  assert.deepEqual(runButtons({ can_finish: false, finishing: false }), [])
+  const progress = { can_finish: true, finishing: false, has_prompts: true }
+  assert.deepEqual(runButtons(progress), ["sample", "finish"])
+  assert.deepEqual(runButtons({ ...progress, finishing: true }), ["undo"])
+  assert.deepEqual(runButtons({ ...progress, can_finish: false, finishing: true }), [])
+  assert.deepEqual(runButtons({ ...progress, can_finish: false }), [])
+})
+
+test("samples are offered only where the run has prompts to draw", () => {
+  assert.deepEqual(runButtons({ can_finish: true, finishing: false, has_prompts: false }), ["finish"])
 })
 
 test("of the progress another phase is said aloud, and what else there is to know", () => {

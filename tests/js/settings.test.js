@@ -45,6 +45,13 @@ test("a setting means nothing without what it is about", () => {
   assert.equal(means("prior_loss_weight", { preset: "12 GB card" }), true)
   assert.equal(means("prior_loss_weight", { class_images: 0 }, ["class_dataset"]), true)
   assert.equal(means("prior_loss_weight", { class_images: 0, prior: "teacher" }), true)
+  assert.equal(means("prior_loss_weight", {}), false) // auto makes no class images
+  assert.equal(means("prior_loss_weight", { class_images: 50 }), true)
+  assert.equal(means("prior_loss_weight", { prior: "teacher" }), true)
+  assert.equal(means("prior_loss_weight", { preset: "own settings" }), false)
+  for (const wired of ["preset", "prior", "class_images", "class_dataset"]) assert.equal(means("prior_loss_weight", {}, [wired]), true)
+  assert.equal(means("class_images", {}, ["class_dataset"]), false) // they are given
+  assert.equal(means("class_images", { class_images: 50 }, ["class_dataset"]), true) // refused, so it must be seen
   assert.equal(means("class_images", { prior: "teacher" }), false)
   assert.equal(means("prior_loss_weight", { class_images: 0, prior: "teacher_outside_masks" }), true)
   assert.equal(means("class_images", { prior: "teacher_outside_masks" }), false)

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { askedJobs, bindJob, endJob, forgetErrors, isCopy, note, nothing, withKept } from "../../js/logic/shown.js"
+import { askedJobs, bindJob, endJob, forgetErrors, isCopy, isEdited, note, nothing, withKept } from "../../js/logic/shown.js"
 import { fromHistory, fromRefusal } from "../../js/logic/shown.js"
 
 test("what a node shows grows while its job is the same, and of another job only the run stays", () => {
@@ -74,11 +74,31 @@ test("a copy has the same nodes and a new id, and is in no file yet", () => {
 test("of the newest workflows jobs and runs are kept, and none of what their nodes told", () => {
   let kept = {}
   const nodes = { "12:5": { prompt: "a", run: "toy", output: { text: ["long"] }, error: "no" } }
-  for (let number = 0; number < 150; number += 1) kept = withKept(kept, `w${number}`, { jobs: ["a"], waiting: [], nodes })
-  kept = withKept(kept, "w60", { jobs: ["b"], waiting: ["b"], nodes: {} })
+  const queued = { a: { "12:5": { steps: 3 } } }
+  for (let number = 0; number < 150; number += 1) kept = withKept(kept, `w${number}`, { jobs: ["a"], waiting: [], nodes, queued })
+  kept = withKept(kept, "w60", { jobs: ["b"], waiting: ["b"], nodes: {}, queued: {} })
   assert.equal(Object.keys(kept).length, 100)
-  assert.deepEqual(kept.w149, { jobs: ["a"], waiting: [], nodes: { "12:5": { prompt: "a", run: "toy" } } })
-  assert.deepEqual(Object.entries(kept).at(-1), ["w60", { jobs: ["b"], waiting: ["b"], nodes: {} }])
+  assert.deepEqual(kept.w149, { jobs: ["a"], waiting: [], nodes: { "12:5": { prompt: "a", run: "toy" } }, queued })
+  assert.deepEqual(Object.entries(kept).at(-1), ["w60", { jobs: ["b"], waiting: ["b"], nodes: {}, queued: {} }])
+})
+
+test("what a node was queued with is known while its job waits or is shown, and no longer", () => {
+  const bound = nothing()
+  bindJob(bound, "a", { 5: { steps: 1 } })
+  bindJob(bound, "b", { 5: { steps: 2 } })
+  note(bound, "5", { prompt: "a", output: {} })
+  endJob(bound, "a")
+  assert.deepEqual(bound.queued, { a: { 5: { steps: 1 } }, b: { 5: { steps: 2 } } })
+  note(bound, "5", { prompt: "b", output: {} })
+  endJob(bound)
+  assert.deepEqual(bound.queued, { b: { 5: { steps: 2 } } })
+})
+
+test("a node is edited while a value is not the one that was queued", () => {
+  const queued = { steps: 3, train: "lora", gone: 1 }
+  assert.equal(isEdited({ train: "lora", steps: 3, added: 1 }, queued), false) // by a later version, which has other widgets
+  assert.equal(isEdited({ train: "lora", steps: 4 }, queued), true)
+  assert.equal(isEdited({ train: "auto", steps: 3 }, queued), true)
 })
 
 test("the history of a job has what its nodes told, and why one failed", () => {

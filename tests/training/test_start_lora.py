@@ -2,18 +2,22 @@
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from trainer.models.lora_file import go_on_from, is_text, text_stems, unet_stems
-from trainer.models.sd15 import BaseModel
+from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer
 from trainer.parts.adapters import KINDS, TEXT_PREFIX, TEXT_TARGETS, UNET_PREFIX, adapter_tensors, add_adapters
 from trainer.parts.lora import add_lora
+from trainer.parts.text_encoder import PREFIX
+from trainer.parts.text_lora import TextLoRA
 from trainer.run.messages import UserError
 
-from .runs import DREAMBOOTH, sentence, work
+from .published import published_loss
+from .runs import DREAMBOOTH, TOKENIZER, sentence, work
 
 SETTINGS = DREAMBOOTH.replace(train="lora", lora_rank=4, lora_alpha=2.0, lora_layers="all")
 ALONE, BOTH = SETTINGS, SETTINGS.replace(train="lora_and_text_encoder")
@@ -110,6 +114,40 @@ def test_that_of_the_text_encoder_too(small_base, tmp_path):
         assert all(torch.allclose(p, results[0][name], atol=1e-3) for name, p in results[1].items())
 
 
+KOHYA = ("Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D")
+"""The modules all of whose linear and convolutional layers kohya's scripts adapt with conv_dim; without, those of the first."""
+
+
+@pytest.mark.parametrize(("layers", "modules"), [("attention_and_feed_forward", KOHYA[:1]), ("all", KOHYA)])
+def test_the_layers_are_those_of_kohyas_scripts(small_base, layers, modules):
+    base = BaseModel(small_base)
+    wanted = {
+        f"{name}.{below}"
+        for name, module in base.unet().named_modules()
+        for below, layer in module.named_modules()
+        if type(module).__name__ in modules and type(layer) in (torch.nn.Linear, torch.nn.Conv2d)
+    }
+    params = add_lora(base.unet(), SETTINGS.replace(lora_layers=layers))
+    assert {name.partition(".lora_")[0] for name in params} == wanted
+
+
+def test_layers_behind_a_clip_skip_are_left_out(small_base, tmp_path):
+    """A file has all of the text encoder, a run with a CLIP skip the layers up to it."""
+    base = BaseModel(small_base)
+    whole = add_adapters(base.text_encoder(), TEXT_TARGETS["all"], BOTH, torch.float32)
+    learned(whole)
+    save_file(adapter_tensors(whole, TEXT_PREFIX, BOTH), tmp_path / "whole.safetensors")
+    run_dir = tmp_path / "whole.safetensors"
+    used = base.text_encoder(-2)
+    part = TextLoRA(
+        SimpleNamespace(settings=BOTH, run=SimpleNamespace(lora="given"), run_dir=SimpleNamespace(lora=run_dir), device="cpu"),
+        used,
+        None,
+    )
+    assert 0 < len(part.params) < len(whole)
+    assert all(torch.allclose(p, whole[name.removeprefix(PREFIX)], atol=1e-3) for name, p in part.params.items())
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -147,3 +185,32 @@ def test_a_run_begins_with_what_the_file_has(make_run):
     assert again.load_run().key != make_run(again.load_run().settings, "without").load_run().key
     refused = work(make_run(ALONE, "alone", lora=given))
     assert "tensors more, for example lora_te_text_model" in sentence(refused[-1])
+
+
+def test_a_teacher_is_the_base_without_the_lora_that_the_run_goes_on_from(make_run, small_base, dataset):
+    """Its text side too: the file changes the text embeddings alone here, and the distance to the base is theirs."""
+    prompt = "a photo of a plush toy"
+    settings = BOTH.replace(
+        steps=1, batch_size=2, lr_warmup_steps=0, prior="teacher", class_prompt=prompt, prior_loss_weight=100.0
+    )
+    base = BaseModel(small_base)
+    unet, text_encoder, tokenizer = base.unet(), base.text_encoder(), load_tokenizer(str(TOKENIZER))
+    of_base = encode_prompts(text_encoder, tokenizer, [prompt])
+    params = add_adapters(text_encoder, TEXT_TARGETS["all"], settings, torch.float32)
+    learned(params)
+    nothing = adapter_tensors(add_lora(base.unet(), settings), UNET_PREFIX, settings)
+    run_dir = make_run(settings, lora=nothing | adapter_tensors(params, TEXT_PREFIX, settings))
+    assert work(run_dir)[-1]["event"] == "done"
+
+    def encode(caption: str) -> torch.Tensor:
+        return encode_prompts(text_encoder, tokenizer, [caption])
+
+    with torch.no_grad():
+        instance = published_loss(base, unet, dataset, "instance", 2, encode=encode)
+        kept = published_loss(
+            *(base, unet, dataset, "instance", 2),
+            encode=lambda _: encode(prompt),
+            teacher=lambda noisy, timestep, _: unet(noisy, timestep, of_base),
+        )
+    assert 100 * float(kept) > 0.02 * float(instance)
+    assert run_dir.losses()[0] == pytest.approx(float(instance + 100 * kept), rel=2e-3)

@@ -254,6 +254,10 @@ SENTENCES = {
         ],
         "the first of these counts": ["test_a_wired_mask_takes_the_place_of_both"],
         "One that is all white or all black is none": ["test_a_mask_that_tells_nothing_is_none"],
+        "A mask shows the whole photo, at any size": [
+            "test_a_mask_of_another_shape_is_refused_and_not_squeezed",
+            "test_a_mask_of_another_size_is_scaled",
+        ],
         "exactly as its photo is": ["test_a_mask_is_framed_as_its_photo_is", "test_every_view_has_its_own_mask_to_the_latent"],
         "the rest counts `mask_weight` times": ["test_the_gradient_outside_is_exactly_the_weight_times_its_share"],
         "It takes a list with a text for each photo": ["test_pictures_and_texts_of_lists_go_together"],

@@ -65,6 +65,26 @@ def test_a_mask_that_tells_nothing_is_none(folder, grey):
     assert masked(folder).photos[0].mask == ""
 
 
+@pytest.mark.parametrize("size", [(110, 150), (110, 110), (150, 100), (75, 59)])
+def test_a_mask_of_another_shape_is_refused_and_not_squeezed(folder, size):
+    """Turned, cropped to a square, or to another frame: it would lie beside the subject."""
+    shape().resize(size).save(folder / "label-masklabel.png")
+    said = (
+        rf"label-masklabel\.png \(a mask of {size[0]}x{size[1]} pixels for a photo of 150x110: a mask must show the whole photo"
+    )
+    with pytest.raises(UserError, match=said):
+        masked(folder)
+
+
+@pytest.mark.parametrize("size", [(75, 55), (64, 47), (50, 37), (300, 220), (1500, 1101)])
+def test_a_mask_of_another_size_is_scaled(folder, size):
+    shape().resize(size).save(folder / "label-masklabel.png")
+    photo = masked(folder).photos[0]
+    found = decode_mask(Path(photo.mask).read_bytes(), (photo.width, photo.height), False)
+    assert found.size == (150, 110)
+    assert np.abs(np.asarray(found, int) - np.asarray(shape(), int)).mean() < 8
+
+
 def test_a_mask_that_cannot_be_read_is_named(folder):
     (folder / "label-masklabel.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"1 of 4 images cannot be read: label-masklabel\.png \("):

@@ -22,6 +22,7 @@ from trainer.run.slow import slow_parts
 from ..simulated import AUTO, FULL, PHOTOS, SMALL, TOO_SMALL, card
 
 ROOT = Path(__file__).parent.parent.parent
+README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 CARD = card(12)
 DREAMBOOTH, INVERSION = "dreambooth", "textual_inversion"
 
@@ -66,7 +67,14 @@ def test_without_half_precision_a_lora_needs_more_and_the_texts_say_so(device):
     need = (estimate(run).memory + DRIVER) / GB
     assert 5 < need < 6
     assert f"in fp32 {need:.1f} GB" in " ".join((ROOT / "docs" / "settings.md").read_text(encoding="utf-8").split())
-    assert "a LoRA from 4 GB up, in fp32 from 6 GB up" in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "a LoRA from 4 GB up, in fp32 from 6 GB up" in README
+
+
+def test_the_readme_says_from_which_size_a_card_trains_the_whole_model():
+    (size,) = re.findall(r"on a graphics card the whole model from (\d+) GB up", README)
+    for half in ("bf16", "fp16", ""):
+        trained = [values(chosen(device=card(gigabytes, half)), "train") for gigabytes in range(4, 25)]
+        assert trained == [("lora",)] * (int(size) - 4) + [(FULL,)] * (25 - int(size))
 
 
 @pytest.mark.parametrize("device", [card(4), card(24), AUTO["CPU"][0], AUTO["Mac, 8 GB"][0]])
@@ -93,10 +101,21 @@ def test_auto_keeps_what_is_given_and_looks_for_what_fits_beside_it():
 
 
 def test_a_lora_to_go_on_from_means_a_lora():
-    meant = replace(asked(), start_lora=True)
+    meant = replace(asked(), start_lora="a.safetensors")
     assert values(choose(meant, card(80)), "train", "learning_rate") == ("lora", 1e-4)
-    given = replace(meant, widgets={"train": "unet"})
-    assert values(choose(given, card(80)), "train") == ("unet",)  # which the node refuses
+    with pytest.raises(UserError, match=r"start_lora is a\.safetensors, but no LoRA is trained: train is unet"):
+        choose(replace(meant, widgets={"train": "unet"}), card(80))
+
+
+@pytest.mark.parametrize("device", [device for device, *_ in AUTO.values()], ids=AUTO.keys())
+@pytest.mark.parametrize("more", [{}, {"lora_rank": 8}, {"start_lora": "a.safetensors"}], ids=str)
+def test_a_text_rate_beside_auto_finds_a_text_side_on_every_device(device, more):
+    widgets = {"text_learning_rate": 5e-5} | {name: value for name, value in more.items() if name != "start_lora"}
+    known = replace(asked(**widgets), start_lora=more.get("start_lora", ""))
+    choice = choose(known, device)
+    check_used(known, run_of(choice))
+    assert values(choice, "text_learning_rate") == (5e-5,)
+    assert refusal(estimate(run_of(choice)), run_of(choice), device.memory, 1000 * GB) is None
 
 
 def test_a_text_rate_at_which_nothing_learns_is_refused_once_that_is_known():
@@ -174,6 +193,13 @@ def test_what_is_given_beside_a_preset_wins_and_is_named(preset):
     assert values(choice, "learning_rate") == (1e-4,)  # those of the preset are a model's
     named = f"{preset}, with train lora, lora_rank 32, gradient_checkpointing off: LoRA rank 32, 8-bit AdamW"
     assert str(choice.told).startswith(named)
+
+
+@pytest.mark.parametrize("preset", NAMED)
+def test_what_a_preset_says_itself_is_not_named_beside_it(preset):
+    """Nor does the page name it, which has these values from here. The study's text rate is that of the model, 0 in short."""
+    choice = chosen(preset, **for_page(DREAMBOOTH)["named"][preset])
+    assert str(choice.told) == str(chosen(preset).told)
 
 
 def test_own_settings_name_nothing_and_have_the_plain_defaults():
@@ -269,6 +295,15 @@ REFUSED = {
         "train is unet. Set train to unet_",
     ),
     "the study's model alone": ({"preset": "study, 24 GB", "train": "unet", "text_learning_rate": 1e-4}, "no text encoder is"),
+    "a LoRA to go on from beside the model": (
+        {"preset": "auto", "train": "unet", "start_lora": "a.pt"},
+        "start_lora is a.pt, but",
+    ),
+    "one beside a preset": (
+        {"preset": "study, 24 GB", "start_lora": "a.pt"},
+        "train is unet_and_token. .* or start_lora back to none",
+    ),
+    "one beside own settings": ({"preset": "own settings", "start_lora": "a.pt"}, "train is unet_and_token"),
     "class images that count nothing": (
         {"preset": "auto", "class_dataset": ["9", 0], "prior_loss_weight": 0.0},
         "Set it above 0, or unwire class_dataset",
@@ -289,6 +324,14 @@ def test_what_cannot_go_together_is_refused_before_anything_is_known(inputs, sai
         check_widgets(DREAMBOOTH, inputs)
 
 
+def test_a_text_rate_beside_a_lora_is_refused_where_no_embedding_can_be():
+    check_widgets(DREAMBOOTH, {"preset": "auto", "train": "lora_and_token", "text_learning_rate": 1e-4}, no_embedding=True)
+    for inputs in ({"preset": "auto", "train": "lora"}, {"preset": "8 GB card (LoRA)"}):
+        check_widgets(DREAMBOOTH, inputs, no_embedding=True)
+        with pytest.raises(UserError, match=r"no text encoder is trained: train is lora\. Set train to lora_and_token"):
+            check_widgets(DREAMBOOTH, inputs | {"text_learning_rate": 1e-4}, no_embedding=True)
+
+
 LINK = ["9", 0]
 HARMLESS = [
     *({"preset": preset} for preset in presets(DREAMBOOTH)),
@@ -298,6 +341,13 @@ HARMLESS = [
     {"preset": "study, 24 GB", "train": "lora", "lora_rank": 8},
     {"preset": "auto", "train": "lora", "text_learning_rate": 1e-4},  # the CLIP may have an embedding
     {"preset": "paper, 24 GB", "train": LINK, "text_learning_rate": 1e-4},
+    {"preset": "auto", "text_learning_rate": 1e-4},
+    {"preset": "auto", "start_lora": "a.pt"},
+    {"preset": "auto", "train": "unet", "start_lora": "none"},
+    {"preset": "study, 24 GB", "train": "lora_and_token", "start_lora": "a.pt"},
+    {"preset": "study, 24 GB", "train": LINK, "start_lora": "a.pt"},
+    {"preset": LINK, "start_lora": "a.pt"},
+    {"preset": "study, 24 GB", "start_lora": LINK},
     {"preset": "auto", "class_dataset": LINK, "prior_loss_weight": LINK},
     {"preset": "auto", "prior_loss_weight": 0},
     {"preset": "auto", "optimizer": "prodigy", "learning_rate": LINK},

@@ -1,6 +1,7 @@
 import math
 import re
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from trainer.run.resources import (
     estimate,
     phases,
     refusal,
+    remedies,
 )
 from trainer.run.run_dir import Run
 from trainer.run.settings import Settings, method_settings
@@ -214,6 +216,48 @@ def test_a_refusal_names_no_remedy_that_saves_next_to_nothing(optimizer):
     named = str(refusal(found, run_of(lora.replace(lora_rank=320)), 12 * GB, 100 * GB))
     assert "optimizer adamw_8bit" in named
     assert ("ema_decay 0" in named) == ("ema_decay" in optimizer)
+
+
+REMEDIES = {
+    "gradient_checkpointing on": {"gradient_checkpointing": True},
+    "a smaller batch_size (gradient_accumulation_steps makes up for it)": {"batch_size": 1},
+    "optimizer adamw_8bit": {"optimizer": "adamw_8bit"},
+    "ema_decay 0": {"ema_decay": 0.0},
+    "class_images 0": {"class_images": 0},
+    "no sample_prompts": {"sample_prompts": ()},
+    "train 'lora'": {"train": "lora"},
+}
+"""What users do who read this."""
+MADE = {"class_images": 100, "class_prompt": "a toy"}
+
+
+@pytest.mark.parametrize("train", [*TRAIN, "embedding"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("more", [{}, MADE, {"sample_prompts": ("a",)}, MADE | {"sample_prompts": ("a",)}], ids=str)
+def test_a_remedy_lowers_what_the_run_needs_and_one_that_does_is_named(train, checkpointing, more):
+    what = {"method": "textual_inversion"} if train == "embedding" else {"train": train}
+    more = {name: value for name, value in more.items() if train != "embedding" or name == "sample_prompts"}
+    for batch, optimizer, precision in product((1, 4), ("adamw", "adamw_8bit"), ("bf16", "fp32")):
+        own = {"batch_size": batch, "optimizer": optimizer, "precision": precision, "gradient_checkpointing": checkpointing}
+        run = run_of(DEFAULTS.replace(**what, **own, ema_decay=0.9, **more))
+        named = [str(remedy) for remedy in remedies(run)]
+        assert named.pop() == "a lower resolution"
+        assert estimate(replace(run, dataset=replace(run.dataset, resolution=448))).memory < estimate(run).memory
+        for remedy, change in REMEDIES.items():
+            possible = remedy != "train 'lora'" or run.result_kind == "checkpoint"
+            saved = estimate(run).memory - estimate(replace(run, settings=run.settings.replace(**change))).memory
+            assert (remedy in named) == (possible and saved > 0.1 * GB), (remedy, own)
+
+
+def test_where_the_pictures_take_the_most_the_remedy_is_to_make_none():
+    """The cases of a card of 4 GB."""
+    lora = DEFAULTS.replace(train="lora", gradient_checkpointing=True)
+    token = Settings.of(method="textual_inversion", token="mysks", gradient_checkpointing=True, precision="bf16")
+    for settings, remedy in (
+        (lora.replace(**MADE), "class_images 0"),
+        (token.replace(sample_prompts=("a",)), "no sample_prompts"),
+    ):
+        assert [str(said) for said in remedies(run_of(settings))] == [remedy, "a lower resolution"]
 
 
 def test_what_comfyuis_models_hold_is_not_there_for_the_run():

@@ -4,6 +4,7 @@ All are encoded once; those that training changes are encoded again at each step
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ..context import Context
 from ..dataset.photos import Dataset
 from ..models.sd15 import DTYPES, cast_frozen
 from ..models.token_embedding import tokenize_captions
+from ..parts.adapters import adapters_off
 from ..parts.part import TextPart
 from ..run.stop_request import StopRequest
 from .batches import to_device
@@ -35,7 +37,7 @@ class Captions:
     changing: tuple[bool, ...]
     """Which captions' text embeddings depend on what is trained."""
     frozen: Tensor
-    """(C, 77, 768) fp32, on the CPU: the text embeddings before training."""
+    """(C, 77, 768) fp32, on the CPU: the text embeddings before training, without a LoRA that the run goes on from."""
     text_encoder: CLIPTextModel | None
     """None when nothing of it is trained."""
 
@@ -79,7 +81,8 @@ def encode_captions(
     ids = tokenize_captions(tokenizer, texts, settings.token, text_parts).to(context.device)
     changes = [part.changes(ids) for part in text_parts]
     changing = [any(of_caption) for of_caption in zip([False] * len(ids), *changes, strict=True)]
-    encoded = cache_captions(texts, ids, text_encoder, changing, context.run_dir.path, context.stop)
+    with adapters_off(text_encoder) if context.run.lora else nullcontext():  # of those that it changes a teacher reads alone
+        encoded = cache_captions(texts, ids, text_encoder, changing, context.run_dir.path, context.stop)
     cast_frozen(text_encoder, DTYPES[settings.training.precision])
     return encoded
 

@@ -9,6 +9,8 @@ from ..run.messages import UserError
 from .decode import decode
 from .folder_files import FolderFiles, is_inside, same_name
 
+SAME_SHAPE = 0.02
+"""By which part the sides of a mask may be in another proportion than its photo's: scaled down, they are rounded."""
 LABEL = "-masklabel"
 """How OneTrainer ends the name of a mask: a-masklabel.png is that of a.jpg."""
 
@@ -30,12 +32,22 @@ def mask_path(photo: Path, beside: str | None, wired: Path | None) -> Path:
 def decode_mask(raw: bytes, size: tuple[int, int], is_alpha: bool) -> Image.Image | None:
     """Return the mask in a file's bytes as L, of the size of its photo; of the photo's own file, its alpha channel.
 
-    None when it tells nothing: all white, all black, or no alpha. Raises UserError, with the reason alone, for no picture.
+    None when it tells nothing: all white, all black, or no alpha. Raises UserError, with the reason alone, for no picture, and
+    for one of another shape: that of a cropped or turned photo would lie beside the subject.
     """
     decoded = decode(raw)
     mask = decoded.alpha if is_alpha else decoded.image.convert("L")
     if mask is None or mask.getextrema() in ((0, 0), (255, 255)):
         return None
+    if abs(mask.width * size[1] / (mask.height * size[0]) - 1) > SAME_SHAPE:
+        raise UserError(
+            "a mask of {width}x{height} pixels for a photo of {photo_width}x{photo_height}: a mask must show the whole photo. Of "
+            "cropped pictures, wire these pictures to images, too",
+            width=mask.width,
+            height=mask.height,
+            photo_width=size[0],
+            photo_height=size[1],
+        )
     return mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
 
 

@@ -1,5 +1,6 @@
 """LoRA files to go on from, whoever made them: kohya's names, A1111's, those of diffusers and peft, and ComfyUI's own."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +25,12 @@ TEXT_BEGINNINGS = ("lora_te", "text_encoder")
 def is_text(name: str) -> bool:
     """Return whether a tensor of a LoRA file belongs to a text encoder, by its name."""
     return name.startswith(TEXT_BEGINNINGS)
+
+
+def layer_of(name: str) -> int:
+    """Return which layer of the text encoder, from 0, a tensor of a LoRA file is of, by its name; 0 where it names none."""
+    found = re.search(r"layers[._](\d+)[._]", name)
+    return int(found[1]) if found else 0
 
 
 def unet_stems(layer: str, table: Mapping[str, str]) -> list[str]:

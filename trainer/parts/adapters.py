@@ -21,21 +21,21 @@ UNET_PREFIX, TEXT_PREFIX = "lora_unet_", "lora_te_text_model_"
 """What kohya's names of layers begin with, in the U-Net and in CLIP's text encoder."""
 _ATTENTION = r".*attentions\.\d+\.transformer_blocks\.\d+\.attn[12]\.(to_q|to_k|to_v|to_out\.0)"
 _FEED_FORWARD = r".*attentions\.\d+\.(proj_in|proj_out|transformer_blocks\.\d+\.ff\.net\.(0\.proj|2))"
-_CONVOLUTION = r".*(resnets\.\d+\.(conv1|conv2|conv_shortcut)|(down|up)samplers\.0\.conv)"
+_RESIDUAL = r".*(resnets\.\d+\.(conv1|conv2|conv_shortcut|time_emb_proj)|(down|up)samplers\.0\.conv)"
 _TEXT_ATTENTION = r".*self_attn\.(q_proj|k_proj|v_proj|out_proj)"
 _TEXT_FEED_FORWARD = r".*mlp\.(fc1|fc2)"
 TARGETS = {
     "attention": _ATTENTION,
     "attention_and_feed_forward": f"({_ATTENTION}|{_FEED_FORWARD})",
-    "all": f"({_ATTENTION}|{_FEED_FORWARD}|{_CONVOLUTION})",
+    "all": f"({_ATTENTION}|{_FEED_FORWARD}|{_RESIDUAL})",
 }
-"""Patterns of the U-Net's layers that get an adapter, by `lora_layers`."""
+"""Patterns of the U-Net's layers that get an adapter, by `lora_layers`; *all* are those of kohya's scripts with conv_dim."""
 TEXT_TARGETS = {
     "attention": _TEXT_ATTENTION,
     "attention_and_feed_forward": f"({_TEXT_ATTENTION}|{_TEXT_FEED_FORWARD})",
     "all": f"({_TEXT_ATTENTION}|{_TEXT_FEED_FORWARD})",
 }
-"""Those of the text encoder's, which has no convolutions."""
+"""Those of the text encoder's, which has no residual blocks."""
 
 
 KINDS = ("lora", "lokr")
@@ -75,6 +75,7 @@ def add_adapters(model: "nn.Module", pattern: str, settings: "Settings", dtype: 
 @contextmanager
 def adapters_off(model: "nn.Module") -> Iterator[None]:
     """Let the model compute, for the block, what it does without its adapters."""
+    show_library("peft")
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]

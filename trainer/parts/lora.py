@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from ..training.export import ResultFiles
     from ..training.optimizers import ParamGroup
 
-WEIGHTS_PER_RANK = {"attention": 199_296, "attention_and_feed_forward": 423_936, "all": 1_002_496}
+WEIGHTS_PER_RANK = {"attention": 199_296, "attention_and_feed_forward": 423_936, "all": 1_050_816}
 """Of SD v1.5's U-Net."""
 ACTIVATIONS = {"attention": 1.15e9, "attention_and_feed_forward": 1.32e9, "all": 1.45e9}
 """Bytes a sample: an adapter keeps the input of its layer."""
-ADAPTED_WEIGHTS = {"attention": 93_511_680, "attention_and_feed_forward": 266_977_280, "all": 831_201_280}
+ADAPTED_WEIGHTS = {"attention": 93_511_680, "attention_and_feed_forward": 266_977_280, "all": 857_006_080}
 """Weights of the layers with an adapter. A LoKr computes the change of each of them, and keeps it for the backward pass."""
 
 

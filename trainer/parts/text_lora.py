@@ -48,14 +48,17 @@ class TextLoRA:
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         import torch
 
-        from ..models.lora_file import go_on_from, is_text, text_stems
+        from ..models.lora_file import go_on_from, is_text, layer_of, text_stems
         from ..models.sd15 import move
 
         self.settings = context.settings
         pattern = TEXT_TARGETS[self.settings.dreambooth.lora_layers]
         params = add_adapters(text_encoder, pattern, self.settings, torch.float32)
         if context.run.lora:
-            go_on_from(context.lora_file, params, text_stems, self.settings, is_text)
+            depth = text_encoder.config.num_hidden_layers  # what a CLIP skip leaves out is of no use here
+            go_on_from(
+                context.lora_file, params, text_stems, self.settings, lambda name: is_text(name) and layer_of(name) < depth
+            )
         move(text_encoder, context.device)
         let_train(text_encoder, self.settings)
         self.params = {PREFIX + name: p for name, p in params.items()}

@@ -10,8 +10,8 @@ from ..dataset.photos import Dataset
 from ..parts import part_types, unused_settings
 from ..parts.memory import SD15_UNET_WEIGHTS
 from .messages import Message, UserError, message
-from .names import DREAMBOOTH
-from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given, in_words
+from .names import DREAMBOOTH, NO_LORA, WIRED_LORA
+from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given, in_words, widget_values
 from .resources import DRIVER, GB, estimate, refusal
 from .run_dir import Run
 from .setting import AUTO
@@ -57,8 +57,8 @@ class Asked:
     class_dataset: Dataset | None = None
     embedding: str = ""
     """Whatever names the vectors that the token starts from, if there are any."""
-    start_lora: bool = False
-    """Whether a LoRA is given to go on from."""
+    start_lora: str = ""
+    """The name of a LoRA to go on from, if there is one."""
     unet_weights: int = SD15_UNET_WEIGHTS
     base_bytes: float = 4.3 * GB
 
@@ -117,17 +117,27 @@ def _says_precision(asked: Asked) -> bool:
     return "precision" in given(asked.method, asked.widgets) or "precision" in NAMED.get(asked.preset, {})
 
 
-def check_widgets(method: str, inputs: Mapping[str, Any], photos: int | None = None, dataset: Dataset | None = None) -> None:
+def check_widgets(
+    method: str,
+    inputs: Mapping[str, Any],
+    photos: int | None = None,
+    dataset: Dataset | None = None,
+    *,
+    no_embedding: bool = False,
+) -> None:
     """Raise UserError for a node's inputs, as a graph has them, that contradict each other whatever the device.
 
     What comes by a link, a list in the graph, is not known yet, and taken for something that contradicts nothing. So are
-    `photos`, how many the dataset has at most, and `dataset`, what is known of it, where they are None.
+    `photos`, how many the dataset has at most, and `dataset`, what is known of it, where they are None. `no_embedding`: whether
+    neither the node nor its CLIP can have one.
     """
     linked = {name for name, value in inputs.items() if isinstance(value, list)}
     widgets = {name: value for name, value in inputs.items() if name in method_settings(method) and name not in linked}
     widgets |= {name: value for name, value in WHERE_UNKNOWN.items() if name in linked}
     preset = AUTO if "preset" in linked else inputs.get("preset", AUTO)
+    start_lora = given_lora(inputs)
     if "train" in linked:
+        start_lora = start_lora if preset == AUTO else ""
         unknown = ("text_learning_rate", *(LORA_SETTINGS if preset != AUTO else ()))
         widgets = {name: value for name, value in widgets.items() if name not in unknown}
     class_dataset = "class_dataset" in linked
@@ -135,7 +145,8 @@ def check_widgets(method: str, inputs: Mapping[str, Any], photos: int | None = N
         dataset = unknown_photos(512)
     hold_out = 0 if "hold_out" in linked else widgets.get("hold_out", 0)
     trained = MAX_STEPS if photos is None or "preset" in linked else max(1, photos - hold_out)
-    values = candidates(method, preset, widgets, trained, class_dataset=class_dataset, device_kind="")[0]
+    more = {"class_dataset": class_dataset, "device_kind": "", "start_lora": start_lora}
+    values = candidates(method, preset, widgets, trained, **more)[0]
     asked = Asked(
         method=method,
         preset=preset,
@@ -144,7 +155,23 @@ def check_widgets(method: str, inputs: Mapping[str, Any], photos: int | None = N
         dataset=dataset,
         class_dataset=unknown_photos(512) if class_dataset else None,
     )
-    settings_from(asked, values)
+    settings = settings_from(asked, values)
+    if no_embedding:
+        check_used(asked, _run(asked, settings))
+
+
+def given_lora(inputs: Mapping[str, Any]) -> str:
+    """Return the name of the LoRA that a node goes on from, or WIRED_LORA; "" for none, and for a name that comes by a link.
+
+    Raises UserError for both at once.
+    """
+    name = inputs.get("start_lora")
+    name = name if isinstance(name, str) and name != NO_LORA else ""
+    if not inputs.get("lora"):
+        return name
+    if name:
+        raise UserError("A run goes on from one LoRA: unwire lora, or set start_lora, which is {name}, back to none.", name=name)
+    return WIRED_LORA
 
 
 def unknown_photos(resolution: int) -> Dataset:
@@ -240,8 +267,8 @@ def _sentence(asked: Asked, settings: Settings, memory: float, device: Device) -
 
 def _preset_and_own(asked: Asked) -> Message | str:
     """Return the name of the preset, and what was given that it does not say itself."""
-    preset = NAMED.get(asked.preset, {})
-    own = {name: value for name, value in given(asked.method, asked.widgets).items() if preset.get(name) != value}
+    said = given(asked.method, widget_values(asked.method, NAMED.get(asked.preset, {})))  # as the page knows it
+    own = {name: value for name, value in given(asked.method, asked.widgets).items() if said.get(name) != value}
     if not own or asked.preset == OWN:
         return asked.preset
     return message("{preset}, with {own}", preset=asked.preset, own=[f"{name} {in_words(value)}" for name, value in own.items()])

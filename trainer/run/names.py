@@ -7,6 +7,10 @@ from .messages import UserError
 
 DREAMBOOTH, TEXTUAL_INVERSION = "dreambooth", "textual_inversion"
 METHODS = (DREAMBOOTH, TEXTUAL_INVERSION)
+NO_LORA = "none"
+"""What start_lora says where there is no LoRA to go on from."""
+WIRED_LORA = "LORA_MODEL"
+"""What stands for the name of a LoRA that comes from another node."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LONGEST_NAME, _LONGEST_NAME_BYTES = 64, 190

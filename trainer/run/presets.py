@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..parts import TRAIN, unused_by_train
 from .checks import check_option
 from .messages import UserError
-from .names import DREAMBOOTH, TEXTUAL_INVERSION
+from .names import DREAMBOOTH, NO_LORA, TEXTUAL_INVERSION, WIRED_LORA
 from .setting import AUTO
 from .settings import SWITCH, Settings, method_settings, plain_default
 
@@ -103,16 +103,21 @@ def candidates(
     *,
     class_dataset: bool,
     device_kind: str,
-    start_lora: bool = False,
+    start_lora: str = "",
 ) -> list[dict[str, Any]]:
     """Return the values of all settings that presets decide, the best first: several for `auto`, else one.
 
-    What the widgets give holds in all of them. Raises UserError where this cannot go together with the preset.
+    What the widgets give holds in all of them. `start_lora`: the name of a LoRA to go on from, if there is one. Raises UserError
+    where this cannot go together with the preset.
     """
     check_preset(preset, method)
     own = given(method, widgets)
     recipes = _auto(method, own, device_kind, start_lora) if preset == AUTO else [NAMED.get(preset, {})]
-    return [_completed(method, recipe, own, photos, class_dataset, widgets) for recipe in recipes]
+    found = [_completed(method, recipe, own, photos, class_dataset, widgets) for recipe in recipes]
+    for values in found if method == DREAMBOOTH else ():
+        begun = {"lora" if start_lora == WIRED_LORA else "start_lora": start_lora} if start_lora else {}
+        _check_trained(own | begun, values["train"])
+    return found
 
 
 def widget_values(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,16 +164,17 @@ def _unused(method: str, has_embedding: bool) -> dict[str, list[str]]:
     return {choice: sorted(unused_by_train(settings[choice], has_embedding)) for choice in choices}
 
 
-def _auto(method: str, own: Mapping[str, Any], device_kind: str, start_lora: bool) -> list[dict[str, Any]]:
+def _auto(method: str, own: Mapping[str, Any], device_kind: str, start_lora: str) -> list[dict[str, Any]]:
     if method == TEXTUAL_INVERSION:
         return EMBEDDING
     if "train" in own:
         return ADAPTERS if _parts(own["train"])[0].result_kind == "lora" else WHOLE_MODEL
+    adapters = [recipe | {"train": "lora_and_token"} for recipe in ADAPTERS] if "text_learning_rate" in own else ADAPTERS
     if start_lora or any(name in own for name in LORA_SETTINGS):  # a LoRA is meant
-        return ADAPTERS
+        return adapters
     if device_kind == "cpu":  # time decides there, not memory
-        return ADAPTERS
-    return [*WHOLE_MODEL, *ADAPTERS]
+        return adapters
+    return [*WHOLE_MODEL, *adapters]
 
 
 def _completed(
@@ -186,10 +192,6 @@ def _completed(
         unet, *text = _parts((plain | recipe | own)["train"])
         plain["learning_rate"] = unet.learning_rate
         plain["text_learning_rate"] = text[0].learning_rate if text and not prodigy else 0.0
-        if unet.result_kind != "lora":
-            _check_no_lora(own, (plain | recipe | own)["train"])
-        if not text and unet.result_kind != "lora":  # beside a LoRA there may be an embedding that learns on
-            check_text_rate(own, (plain | recipe | own)["train"])
     if prodigy:
         plain["learning_rate"] = 1.0
     if taught:
@@ -216,15 +218,26 @@ def _parts(train: str) -> "PartTypes":
     return TRAIN[train]
 
 
+def _check_trained(own: Mapping[str, Any], train: str) -> None:
+    """Raise UserError for what was given that only a LoRA has, or a text side, although `train` trains none."""
+    unet, *text = _parts(train)
+    if unet.result_kind == "lora":
+        return  # and beside it there may be an embedding that learns on
+    _check_no_lora(own, train)
+    if not text:
+        check_text_rate(own, train)
+
+
 def _check_no_lora(own: Mapping[str, Any], train: str) -> None:
-    for name in LORA_SETTINGS:
+    left = {name: in_words(method_settings(DREAMBOOTH)[name].metadata["setting"].auto) for name in LORA_SETTINGS}
+    for name, auto in {**left, "start_lora": NO_LORA, "lora": NO_LORA}.items():
         if name in own:
             raise UserError(
                 "{name} is {value}, but no LoRA is trained: train is {train}. Set train to lora, or {name} back to {auto}.",
                 name=name,
                 value=in_words(own[name]),
                 train=train,
-                auto=in_words(method_settings(DREAMBOOTH)[name].metadata["setting"].auto),
+                auto=auto,
             )
 
 

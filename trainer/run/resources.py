@@ -1,7 +1,8 @@
 """What a run takes of memory, disk and time, by arithmetic, before anything is loaded. Plain data, no torch."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..dataset.photos import Dataset
 from ..parts import part_types
@@ -230,25 +231,30 @@ def duration(seconds: float) -> Message:
 
 
 def remedies(run: Run) -> list[Message]:
-    """Return what makes a run take less memory on the device, as the values of a message."""
-    settings, optimizer = run.settings, run.settings.optimizer
-    parts = [part.memory(settings, BaseSize(SD15_UNET_WEIGHTS, 0)) for part in part_types(run)]
-    trained = sum(weights for part in parts for weights in part.trained_weights.values())
-    remedies = [
-        (not settings.training.gradient_checkpointing, message("gradient_checkpointing on")),
-        (
-            settings.training.batch_size > 1,
-            message("a smaller batch_size (gradient_accumulation_steps makes up for it)"),
-        ),
-        (
-            trained * (OPTIMIZER_BYTES[optimizer.optimizer] - OPTIMIZER_BYTES["adamw_8bit"]) > WORTH_NAMING,
-            message("optimizer adamw_8bit"),
-        ),
-        (optimizer.ema_decay > 0 and 4 * trained > WORTH_NAMING, message("ema_decay 0")),
-        (run.result_kind == "checkpoint", message("train 'lora'")),
-        (True, message("a lower resolution")),
+    """Return what makes the run's largest phase take less memory on the device, as the values of a message."""
+    need = max(phases(run).values())
+    return [told for told, changed in _changes(run) if need - max(phases(changed).values()) > WORTH_NAMING] + [
+        message("a lower resolution")  # of which every phase takes less
     ]
-    return [remedy for applies, remedy in remedies if applies]
+
+
+def _changes(run: Run) -> Iterator[tuple[Message, Run]]:
+    """Yield what may make a run take less memory, and the run with it."""
+
+    def changed(**values: Any) -> Run:
+        return replace(run, settings=run.settings.replace(**values))
+
+    yield message("gradient_checkpointing on"), changed(gradient_checkpointing=True)
+    smaller = changed(batch_size=run.settings.training.devices)
+    yield message("a smaller batch_size (gradient_accumulation_steps makes up for it)"), smaller
+    yield message("optimizer adamw_8bit"), changed(optimizer="adamw_8bit")
+    yield message("ema_decay 0"), changed(ema_decay=0.0)
+    if run.settings.dreambooth.class_images and not run.class_dataset:
+        yield message("class_images 0"), changed(class_images=0)
+    if run.settings.samples.sample_prompts:
+        yield message("no sample_prompts"), changed(sample_prompts=(), sample_every=0)
+    if run.result_kind == "checkpoint":
+        yield message("train 'lora'"), changed(train="lora")
 
 
 def refusal(resources: Resources, run: Run, device_bytes: float, disk_bytes: float, held_bytes: float = 0) -> Message | None:

@@ -101,7 +101,8 @@ class DreamBoothSettings:
         "attention_and_feed_forward",
         "LoRA: which layers it changes (peft's target modules). attention: the fewest, in the smallest file. "
         "attention_and_feed_forward: the rest of the transformer blocks too, which learns more at the same rank. all: the "
-        "convolutions too; the file becomes more than twice as large. auto: attention_and_feed_forward.",
+        "residual blocks too, with their convolutions; the file becomes more than twice as large. auto: "
+        "attention_and_feed_forward.",
         options=tuple(LORA_TARGETS),
         methods=(DREAMBOOTH,),
         auto=AUTO,

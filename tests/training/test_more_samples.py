@@ -22,12 +22,13 @@ RUNS = {
     "unet_and_token": SAME.replace(train="unet_and_token", learning_rate=1e-4, text_learning_rate=1e-2),
     "unet_and_text_encoder": SAME.replace(train="unet_and_text_encoder", learning_rate=1e-4, gradient_checkpointing=True),
     "lora": SAME.replace(train="lora"),
-    "lokr": SAME.replace(train="lora", lora_kind="lokr", lora_rank=64, lora_alpha=32.0, lora_layers="all"),
+    "lokr": SAME.replace(train="lora", lora_kind="lokr", lora_rank=64, lora_alpha=32.0, lora_layers="all", learning_rate=1e-2),
     "lora_and_token": SAME.replace(train="lora_and_token", text_learning_rate=1e-2),
     "lora_and_text_encoder": SAME.replace(train="lora_and_text_encoder"),
     "teacher": SAME.replace(train="unet", prior="teacher", class_prompt="a toy", prior_loss_weight=0.5, text_layer=-2),
     "inversion": INVERSION.replace(**DRAWN, batch_size=1, vectors=2).replace(learning_rate=0.3),
-    "bf16": SAME.replace(train="lora_and_token", precision="bf16", text_learning_rate=1e-2),
+    # The one file that is always fp32: weights that were fp16 before are not always the same ones in bf16.
+    "bf16": INVERSION.replace(**DRAWN, batch_size=1, precision="bf16").replace(learning_rate=0.3),
 }
 GIVEN = torch.randn((2, 768), generator=torch.Generator().manual_seed(1)) * 0.02
 STARTS = {"unet with an embedding": ("unet", GIVEN), "lora with an embedding": ("lora", GIVEN)}

@@ -25,6 +25,7 @@ from .comfy.lora_files import Lora
 from .comfy.new_run import make_run, with_its_places
 from .comfy.progress import check_interrupted
 from .comfy.result_changes import asked_to_go_on, remember_returned
+from .more_samples import draw_new_prompts
 from .page.language import in_all_languages, joined
 from .page.live_runs import LiveRun, QueuedNode, live_run
 from .page.loss_chart import draw_loss_chart
@@ -107,7 +108,10 @@ def trained_or_loaded(request: TrainingRequest) -> Finished:
     run_dir = RunDir(runs_root() / request.run.id)
     goes_on = asked_to_go_on(run_dir)
     result = None if goes_on else exported_files(run_dir)
-    as_trained = kept_as_trained(request.run, run_dir) if result else []
+    of_finished: list[Message] = []
+    if result:
+        of_finished += kept_as_trained(request.run, run_dir)
+        of_finished += draw_new_prompts(request.run, request.base, request.node, result)
     if result is None and request.run.settings.optimizer.optimizer == "adamw_8bit":
         reason = why_no_8bit_there(device.name())
         if reason:
@@ -116,7 +120,7 @@ def trained_or_loaded(request: TrainingRequest) -> Finished:
     remember_returned(request.run, result)
     choice = request.run.choice
     assert choice  # every node's run has one
-    lines: list[Message | str] = [*request.notes, *as_trained]
+    lines: list[Message | str] = [*request.notes, *of_finished]
     with passed_over(run_dir.path):  # what it says of itself is no more than told
         lines += summary(run_dir)
         draw_loss_chart(run_dir)
@@ -136,19 +140,19 @@ def rename_note(asked: str, run: Run) -> list[Message]:
 
 
 def kept_as_trained(run: Run, run_dir: RunDir) -> list[Message]:
-    """Return what is asked of a finished run that would have had to happen while it trained."""
+    """Return what is asked of a finished run that would have had to happen while it trained: not pictures of more prompts."""
     was: dict = {}
     with passed_over(run_dir.path):
         was = run_dir.load_run().settings.flat()
     asked = run.settings.flat()
-    names = [name for name in ("sample_prompts", "sample_every", "validate_every") if asked[name]]
-    changed = [name for name in names if name in was and was[name] != asked[name]]
+    names = ["validate_every", *(["sample_every"] if was.get("sample_prompts") else [])]
+    changed = [name for name in names if name in was and asked[name] and was[name] != asked[name]]
     if not changed:
         return []
     return [
         message(
             "{run} is finished, and is not trained again for another {settings}: its pictures and measurements are those that it "
-            "was trained with. Draw more pictures with the MODEL and CLIP of this node.",
+            "was trained with.",
             run=run.id,
             settings=changed,
         )
@@ -183,11 +187,7 @@ def _train(request: TrainingRequest, run_dir: RunDir, goes_on: bool) -> Exported
     run = request.run
     for note in request.notes:
         log.warning("%s: %s", run.id, note)
-    in_the_way = run_dir.in_the_way()
-    if in_the_way:
-        raise UserError(
-            "{path} is in the way: it is not the file that this run writes there. Move it away.", path=str(in_the_way)
-        )
+    run_dir.check_way()
     resources = check_resources(run, run_dir, request.base)
     with live_run(run, request.node, request.notes) as progress:
 

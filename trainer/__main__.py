@@ -1,4 +1,4 @@
-"""The worker: trains one run directory and writes its result.
+"""The worker: trains one run directory and writes its result; of a finished one it draws what drawing.json asks for.
 
     python trainer/__main__.py RUN_DIR [--device cpu|cuda:0|xpu:0|mps] [--attached]
     python -m torch.distributed.run --nproc_per_node N trainer/__main__.py RUN_DIR --device cuda

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -14,6 +15,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from .failures import describe
 from .run.devices import device_refusal
+from .run.drawing import Drawing
 from .run.events import Reporter
 from .run.messages import Message, MessageError
 from .run.run_dir import Run, RunDir
@@ -38,12 +40,24 @@ class Context:
     accelerator: Accelerator
     reporter: Reporter
     stop: StopRequest
+    drawing: Drawing | None = None
+    """What a finished run draws: then nothing is trained, and the parts begin with what it has exported."""
     _told: set[str] = field(default_factory=set)
 
     @property
     def settings(self) -> Settings:
         """Return the run's settings."""
         return self.run.settings
+
+    @property
+    def lora_file(self) -> Path:
+        """Return the LoRA that a LoRA goes on from."""
+        return Path(self.drawing.lora) if self.drawing else self.run_dir.lora
+
+    @property
+    def embedding_file(self) -> Path:
+        """Return the vectors that the token starts from."""
+        return Path(self.drawing.embedding) if self.drawing else self.run_dir.embedding
 
     @property
     def device(self) -> torch.device:

@@ -1,10 +1,11 @@
-"""One run from its directory to its result."""
+"""One run from its directory to its result, and what more it draws once it is finished."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from .context import Context, make_accelerator
 from .run import ranks
+from .run.drawing import Drawing
 from .run.events import WAITING, Done, Reporter
 from .run.files import write_json
 from .run.locks import held
@@ -16,7 +17,7 @@ from .training.trainer import ExportInfo
 
 
 def work(path: Path, device: str, reporter: Reporter, stop: StopRequest) -> None:
-    """Train the run at `path`, export, write result.json, remove what only an unfinished run needs.
+    """Train the run at `path`, export, write result.json, remove what only an unfinished run needs; a finished one draws.
 
     One run at a time: a process left behind by a ComfyUI that was killed may still be saving its state. Of several processes
     that train together the first one alone locks and writes.
@@ -31,6 +32,9 @@ def work(path: Path, device: str, reporter: Reporter, stop: StopRequest) -> None
             run_dir.remove_partial_files()
             run, info = _train(run_dir, device, reporter, stop)
             _finish(run_dir, run, info, reporter)
+        elif run_dir.drawing.is_file():
+            run_dir.remove_partial_files()
+            _draw(run_dir, device, reporter, stop)
     reporter.emit(Done())
 
 
@@ -41,6 +45,15 @@ def _train(run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) 
     accelerator.wait_for_everyone()  # for the first to hold the lock: only then is the saved state there for all
     context = Context(run, run_dir, accelerator, reporter, stop)
     return run, recipe_of(run)(context)
+
+
+def _draw(run_dir: RunDir, device: str, reporter: Reporter, stop: StopRequest) -> None:
+    from .recipes.more_samples import draw
+
+    run, step = run_dir.load_run(), run_dir.exported_step()
+    accelerator = make_accelerator(device, run.settings.training.precision)
+    context = Context(run, run_dir, accelerator, reporter, stop)
+    draw(context, Drawing.read(run_dir), run.settings.training.steps if step is None else step)
 
 
 def recipe_of(run: Run) -> Callable[[Context], ExportInfo]:

@@ -65,12 +65,8 @@ def facts(run: Run, run_dir: RunDir) -> dict:
 
 def samples(run_dir: RunDir) -> list[dict]:
     """Return the newest sample pictures, oldest first: {"step", "prompt", "file"}."""
-    listed = []
-    for path in run_dir.samples.glob("step-*-*.png"):
-        parts = path.stem.split("-")
-        if len(parts) == 3 and parts[1].isdecimal() and parts[2].isdecimal():
-            listed.append({"step": int(parts[1]), "prompt": int(parts[2]), "file": path.name})
-    return sorted(listed, key=lambda sample: (sample["step"], sample["prompt"]))[-MAX_SAMPLES:]
+    newest = sorted((*place, path.name) for path, place in run_dir.pictures().items())[-MAX_SAMPLES:]
+    return [{"step": step, "prompt": prompt, "file": file} for step, prompt, file in newest]
 
 
 class Curves:

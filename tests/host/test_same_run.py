@@ -1,5 +1,6 @@
 """What was trained is found again, whatever it is called and wherever it lies; what is gone is trained anew."""
 
+import json
 import os
 import zlib
 from pathlib import Path
@@ -8,9 +9,9 @@ import pytest
 from PIL import Image
 
 from demo.run import node
-from tools.server import Refused
+from tools.server import Failed, Refused
 
-from .graphs import train_node, up_to_training
+from .graphs import same, train_node, up_to_training
 
 
 @pytest.fixture(
@@ -83,7 +84,7 @@ def last_line(result, graph: dict) -> str:
 def test_renaming_moving_and_drawing_train_nothing_anew(server, quick_graph, base_directory, folders):
     graph = up_to_training(quick_graph)
     inputs = graph[node(graph, "DreamBoothTrain")]["inputs"]
-    inputs |= {"train": "lora", "steps": 1, "name": "first", "sample_prompts": "a toy"}
+    inputs |= {"train": "lora", "steps": 1, "name": "first", "sample_prompts": "a toy", "sample_every": 1}
     file = last_line(server.run(graph), graph)
     first = Path(file).stem
     root = base_directory / "output" / "finetune"
@@ -100,7 +101,8 @@ def test_renaming_moving_and_drawing_train_nothing_anew(server, quick_graph, bas
         return told
 
     assert f"This run is there already, as {first}" in found(name="second")
-    assert "is not trained again for another sample_prompts, sample_every" in found(sample_prompts="a cat", sample_every=7)
+    assert "is not trained again for another sample_every" in found(sample_every=7)
+    assert "were drawn with the weights of the result; nothing was trained" in found(sample_prompts="a cat")
     for without_effect in ({"prior_loss_weight": 0.5}, {"validate_every": 1}):
         found(**without_effect)
     key = first.rpartition("-")[2]
@@ -111,6 +113,61 @@ def test_renaming_moving_and_drawing_train_nothing_anew(server, quick_graph, bas
     assert server.run(loading_graph(first)).outputs["shown"]["text"] == ["mysks plush toy"]  # by the name that a saved graph has
     assert f"a third name-{key}" in server.options("LoadFinetuned", "run")
     moved.unlink()
+
+
+def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    """What is in a run's folder, but for locks, the log, and what is drawn of all together."""
+    drawn = ("loss.png", "grid.jpg", "log.txt")
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in drawn and path.suffix != ".lock"]
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files if path.name != "lock"}
+
+
+def test_more_prompts_of_a_finished_run_are_drawn(request, cached_server, workers, quick_graph, base_directory):
+    """Without a step of training; what ends it on the way costs nothing."""
+    graph = up_to_training(quick_graph)
+    train = node(graph, "DreamBoothTrain")
+    inputs = graph[train]["inputs"]
+    inputs |= {"train": "lora_and_token", "steps": 1, "name": "more", "seed": zlib.crc32(request.node.name.encode())}
+    inputs["sample_prompts"] = "a toy"
+    file = last_line(cached_server.run(graph), graph)
+    folder = base_directory / "output" / "finetune" / Path(file).stem
+    before, weights = contents(folder), base_directory / "output" / "loras" / file
+    written = weights.stat().st_mtime_ns
+
+    def interrupt(_: str, text: str) -> None:
+        if text.startswith("Drawing sample pictures"):
+            cached_server.post("/interrupt", {})
+
+    inputs["sample_prompts"] = "a toy\na cat"
+    with pytest.raises(Failed, match="interrupted"):
+        cached_server.run(graph, on_text=interrupt)
+    assert workers() == []
+    assert contents(folder) == before
+    cached_server.run(loading_graph(folder.name))
+    inputs["sample_prompts"] = f"a toy\n{'toy ' * 80}mysks"
+    shown = cached_server.run(graph).outputs[train]
+    assert "could not be drawn, and the run is as it was: In the caption" in shown["text"][0]
+    assert contents(folder) == before
+
+    phases = []
+    inputs["sample_prompts"] = "a toy\na cat"
+    shown = cached_server.run(graph, on_text=lambda _, text: phases.append(text)).outputs[train]
+    assert "were drawn with the weights of the result; nothing was trained" in shown["text"][0]
+    assert not any(text.startswith(("Training", "Encoding", "Exporting")) for text in phases)
+    new = folder / "samples" / "step-000001-1.png"
+    after, run_json = contents(folder), folder / "run.json"
+    assert {name for name in after if after[name] != before.get(name)} == {new, run_json}
+    assert json.loads(after[run_json][1])["settings"]["samples"]["sample_prompts"] == ["a toy", "a cat"]
+    with Image.open(new) as one, Image.open(folder / "samples" / "step-000001-0.png") as other:
+        assert not same(one, other)
+    with Image.open(folder / "samples" / "grid.jpg") as grid:
+        assert grid.height > 2 * 256
+    assert [picture["filename"] for picture in shown["images"]] == ["grid.jpg", "loss.png"]
+    for known in ("a cat", "a cat\na toy", ""):  # all of them are there
+        inputs["sample_prompts"] = known
+        assert "sample prompts" not in cached_server.run(graph).outputs[train]["text"][0]
+    assert contents(folder) == after
+    assert weights.stat().st_mtime_ns == written
 
 
 def test_a_copy_of_another_step_is_not_the_result(server, quick_graph, base_directory):

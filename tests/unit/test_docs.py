@@ -352,6 +352,8 @@ SENTENCES = {
             "test_a_file_says_which_run_it_is_of",
         ],
         "is not trained again for other sample prompts": ["test_renaming_moving_and_drawing_train_nothing_anew"],
+        "as it would have drawn them at that step": ["test_a_new_prompt_is_drawn_as_the_run_would_have_drawn_it"],
+        "leaves the run as it was": ["test_more_prompts_of_a_finished_run_are_drawn"],
         "are kept in `samples-1`, `samples-2` and so on": ["test_pictures_of_other_prompts_are_set_aside"],
         "goes on from the saved state of the shorter one": [
             "test_the_same_run_with_fewer_steps_is_found_if_it_has_a_state",

@@ -15,7 +15,18 @@ from trainer.parts.memory import SD15_UNET_WEIGHTS
 from trainer.run.choice import Asked, Device, choose
 from trainer.run.messages import message
 from trainer.run.presets import NAMED
-from trainer.run.resources import DRIVER, GB, OPTIMIZER_BYTES, Resources, describe_resources, estimate, phases, refusal, remedies
+from trainer.run.resources import (
+    DRIVER,
+    GB,
+    OPTIMIZER_BYTES,
+    Resources,
+    describe_resources,
+    drawing_memory,
+    estimate,
+    phases,
+    refusal,
+    remedies,
+)
 from trainer.run.run_dir import Run
 from trainer.run.settings import Settings, method_settings
 
@@ -125,6 +136,20 @@ def test_a_lokr_keeps_its_changes_of_all_weights():
     lora = DEFAULTS.replace(train="lora")
     more = training_bytes(lora.replace(lora_kind="lokr")) - training_bytes(lora)
     assert more == pytest.approx(2 * ADAPTED_WEIGHTS["attention_and_feed_forward"])
+
+
+def test_drawing_with_a_finished_run_needs_less_than_training_it_and_drawing_then():
+    taught = {"prior": "teacher", "class_prompt": "a toy"}
+    for train in (*TRAIN, "inversion"):
+        chosen = {"method": "textual_inversion"} if train == "inversion" else {"train": train}
+        settings = STUDY.replace(**chosen, batch_size=1, sample_prompts=("a toy",))
+        drawn = drawing_memory(run_of(settings))
+        assert 2 * SD15_UNET_WEIGHTS < drawn < max(phases(run_of(settings)).values()), train
+        if train != "inversion":
+            assert drawing_memory(run_of(settings.replace(**taught))) == drawn
+    whole, lora = drawing_memory(run_of(STUDY)), drawing_memory(run_of(STUDY.replace(train="lora")))
+    assert whole > 4 * SD15_UNET_WEIGHTS  # as fp32, before it is cast
+    assert lora + DRIVER < 4 * GB  # a card that can train it
 
 
 def test_files_that_are_kept_on_the_way_are_counted():

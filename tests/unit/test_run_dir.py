@@ -11,9 +11,11 @@ from safetensors.numpy import save_file
 
 from trainer.dataset.photos import Dataset, Photo
 from trainer.run import run_dir as run_dir_module
+from trainer.run.drawing import make_room, with_new_prompts
 from trainer.run.files import partial_file, write_json
 from trainer.run.result_file import result_file
 from trainer.run.run_dir import Run, RunDir, finished_runs, is_same_run, runs_with_key, shorter_run
+from trainer.run.setting_groups import MAX_SAMPLE_PROMPTS
 from trainer.run.settings import Settings
 
 
@@ -357,3 +359,34 @@ def test_pictures_of_other_prompts_are_set_aside(run, tmp_path, had, asked, kept
     assert (run_dir.samples / "samples").is_file() == kept
     assert (tmp_path / "samples-2" / "samples").is_file() != kept
     assert (tmp_path / "samples-1" / "samples-1").is_file()
+
+
+@pytest.mark.parametrize(
+    ("had", "asked", "prompts"),
+    [("", "ab", "ab"), ("ab", "ab", "ab"), ("ab", "b", "ab"), ("ab", "cba", "abc"), ("a", "aab", "aab"), ("ab", "", "ab")],
+)
+def test_what_a_run_has_keeps_its_number_and_only_what_it_lacks_is_new(had, asked, prompts):
+    assert with_new_prompts(had, asked) == tuple(prompts)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_run_has_no_more_prompts_than_it_can_have(run, tmp_path, more):
+    run_dir, had = RunDir(tmp_path), tuple(map(str, range(MAX_SAMPLE_PROMPTS - 1)))
+    write_json(run_dir.run_json, replace(run, settings=run.settings.replace(sample_prompts=had)).to_json())
+    run_dir.samples.mkdir()
+    run_dir.picture(4, 0).touch()
+    made = make_room(run_dir, ("a toy", "a cat")[: 1 + more])
+    assert made.settings.samples.sample_prompts == (() if more else had)
+    assert made == run_dir.load_run()
+    assert run_dir.picture(4, 0).is_file() == (not more)
+    assert (tmp_path / "samples-1" / run_dir.picture(4, 0).name).is_file() == bool(more)
+
+
+def test_what_was_left_of_more_prompts_is_removed(tmp_path):
+    run_dir = RunDir(tmp_path)
+    run_dir.samples.mkdir()
+    for name in ("step-000004-0.png", "step-000004-1.png", "step-000004-2.png", "step-x-9.png", "grid.jpg"):
+        (run_dir.samples / name).touch()
+    assert run_dir.pictures() == {run_dir.picture(4, number): (4, number) for number in range(3)}
+    run_dir.remove_pictures_from(1)
+    assert {path.name for path in run_dir.samples.iterdir()} == {"step-000004-0.png", "step-x-9.png", "grid.jpg"}

@@ -43,7 +43,7 @@ def _fill(model: Model, weights: Mapping[str, Tensor], part: Message) -> Model:
 class BaseModel:
     """A base checkpoint, opened. Each part is built when asked for, in fp32 on the CPU, frozen."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path | str):
         self.weights = load_file(path)  # mapped, not read, until a part is built
 
     def unet(self) -> UNet2DConditionModel:

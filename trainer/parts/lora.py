@@ -71,7 +71,7 @@ class LoRA:
         if context.run.lora:
             text_too = self.settings.dreambooth.train == "lora_and_text_encoder"  # else the file must have none of it
             stems_of = partial(unet_stems, table=base.unet_table)
-            go_on_from(context.run_dir.lora, self.params, stems_of, self.settings, lambda name: not (text_too and is_text(name)))
+            go_on_from(context.lora_file, self.params, stems_of, self.settings, lambda name: not (text_too and is_text(name)))
         let_train(self.model, self.settings)
         move(self.model, context.device)  # in place: the parameters stay the same objects
 

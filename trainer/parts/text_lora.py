@@ -57,7 +57,7 @@ class TextLoRA:
         if context.run.lora:
             depth = text_encoder.config.num_hidden_layers  # what a CLIP skip leaves out is of no use here
             go_on_from(
-                context.run_dir.lora, params, text_stems, self.settings, lambda name: is_text(name) and layer_of(name) < depth
+                context.lora_file, params, text_stems, self.settings, lambda name: is_text(name) and layer_of(name) < depth
             )
         move(text_encoder, context.device)
         let_train(text_encoder, self.settings)

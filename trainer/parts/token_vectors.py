@@ -60,7 +60,7 @@ class TokenVectors:
         self.settings, inversion = context.settings, context.settings.inversion
         table = embedding_table(text_encoder)
         if context.run.embedding:
-            start = load_vectors(context.run_dir.embedding)
+            start = load_vectors(context.embedding_file)
         elif self.settings.method == DREAMBOOTH:  # what CLIP reads the token as: so the first step is the base's
             start = table[tokenizer(self.settings.token, add_special_tokens=False).input_ids].float()
         else:

@@ -36,7 +36,7 @@ SAMPLE = "sample"
 """The line that asks for the sample pictures of the weights as they are now."""
 
 STARTING, WAITING, WAITING_FOR_CLASS_IMAGES, LOADING = "starting", "waiting", "waiting_for_class_images", "loading"
-CLASS_IMAGES, TRAINING, EXPORTING = "class_images", "training", "exporting"
+CLASS_IMAGES, TRAINING, EXPORTING, DRAWING = "class_images", "training", "exporting", "drawing"
 ENCODING_INSTANCE, ENCODING_CLASS, ENCODING_HELD_OUT = "encoding_instance", "encoding_class", "encoding_held_out"
 PHASES = {
     STARTING: message("Starting"),
@@ -49,6 +49,7 @@ PHASES = {
     ENCODING_HELD_OUT: message("Encoding held-out photos"),
     TRAINING: message("Training"),
     EXPORTING: message("Exporting"),
+    DRAWING: message("Drawing sample pictures"),
 }
 """The phases of a run, in their order, as the user reads them."""
 

@@ -91,6 +91,16 @@ def estimate(run: Run, unet_weights: int = SD15_UNET_WEIGHTS, base_bytes: float 
     return Resources(max(phases(run, unet_weights).values()), disk, _flop(run, parts) * _size(run, unet_weights))
 
 
+def drawing_memory(run: Run, unet_weights: int = SD15_UNET_WEIGHTS) -> float:
+    """Return the bytes that torch reserves to draw with a finished run, whose trained weights come to the device as fp32."""
+    settings = run.settings.replace(prior="class_images", class_images=0)  # as it is drawn: without a teacher
+    parts = [part.memory(settings, BaseSize(unet_weights, 0)) for part in part_types(run)]
+    trained = sum(weights for part in parts for weights in part.trained_weights.values())
+    loaded = 4 * (trained + TEXT_ENCODER_WEIGHTS)
+    drawn = bytes_when_frozen(trained, settings.training.precision) + _picture_bytes(run, unet_weights)
+    return RESERVED + _frozen(parts) + max(loaded, drawn)
+
+
 def kept_files(settings: Settings) -> int:
     """Return how many files are kept on the way, beside that of the last step."""
     every = settings.training.save_every
@@ -106,19 +116,19 @@ def phases(run: Run, unet_weights: int = SD15_UNET_WEIGHTS) -> dict[str, float]:
     parts = [part.memory(settings, BaseSize(unet_weights, 0)) for part in part_types(run)]
     needs = _needs(run, parts)
     area = (run.dataset.resolution / 512) ** 2
-    sample = _size(run, unet_weights) * (FP32 if training.precision == "fp32" else 1.0)
+    sample, picture = _sample(run, unet_weights), _picture_bytes(run, unet_weights)
     found = {"encoding": 4 * TEXT_ENCODER_WEIGHTS + VAE + ENCODE * area, "training": needs.held + _step_bytes(run, needs, sample)}
     if settings.dreambooth.class_images and not run.class_dataset:
         unet = bytes_when_frozen(unet_weights, training.precision)
-        found["class_images"] = unet + 4 * TEXT_ENCODER_WEIGHTS + _drawing_bytes(sample, area)
+        found["class_images"] = unet + 4 * TEXT_ENCODER_WEIGHTS + picture
     if settings.samples.sample_prompts:  # between two steps: without gradients, but with all the rest
-        found["sample_pictures"] = needs.held + _drawing_bytes(sample, area)
+        found["sample_pictures"] = needs.held + picture
     return {phase: RESERVED + taken for phase, taken in found.items()}
 
 
-def _drawing_bytes(sample: float, area: float) -> float:
+def _picture_bytes(run: Run, unet_weights: int) -> float:
     """Return the bytes that a picture takes while it is drawn: first for the U-Net's forward passes, then for the VAE."""
-    return max(DRAWN_TOGETHER * FORWARD * sample, VAE + DECODE * area)
+    return max(DRAWN_TOGETHER * FORWARD * _sample(run, unet_weights), VAE + DECODE * (run.dataset.resolution / 512) ** 2)
 
 
 def _needs(run: Run, parts: Sequence[PartMemory]) -> _Needs:
@@ -165,6 +175,11 @@ def _samples(run: Run) -> int:
 def _size(run: Run, unet_weights: int) -> float:
     """Return how large a sample is, where one of 512 x 512 pixels in SD v1.5's U-Net is 1."""
     return (run.dataset.resolution / 512) ** 2 * unet_weights / SD15_UNET_WEIGHTS
+
+
+def _sample(run: Run, unet_weights: int) -> float:
+    """Return the same of its activations, where those of bf16 are 1."""
+    return _size(run, unet_weights) * (FP32 if run.settings.training.precision == "fp32" else 1.0)
 
 
 def _flop(run: Run, parts: Sequence[PartMemory]) -> float:

@@ -2,7 +2,7 @@
 
 <root>/<name>-<key>/
     run.json           settings, dataset, base, where to export; by the host, before each start of the worker
-    base.safetensors   the base model; only while the run is unfinished
+    base.safetensors   the base model; only while the run is unfinished, or draws
     embedding.safetensors   the vectors that the token starts from, if an embedding was given
     lora.safetensors   the LoRA that the run goes on from, if one was given
     metrics.jsonl      the losses of the steps and of the measurements; see metrics_file.py
@@ -11,6 +11,7 @@
     best.safetensors   the weights with the lowest held-out loss, if wanted; only while the run is unfinished or ended early
     finish             the step whose result the user asked for, once asked; only while the run is unfinished
     samples/           step-000500-0.png: picture of prompt 0 after 500 steps; grid.jpg: all of them
+    drawing.json       what more the finished run shall draw; by the host, only while it does: see drawing.py
     loss.png           the chart of the losses; by the host, when it shows the result
     log.txt            what the worker and its libraries printed
     lock               held by the process that trains
@@ -153,6 +154,7 @@ class RunDir:
     state = property(lambda self: self.path / "checkpoint.safetensors")
     best = property(lambda self: self.path / "best.safetensors")
     finish = property(lambda self: self.path / "finish")
+    drawing = property(lambda self: self.path / "drawing.json")
     samples = property(lambda self: self.path / "samples")
     grid = property(lambda self: self.samples / "grid.jpg")
     loss_chart = property(lambda self: self.path / "loss.png")
@@ -186,7 +188,7 @@ class RunDir:
 
     def in_the_way(self) -> Path | None:
         """Return what stands where the run writes and is no file, such as a folder, or a link that would be written through."""
-        replaced = (self.run_json, self.base, self.embedding, self.lora, self.state, self.best, self.result_json)
+        replaced = (self.run_json, self.base, self.embedding, self.lora, self.state, self.best, self.result_json, self.drawing)
         written_to = (self.finish, self.metrics, self.log, self.lock, self.graph_lock, self.failure_lock)
         for path in (self.path, self.samples, *replaced, *written_to):
             with suppress(FileNotFoundError):
@@ -196,6 +198,27 @@ class RunDir:
                     return path
         return None
 
+    def check_way(self) -> None:
+        """Raise UserError when something is in the way."""
+        in_the_way = self.in_the_way()
+        if in_the_way:
+            raise UserError(
+                "{path} is in the way: it is not the file that this run writes there. Move it away.", path=str(in_the_way)
+            )
+
+    def pictures(self) -> dict[Path, tuple[int, int]]:
+        """Return the sample pictures, each with its step and the number of its prompt."""
+        found = {path: path.stem.split("-") for path in self.samples.glob("step-*-*.png")}
+        return {
+            path: (int(parts[1]), int(parts[2]))
+            for path, parts in found.items()
+            if len(parts) == 3 and parts[1].isdecimal() and parts[2].isdecimal()
+        }
+
+    def picture(self, step: int, prompt: int) -> Path:
+        """Return where the picture of a prompt, by its number, after so many steps is."""
+        return self.samples / f"step-{step:06}-{prompt}.png"
+
     def set_samples_aside(self, prompts: Sequence[str]) -> None:
         """Move the pictures away unless they are of these prompts, or of the first of them: a picture is known by its number."""
         had: Sequence[str] | None = None
@@ -204,6 +227,12 @@ class RunDir:
         if self.samples.is_dir() and (had is None or tuple(had) != tuple(prompts)[: len(had)]):
             number = next(n for n in itertools.count(1) if not self.samples.with_name(f"samples-{n}").exists())
             self.samples.rename(self.samples.with_name(f"samples-{number}"))
+
+    def remove_pictures_from(self, number: int) -> None:
+        """Remove the pictures of the prompts from this number on: what was drawn of more prompts, before that was ended."""
+        for path, (_, prompt) in self.pictures().items():
+            if prompt >= number:
+                path.unlink(missing_ok=True)
 
     def finish_at(self) -> int | None:
         """Return the step whose result the user asked for; None: that of the last step."""

@@ -266,12 +266,12 @@ class ValidationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings:
-    """The pictures that are drawn while the run trains."""
+    """The pictures that are drawn while the run trains, and of more prompts later."""
 
     sample_prompts: tuple[str, ...] = setting(
         (),
         "Prompts, one a line. Pictures of them are drawn during training, always from the same noise, and laid side by side at "
-        "the end.",
+        "the end. A finished run draws those that you add with its result.",
         multiline=True,
         placeholder="a photo of mysks plush toy near books",
         advanced=False,

@@ -1,4 +1,4 @@
-"""The pictures that a run draws of its sample prompts while it trains."""
+"""The pictures that a run draws of its sample prompts, while it trains or later."""
 
 import contextlib
 from collections.abc import Sequence
@@ -47,15 +47,16 @@ class SampleImages:
         if step == 0:
             failure = message("The base model {base} could not draw the sample pictures", base=self.context.run.base_name)
         with contextlib.suppress(StoppedError), self.context.only_warned(failure):
-            self._draw(step)
+            self.draw_missing(step)
 
-    def _draw(self, step: int) -> None:
+    def draw_missing(self, step: int) -> None:
+        """Draw those of the pictures after `step` steps that are not there yet. Raises StoppedError on a stop request."""
         run, context = self.context.run, self.context
         with torch.no_grad():
             *prompts, empty = self.captions.states([*self.prompts, EMPTY])
         for number, states in enumerate(prompts):
-            path = context.run_dir.samples / f"step-{step:06}-{number}.png"
-            if path.is_file():  # drawn before the run was stopped
+            path = context.run_dir.picture(step, number)
+            if path.is_file():  # drawn before the run was stopped, or while it trained
                 continue
             noise = generator(run.settings.training.seed, "sample", number)
             save_image(self.sampler.draw(states, empty, run.dataset.resolution, noise, context.stop), path)
@@ -70,20 +71,19 @@ class SampleImages:
 
 def save_grid(run_dir: RunDir, prompts: Sequence[str]) -> None:
     """Write all sample pictures as one: a row below each prompt, a column a step, the first being the base."""
-    files = sorted(run_dir.samples.glob("step-*-*.png"))
-    if not files:
+    pictures = run_dir.pictures()
+    if not pictures:
         return
-    steps = sorted({int(p.stem.split("-")[1]) for p in files})
-    rows = 1 + max(int(p.stem.split("-")[2]) for p in files)
+    steps = sorted({step for step, _ in pictures.values()})
+    rows = 1 + max(row for _, row in pictures.values())
     grid = Image.new("RGB", (CELL * len(steps), LABEL + (LABEL + CELL) * rows), "white")
     write, font = ImageDraw.Draw(grid), ImageFont.load_default(13)
     for column, step in enumerate(steps):
         write.text((CELL * column + 6, 2), f"step {step}", fill="black", font=font)
     for row, prompt in enumerate(prompts[:rows]):
         write.text((6, LABEL + (LABEL + CELL) * row + 2), prompt, fill="black", font=font)
-    for path in files:
-        _, step, row = path.stem.split("-")
+    for path, (step, row) in pictures.items():
         with Image.open(path) as image:
             cell = ImageOps.fit(image.convert("RGB"), (CELL, CELL), Image.Resampling.LANCZOS)
-        grid.paste(cell, (CELL * steps.index(int(step)), 2 * LABEL + (LABEL + CELL) * int(row)))
+        grid.paste(cell, (CELL * steps.index(step), 2 * LABEL + (LABEL + CELL) * row))
     save_image(grid, run_dir.grid)

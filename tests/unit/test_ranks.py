@@ -31,7 +31,7 @@ from .test_resources import STUDY, run_of
 def test_an_end_without_a_word_is_told_with_what_helps(code, devices, said):
     text = str(unexpected_end(code, run_of(STUDY.replace(devices=devices)), RunDir(Path("run"))))
     assert text.startswith(f"The training process ended unexpectedly {said}")
-    assert ("make the run need less memory with: a smaller batch_size" in text) == ("exit code" not in said)
+    assert ("make the run need less memory with: " in text) == ("exit code" not in said)
 
 
 @pytest.fixture

@@ -54,6 +54,7 @@ def test_a_moved_export_is_found_by_every_name(server, stepped, base_directory):
 
 
 def test_each_step_has_one_file_where_the_result_is_of_a_kept_step(server, stepped):
+    stepped[node(stepped, "DreamBoothTrain")]["inputs"] |= {"name": "one-of-a-step", "seed": 4712}
     *kept, result = paths_of(server.run(stepped))
     shutil.copy(kept.pop(), result)  # as where early_stopping or the user chose that step
     assert paths_of(server.run(stepped)) == [*kept, result]

@@ -132,9 +132,7 @@ class TestPage:
         edit = "arguments[0].value = 'a toy of mine'; arguments[0].dispatchEvent(new Event('change'))"
         either.execute_script(edit, boxes[0])
         wait(either, lambda: (pair / "0.txt").is_file(), 60)
-        save_all = next(
-            b for b in view.find_elements("tag name", "button") if b.get_property("textContent") == "Save all captions"
-        )
-        either.execute_script("arguments[0].click()", save_all)
+        press = "[...arguments[0].querySelectorAll('button')].find((b) => b.textContent === 'Save all captions').click()"
+        either.execute_script(press, view)
         wait(either, lambda: (pair / "1.txt").is_file(), 60)
         assert [(pair / f"{number}.txt").read_text() for number in (0, 1)] == ["a toy of mine\n", "a green toy\n"]

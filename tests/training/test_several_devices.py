@@ -97,7 +97,7 @@ def test_a_process_that_is_killed_ends_the_run_with_one_sentence(make_run, launc
     assert [event["event"] for event in ends] == ["error"]
     said = sentence(ends[0])
     assert said.startswith("The training process ended unexpectedly (one of its processes was killed or crashed, most often for")
-    assert "make the run need less memory with: gradient_checkpointing on" in said
+    assert "make the run need less memory with: " in said
     assert worker.wait() == 1
 
 
@@ -116,7 +116,7 @@ def test_an_error_of_another_process_is_told_once_and_logged_with_its_rank(make_
     ends = [event for event in events if event["event"] in ("error", "stopped", "done")]
     assert [event["event"] for event in ends] == ["error"], run_dir.log.read_text()
     assert sentence(ends[0]).startswith("The memory ran out: with SD v1.5 this run needs about")
-    assert "gradient_checkpointing on" in sentence(ends[0])
+    assert "make the run need less with: " in sentence(ends[0])
     log = run_dir.log.read_text()
     assert "[rank 1] Traceback" in log
     assert "[rank 0] Traceback" not in log

@@ -136,11 +136,11 @@ def test_layers_behind_a_clip_skip_are_left_out(small_base, tmp_path):
     base = BaseModel(small_base)
     whole = add_adapters(base.text_encoder(), TEXT_TARGETS["all"], BOTH, torch.float32)
     learned(whole)
-    save_file(adapter_tensors(whole, TEXT_PREFIX, BOTH), tmp_path / "whole.safetensors")
-    run_dir = tmp_path / "whole.safetensors"
+    file = tmp_path / "whole.safetensors"
+    save_file(adapter_tensors(whole, TEXT_PREFIX, BOTH), file)
     used = base.text_encoder(-2)
     part = TextLoRA(
-        SimpleNamespace(settings=BOTH, run=SimpleNamespace(lora="given"), run_dir=SimpleNamespace(lora=run_dir), device="cpu"),
+        SimpleNamespace(settings=BOTH, run=SimpleNamespace(lora="given"), lora_file=file, device="cpu"),
         used,
         None,
     )

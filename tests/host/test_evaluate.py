@@ -215,6 +215,7 @@ def test_files_and_pictures_that_do_not_go_together_are_refused(server, best_ste
         server.run(graph)
 
 
+@pytest.mark.nightly
 def test_class_drift_is_that_of_the_step_to_use_and_other_encoders_are_not_mixed(server, best_step, models, base_directory):
     graph, folder = up_to_training(best_step[0]), base_directory / "input" / "three"
     folder.mkdir()

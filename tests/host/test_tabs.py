@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -120,6 +121,7 @@ def test_a_result_stays_with_its_workflow(either, request, server, base_director
     assert shows_nothing(page)
 
 
+@pytest.mark.nightly
 def test_a_report_is_marked_as_of_the_last_run_exactly_while_the_node_says_something_else(page, server):
     """What was queued counts, not what the node said when the report came or was shown again."""
 

@@ -134,8 +134,8 @@ export function isCopy(opened, before, isSaved = false) {
 }
 
 /**
- * What is kept for when the page is loaded again: jobs, what they were queued with, and runs by workflow, of the newest workflows. What the nodes told,
- * ComfyUI's history has.
+ * What is kept for when the page is loaded again: jobs, what they were queued with, and runs by workflow, of the newest
+ * workflows. What the nodes told, ComfyUI's history has.
  * @param {Record<string, Bound>} kept
  * @param {string} key
  * @param {Bound} bound

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageChops
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from demo.world import mission, subject
 from demo.world.drawing import decode, draw, encode, sample_latents
 from demo.world.judge import Verdict, decoded, judge
 from demo.world.mission import SUNSET, WATERCOLOR, Figures, Wanted, change, count, of_thing
 from demo.world.scenes import Scene, draw_scene
+from tests.pack import load
 from trainer.dataset.captions import caption_with_token
 from trainer.dataset.folder import read_folder
 from trainer.dataset.photos import Dataset
@@ -26,6 +28,7 @@ from trainer.run.settings import Settings
 
 from .runs import DREAMBOOTH, INVERSION, TOKENIZER, work_here, write_run
 
+similarity = load("nodes.similarity")
 LEARNING = DREAMBOOTH.replace(
     steps=240, batch_size=4, learning_rate=5e-5, lr_scheduler="constant", lr_warmup_steps=0, precision="bf16"
 )
@@ -307,17 +310,27 @@ def distance_from_backgrounds(file: Path) -> float:
     return float(np.mean([min(np.sqrt(np.mean((one - photo) ** 2)) for photo in photos) for one in drawn]))
 
 
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory) -> Dataset:
+    return two_masked_photos(tmp_path_factory.mktemp("masked"))
+
+
+@pytest.fixture(scope="module")
+def without_masks(learn, masked) -> Learned:
+    """The U-Net, trained on the two photos as they are."""
+    return learn("two photos without masks", LEARNING.replace(steps=160), replace(masked, mask_weight=1.0))
+
+
 @pytest.mark.nightly
-def test_with_masks_the_subject_is_kept_and_the_backgrounds_of_its_photos_are_not(taught_base, learn, tmp_path):
+def test_with_masks_the_subject_is_kept_and_the_backgrounds_of_its_photos_are_not(taught_base, learn, masked, without_masks):
     """Two photos on strong backgrounds. Without masks these come along wherever a prompt names no place.
 
     With mask_weight 0 nothing says what is there: the picture falls apart, unless the base says it. The default of the loader,
     0.1, learns the backgrounds, too, only later.
     """
-    masked = two_masked_photos(tmp_path)
     settings = LEARNING.replace(steps=160)
     runs = {
-        "without masks": learn("two photos without masks", settings, replace(masked, mask_weight=1.0)),
+        "without masks": without_masks,
         "a tenth": learn("two photos, a tenth outside", settings, replace(masked, mask_weight=0.1)),
         "masks": learn("two photos with masks", settings, masked),
         "held": learn("two photos, the base outside", settings.replace(prior="teacher_outside_masks"), masked),
@@ -331,6 +344,34 @@ def test_with_masks_the_subject_is_kept_and_the_backgrounds_of_its_photos_are_no
     assert min(figures.thing for figures in new.values()) >= 4
     assert new["held"].whole >= new["without masks"].whole
     assert new["held"].likeness > new["masks"].likeness
+
+
+@pytest.mark.nightly
+def test_any_random_encoder_finds_what_is_trained_more_like_the_photos_than_the_base(taught_base, without_masks):
+    """By EvaluateSubject's likeness, of pictures whose prompt leaves all but the subject open."""
+    photos = [subject.subject_scene(place, seed=700 + number) for number, place in enumerate(STRONG)]
+    prompt = f"a photo of {mission.WORDS}"
+    drawn = [[draw(file, [prompt], seed=seed)[0] for seed in range(1, 5)] for file in (taught_base, without_masks.file)]
+    for seed in range(3):
+        encoder = random_encoder(seed)
+        wanted = encoder(photos)
+        base, trained = (similarity.score(encoder(pictures), wanted, wanted, 0.95).likeness for pictures in drawn)
+        print(f"\nencoder {seed}: likeness of the base's pictures {base:.3f}, of those after training {trained:.3f}")
+        assert trained > base + 0.05
+
+
+def random_encoder(seed: int) -> Callable[[Sequence[Image.Image]], torch.Tensor]:
+    """Return CLIP's image encoder, small and with random weights: pictures -> vectors (N, 32)."""
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes, image_size=128, patch_size=16, projection_dim=32)).eval()
+
+    @torch.no_grad()
+    def encode(pictures: Sequence[Image.Image]) -> torch.Tensor:
+        arrays = [np.asarray(picture.convert("RGB").resize((128, 128)), np.float32) for picture in pictures]
+        return model(pixel_values=torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 127.5 - 1).image_embeds
+
+    return encode
 
 
 @pytest.mark.nightly

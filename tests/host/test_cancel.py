@@ -22,7 +22,7 @@ SECONDS = 10.0
 def test_cancelled_in_a_phase_it_stops_at_once_and_ends_with_the_same_bytes(server, workers, quick_graph, base_directory, phases):
     train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
     quick_graph[node(quick_graph, "CaptionWithToken")]["inputs"]["class_word"] = "soft toy"  # no other test makes its pictures
-    train |= {"name": "never-cancelled", "steps": 30, "batch_size": 1, "class_images": 1, "train": "unet_and_token"}
+    train |= {"name": "never-cancelled", "steps": 60, "batch_size": 1, "class_images": 1, "train": "unet_and_token"}
     whole = exported(quick_graph, server.run(quick_graph), base_directory)
     (finished,) = (base_directory / "output" / "finetune").glob("never-cancelled-*")
     shutil.rmtree(finished)  # by another name, too, it would be loaded

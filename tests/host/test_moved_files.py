@@ -1,6 +1,7 @@
 """The files of a run are found wherever the user has moved them, and missed where they are gone."""
 
 import shutil
+import zlib
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,15 @@ from .graphs import up_to_training
 
 
 @pytest.fixture
-def stepped(quick_graph) -> dict:
-    """A LoRA with files of steps 2 and 4, which all come to LoadFinetuned: node "shown" says their trigger texts."""
+def stepped(request, quick_graph) -> dict:
+    """A LoRA with files of steps 2 and 4, which all come to LoadFinetuned: node "shown" says their trigger texts.
+
+    Each test has a run of its own, for each moves its files.
+    """
+    seed = zlib.crc32(request.node.name.encode())
     graph = up_to_training(quick_graph)
     train = node(graph, "DreamBoothTrain")
-    graph[train]["inputs"] |= {"name": "moved", "train": "lora", "seed": 4711, "steps": 5, "save_every": 2, "batch_size": 1}
+    graph[train]["inputs"] |= {"name": "moved", "train": "lora", "seed": seed, "steps": 5, "save_every": 2, "batch_size": 1}
     graph["load"] = {"class_type": "LoadFinetuned", "inputs": {"run": "none", "path": [train, 6]}}
     graph["shown"] = {"class_type": "PreviewAny", "inputs": {"source": ["load", 3]}}
     graph["paths"] = {"class_type": "PreviewAny", "inputs": {"source": [train, 6]}}
@@ -54,7 +59,6 @@ def test_a_moved_export_is_found_by_every_name(server, stepped, base_directory):
 
 
 def test_each_step_has_one_file_where_the_result_is_of_a_kept_step(server, stepped):
-    stepped[node(stepped, "DreamBoothTrain")]["inputs"] |= {"name": "one-of-a-step", "seed": 4712}
     *kept, result = paths_of(server.run(stepped))
     shutil.copy(kept.pop(), result)  # as where early_stopping or the user chose that step
     assert paths_of(server.run(stepped)) == [*kept, result]

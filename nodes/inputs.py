@@ -127,7 +127,7 @@ SOCKETS: dict[str, tuple[Callable[[Any], Any], Message]] = {
     "MODEL": (_needed("model", "object_patches"), message("a MODEL, as Load Checkpoint gives it")),
     "CLIP": (_with("cond_stage_model", "patcher"), message("a CLIP, as Load Checkpoint gives it")),
     "VAE": (_with("first_stage_model"), message("a VAE, as Load Checkpoint gives it")),
-    "LORA_MODEL": (_tensors, message("a LORA_MODEL, as a training node or Load LoRA Model gives it")),
+    "LORA_MODEL": (_tensors, message("a LORA_MODEL, as a training node gives it")),
     "CLIP_VISION": (_needed("encode_image"), message("a CLIP_VISION, as Load CLIP Vision gives it")),
 }
 """By the type of a socket: what turns a value into it, or raises anything, and what the user is told of it."""

@@ -222,7 +222,8 @@ def _folders_of(run_id: str) -> list[RunDir]:
     """Return the folders of a run: first that of its name, then copies of it; those that cannot be read last."""
     own = RunDir(runs_root() / run_id)
     copies = [run_dir for run_dir in runs_with_key(runs_root(), key_of(run_id)) if run_dir != own]
-    return sorted([*([own] if is_child(runs_root(), own.path) else []), *copies], key=lambda run_dir: not _is_readable(run_dir))
+    is_there = is_child(runs_root(), own.path) and own.path.is_dir()
+    return sorted([*([own] if is_there else []), *copies], key=lambda run_dir: not _is_readable(run_dir))
 
 
 def _is_readable(run_dir: RunDir) -> bool:

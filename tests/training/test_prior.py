@@ -147,6 +147,7 @@ def test_outside_of_the_masks_the_loss_is_half_of_the_distance_to_the_base(make_
         kept = published_loss(*photos, batch=1, counts=lambda photo: 1 - inside(photo), teacher=teacher)
     assert float(kept) > 1e-3 * float(instance)
     assert two.losses()[1] == pytest.approx(float(instance + 0.5 * kept), rel=1e-4)
+    assert read_metrics(two.metrics)[1]["instance_loss"] == pytest.approx(float(instance), rel=1e-4)
 
 
 def test_outside_of_the_masks_the_base_is_asked_under_the_captions_before_training():

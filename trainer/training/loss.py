@@ -138,4 +138,7 @@ def concepts_loss(
         predictions = tuple(predict(b.noisy, b.timesteps, b.captions) for b in batches)
     losses = [sample_losses(p, b, weight_of_timestep).mean() for p, b in zip(predictions, batches, strict=True)]
     total = torch.stack([weight * loss for weight, loss in zip(concept_weights, losses, strict=True)]).sum()
-    return torch.stack([total, losses[0].detach()])
+    photos_alone = losses[0].detach()
+    if batches[0].outside:  # without what the teacher says outside of their masks
+        photos_alone = sample_losses(predictions[0].detach(), replace(batches[0], outside=None), weight_of_timestep).mean()
+    return torch.stack([total, photos_alone])

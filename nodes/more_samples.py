@@ -56,9 +56,10 @@ def new_prompts(run_dir: RunDir, asked: tuple[str, ...]) -> tuple[str, ...]:
 def _draw(run_dir: RunDir, asked: tuple[str, ...], base: Base, files: ExportedFiles, progress: LiveRun) -> None:
     """Let a worker draw, and note the prompts in run.json once all of their pictures are there."""
     run_dir.check_way()
-    is_base = run_dir.load_run().result_kind == "checkpoint"
-    check_resources(run_dir.load_run(), base, needs_base=not is_base)
-    run = make_room(run_dir, asked)  # after what may be refused: it sets pictures aside
+    run = run_dir.load_run()
+    is_base = run.result_kind == "checkpoint"
+    check_resources(run, base, needs_base=not is_base)
+    run = make_room(run_dir, run, asked)  # after what may be refused: it sets pictures aside
     had = run.settings.samples.sample_prompts
     prompts = with_new_prompts(had, asked)
 

@@ -181,6 +181,11 @@ def test_whatever_a_preset_trains_learns(preset):
         ({"train": "lora_and_token", "text_learning_rate": 1e-6}, "(embedding): 1500 steps at 1e-06, ... by about 11 %"),
         ({"train": FULL, "text_learning_rate": 3e-6, "lr_scheduler": "polynomial"}, "(token): 1500 steps at 1e-06, "),
         ({"train": "lora", "learning_rate": 8e-6, "lr_warmup_steps": 1500}, "(LoRA rank 16): 1500 steps at 4e-06, "),
+        (
+            {"train": "lora", "steps": 50, "learning_rate": 1e-4},
+            "(LoRA rank 16): 50 steps at 0.0001, ... are usual. Train longer.",
+        ),
+        ({"train": "unet", "steps": 20}, "(model): 20 steps at 2e-06, ... Train longer."),
         ({"method": INVERSION, "learning_rate": 1e-7}, "(embedding): 3000 steps at 1e-07, ... Set learning_rate back to 0"),
     ],
 )

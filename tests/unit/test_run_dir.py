@@ -375,7 +375,7 @@ def test_a_run_has_no_more_prompts_than_it_can_have(run, tmp_path, more):
     write_json(run_dir.run_json, replace(run, settings=run.settings.replace(sample_prompts=had)).to_json())
     run_dir.samples.mkdir()
     run_dir.picture(4, 0).touch()
-    made = make_room(run_dir, ("a toy", "a cat")[: 1 + more])
+    made = make_room(run_dir, run_dir.load_run(), ("a toy", "a cat")[: 1 + more])
     assert made.settings.samples.sample_prompts == (() if more else had)
     assert made == run_dir.load_run()
     assert run_dir.picture(4, 0).is_file() == (not more)

@@ -76,7 +76,7 @@ def encode_captions(
     After that the text encoder works in the compute dtype.
     """
     settings = context.settings
-    of_teacher = [settings.dreambooth.class_prompt] if settings.dreambooth.prior == "teacher" else []
+    of_teacher = [settings.dreambooth.class_prompt] if settings.has_class_teacher else []
     texts = list(dict.fromkeys([*captions, *of_teacher, *settings.samples.sample_prompts]))
     ids = tokenize_captions(tokenizer, texts, settings.token, text_parts).to(context.device)
     changes = [part.changes(ids) for part in text_parts]

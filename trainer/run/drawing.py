@@ -43,9 +43,8 @@ def with_new_prompts(had: Sequence[str], asked: Sequence[str]) -> tuple[str, ...
     return (*had, *new)
 
 
-def make_room(run_dir: RunDir, asked: Sequence[str]) -> Run:
+def make_room(run_dir: RunDir, run: Run, asked: Sequence[str]) -> Run:
     """Return the run; its pictures are set aside where with what is asked for it would have more prompts than a run can have."""
-    run = run_dir.load_run()
     if len(with_new_prompts(run.settings.samples.sample_prompts, asked)) > MAX_SAMPLE_PROMPTS:
         run_dir.set_samples_aside(asked)
         run = replace(run, settings=run.settings.replace(sample_prompts=()))

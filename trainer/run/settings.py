@@ -107,9 +107,14 @@ class Settings:
         return self.dreambooth.prior != "class_images"
 
     @property
+    def has_class_teacher(self) -> bool:
+        """Return whether it says so for the class."""
+        return self.dreambooth.prior == "teacher"
+
+    @property
     def has_class_prompt(self) -> bool:
         """Return whether the class prompt is used: for class images that are made, or a teacher of the class."""
-        return self.dreambooth.prior == "teacher" or self.dreambooth.class_images > 0
+        return self.has_class_teacher or self.dreambooth.class_images > 0
 
     @property
     def uses_captions(self) -> bool:

@@ -30,7 +30,7 @@ MEAN_FACTORS = {"constant": 1.0, "linear": 1 / 2, "cosine": 1 / 2, "cosine_with_
 
 
 def slow_parts(run: Run) -> list[Message]:
-    """Return what of the run will hardly learn, and at which rate it would."""
+    """Return what of the run will hardly learn, and what helps."""
     if run.settings.optimizer.optimizer == "prodigy":
         return []
     unet, *text = part_types(run)
@@ -48,27 +48,29 @@ def mean_factor(settings: Settings) -> float:
 
 def _note(part: "type[Part]", settings: Settings, setting: str, rate: float) -> Message | None:
     """Return what is said of a part that learns at a rate, which is that of a setting; None where it learns."""
-    title, steps, rate = part.title(settings), settings.training.steps, rate * mean_factor(settings)
+    title, steps, given = part.title(settings), settings.training.steps, rate
     if title is None:  # nothing of it is trained
         return None
+    rate = given * mean_factor(settings)
+    usual_rate, usual_steps = USUAL.get(part, (part.learning_rate, 0))
     if part not in USUAL:
         share, unit = rate * steps / COMPONENT, message("of the size of its numbers")
     else:
         scale = settings.dreambooth.lora_alpha / settings.dreambooth.lora_rank if part in (LoRA, TextLoRA) else 1.0
-        usual_rate, usual_steps = USUAL[part]
         share = rate * steps / (usual_rate * usual_steps)
         setting = "lora_alpha" if scale * share < LEAST_SHARE <= share else setting
         share, rate = scale * share, scale * rate
         unit = message("of what {steps} steps at {rate:g} do, which are usual", steps=usual_steps, rate=usual_rate)
     if share >= LEAST_SHARE:
         return None
+    is_low = setting == "lora_alpha" or given < (part.learning_rate or usual_rate)
     return message(
         "It will hardly learn ({part}): {steps} steps at {rate:g}, schedule and lora_alpha counted, move it by about "
-        "{share:.0f} % {unit}. Set {setting} back to 0, or train longer.",
+        "{share:.0f} % {unit}. {remedy}.",
         part=title,
         steps=steps,
         rate=rate,
         share=100 * share,
         unit=unit,
-        setting=setting,
+        remedy=message("Set {setting} back to 0, or train longer", setting=setting) if is_low else message("Train longer"),
     )

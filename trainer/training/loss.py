@@ -46,7 +46,7 @@ class DiffusionLoss(nn.Module):
         self.trained = {name: concepts[name] for name in concept_weights if name in concepts}
         self.concept_weights = [concept_weights[name] for name in self.trained]
         self.teacher: Teacher | None = unet_part.teach if context.settings.has_teacher else None
-        self.teaches_class = context.settings.dreambooth.prior == "teacher"
+        self.teaches_class = context.settings.has_class_teacher
         if self.teaches_class:
             self.concept_weights.append(concept_weights[CLASS])
         self.schedule = noise_schedule()

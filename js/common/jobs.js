@@ -115,7 +115,8 @@ function showRefusals(tab, refused, prompt) {
   if (!tab || !Object.keys(refused ?? {}).length) return
   forgetErrors(tab.bound).forEach((id) => tell(tab, id))
   for (const [id, error] of Object.entries(fromRefusal(refused))) {
-    note(tab.bound, id, { prompt: prompt ?? tab.bound.nodes[id]?.prompt ?? "", error })
+    const job = prompt ? { prompt } : { prompt: tab.bound.nodes[id]?.prompt ?? "", after: tab.bound.jobs.at(-1) ?? "" }
+    note(tab.bound, id, { ...job, error })
     tell(tab, id)
   }
 }

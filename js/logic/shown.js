@@ -6,9 +6,9 @@
  * @typedef {{ text?: string[], told?: Record<string, string>[], run?: string[], captions?: any[], panel?: any[] }} Output
  */
 /**
- * The job, the run that it trained or loaded, what the node told, and why it failed; `forgotten`: what it told is not of what its
- * widgets say now, but what it has read still is.
- * @typedef {{ prompt: string, run?: string, output?: Output, error?: string, forgotten?: boolean }} Shown
+ * The job, the run that it trained or loaded, what the node told, and why it failed; `after`: the newest job when the node was
+ * refused, where nothing was queued; `forgotten`: what it told is not of what its widgets say now, but what it has read still is.
+ * @typedef {{ prompt: string, run?: string, output?: Output, error?: string, after?: string, forgotten?: boolean }} Shown
  */
 /** The values of widgets by name. @typedef {Record<string, any>} Values */
 /**
@@ -81,13 +81,18 @@ export function note(bound, id, shown) {
 }
 
 /**
- * Forget why nodes have failed in other jobs than the one that begins, and return the ids of those that had.
+ * Forget why nodes have failed before the job that begins was queued, or all that failed, and return the ids of those that had.
  * @param {Bound} bound
  * @param {string} [prompt]
  */
-export function forgetErrors(bound, prompt) {
-  const failed = Object.keys(bound.nodes).filter((id) => bound.nodes[id].error && bound.nodes[id].prompt !== prompt)
-  for (const id of failed) delete bound.nodes[id].error
+export function forgetErrors({ jobs, nodes }, prompt) {
+  /** @param {Shown} shown */
+  const isOlder = (shown) => !prompt || jobs.indexOf(shown.after ?? shown.prompt) < jobs.indexOf(prompt)
+  const failed = Object.keys(nodes).filter((id) => nodes[id].error && isOlder(nodes[id]))
+  for (const id of failed) {
+    delete nodes[id].error
+    delete nodes[id].after
+  }
   return failed
 }
 

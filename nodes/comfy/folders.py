@@ -1,5 +1,6 @@
 """ComfyUI's folders: where photos are read from, and where runs and exported files are written."""
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -150,8 +151,10 @@ def photo_folder(name: str) -> Path:
 
 
 def is_child(root: Path, path: Path) -> bool:
-    """Return whether the path is a folder or file directly in the root, and no link that leads elsewhere."""
-    return path.parent == root and leads_into(root, path) and path.resolve().parent == root.resolve()
+    """Return whether the path is a folder or file that is directly in the root, and no link that leads elsewhere."""
+    # os.path.exists, because Path's raises for a name that is too long for a file.
+    is_there = path.parent == root and os.path.exists(path)
+    return is_there and leads_into(root, path) and path.resolve().parent == root.resolve()
 
 
 def output_picture(path: Path) -> dict[str, str]:

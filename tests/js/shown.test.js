@@ -16,12 +16,25 @@ test("what a node shows grows while its job is the same, and of another job only
   assert.deepEqual(bound.nodes["5"], { prompt: "b", run: "toy-2" })
 })
 
-test("the error of a job that ComfyUI has queued in part stays when that begins", () => {
+test("the error of a job that ComfyUI has queued in part stays when that, or an older one, begins", () => {
   const bound = nothing()
+  for (const job of ["a", "b", "c"]) bindJob(bound, job)
   note(bound, "4", { prompt: "a", error: "old" })
   note(bound, "5", { prompt: "b", error: "Nothing comes to dataset." })
+  assert.deepEqual(forgetErrors(bound, "a"), [])
   assert.deepEqual(forgetErrors(bound, "b"), ["4"])
   assert.equal(bound.nodes["5"].error, "Nothing comes to dataset.")
+  assert.deepEqual(forgetErrors(bound, "c"), ["5"])
+})
+
+test("why a node was refused without a job stays when a job begins that was queued before, and goes with one queued later", () => {
+  const bound = nothing()
+  for (const job of ["a", "b"]) bindJob(bound, job)
+  note(bound, "5", { prompt: "a", after: "b", error: "The name '/' cannot be used." })
+  assert.deepEqual(forgetErrors(bound, "b"), [])
+  bindJob(bound, "c")
+  assert.deepEqual(forgetErrors(bound, "c"), ["5"])
+  assert.equal(bound.nodes["5"].error ?? bound.nodes["5"].after, undefined)
 })
 
 test("why a node was not queued is said in our words, once, and in ComfyUI's where we have none", () => {

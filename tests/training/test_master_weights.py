@@ -14,7 +14,7 @@ from trainer.parts.text_encoder import PREFIX
 from trainer.run.run_dir import RunDir, at_step
 from trainer.run.settings import OptimizerSettings, TrainingSettings
 from trainer.training import master_weights
-from trainer.training.master_weights import BLOCK, SMALL, MasterWeights
+from trainer.training.master_weights import BLOCK, SMALL, MasterWeights, join, split_into
 from trainer.training.optimizers import LossScale, ParamGroup, make_optimizer, update
 from trainer.training.trainer import Trainer
 
@@ -38,7 +38,7 @@ def test_the_model_has_the_masters_weights_in_its_own_type_and_8bit_blocks_are_o
     given = parameters()
     before = {name: p.detach().clone() for name, p in given.items()}
     weights = MasterWeights([given], torch.bfloat16)
-    assert all(torch.equal(weights.named()[name], before[name]) for name in SHAPES)
+    assert all(torch.equal(weights[name], before[name]) for name in SHAPES)
     assert all(torch.equal(p, before[name].bfloat16()) and p.dtype == torch.bfloat16 for name, p in given.items())
     assert sorted(name for buffer in weights.buffers for name in buffer.params) == sorted(SHAPES)
     assert len(weights.buffers) == 4  # "convolution" and "linear"; "odd", which ends within a block; "last"; the small ones
@@ -79,8 +79,8 @@ def test_a_step_on_the_buffers_is_that_on_the_parameters(optimizer):
         torch.nn.utils.clip_grad_norm_(single.masters, 2.0)
         reference.step()
         reference.zero_grad()
-        for name, view in single.named().items():
-            assert torch.allclose(weights.named()[name], view, rtol=1e-5, atol=1e-6), (step, name)
+        for name, view in single.items():
+            assert torch.allclose(weights[name], view, rtol=1e-5, atol=1e-6), (step, name)
 
 
 def test_gradients_of_half_precision_are_added_up_in_fp32():
@@ -93,6 +93,87 @@ def test_gradients_of_half_precision_are_added_up_in_fp32():
         weights.gather_gradients()
         assert all(p.grad is None for p in given.values())
     assert all((found == 258.0).all() for found in weights.take_gradients() if found is not None)
+
+
+def every_upper_half() -> torch.Tensor:
+    """All 2^16 upper halves of fp32 numbers, each with lower halves around where bf16 rounds; NaN and infinite ones, too."""
+    lower = torch.tensor([0, 1, 2**15 - 1, 2**15, 2**15 + 1, 2**16 - 1])
+    upper = torch.arange(2**16)[:, None] * 2**16
+    return (upper + lower).flatten().to(torch.int32).view(torch.float32)
+
+
+def test_a_master_that_is_split_is_the_same_again_and_the_model_has_the_nearest_numbers():
+    numbers = every_upper_half()
+    work, rest = numbers.bfloat16(), torch.empty(len(numbers), dtype=torch.int16)
+    split_into(work, rest, numbers.clone())
+    assert torch.equal(join(work, rest).view(torch.int32), numbers.view(torch.int32))
+    bits = numbers.view(torch.int32)
+    halfway = (bits & 0xFFFF) == 2**15
+    usual = numbers.isfinite() & ~halfway
+    assert torch.equal(work[usual], numbers[usual].bfloat16())
+    either = work[halfway & numbers.isfinite()].float(), numbers[halfway & numbers.isfinite()]
+    assert (either[0].abs() > either[1].abs()).all()  # away from zero
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "adafactor"])
+def test_steps_of_low_memory_give_the_same_masters(optimizer, monkeypatch):
+    """With gradients that arrive in backward passes, of several buffers, accumulated, skipped, and of some parameters none."""
+    monkeypatch.setattr(master_weights, "BUFFER_WEIGHTS", 10_000)
+    settings = OptimizerSettings(optimizer=optimizer, learning_rate=0.01, max_grad_norm=2.0)
+    sides = []
+    for low_memory in (False, True):
+        params = parameters()
+        weights = MasterWeights(
+            [params], torch.bfloat16, flat=optimizer != "adafactor", splits=low_memory, moves_gradients=low_memory
+        )
+        sides.append((params, weights, make_optimizer([ParamGroup(params, 0.01, 0.1)], weights, settings, CPU)))
+    for step in range(5):
+        for batch in range(2):
+            for params, weights, _ in sides:
+                factors = gradients(10 * step + batch)
+                factors["norm"][3] = torch.inf if step == 2 else 1.0
+                named = params.items() if step != 3 else [item for item in params.items() if item[0] not in ("last", "bias")]
+                sum((p * factors[name].bfloat16()).float().sum() for name, p in named).backward()
+                weights.gather_gradients()
+        skipped = [bool(update(optimizer, weights, 2.0, torch.tensor(1.0))) for _, weights, optimizer in sides]
+        assert skipped == [step == 2] * 2
+        for _, weights, _ in sides:
+            weights.copy_to_model()
+        (_, plain, _), (_, split, _) = sides
+        assert plain.keys() == split.keys() == SHAPES.keys()
+        assert all(torch.equal(plain[name], split[name]) for name in plain)
+        assert all(buffer.master.numel() == 0 for buffer in split.buffers)
+        assert plain.are_finite()
+        assert split.are_finite()
+
+
+def test_gradients_leave_the_model_during_the_backward_pass(monkeypatch):
+    """While the first layer's are computed, those of the later ones are gone: at most a buffer's are there at once."""
+    monkeypatch.setattr(master_weights, "BUFFER_WEIGHTS", 10_000)
+    layers = nn.Sequential(*(nn.Linear(64, 96 if n % 2 == 0 else 64) if n % 2 == 0 else nn.Linear(96, 64) for n in range(8)))
+    weights = MasterWeights([dict(layers.named_parameters())], torch.bfloat16, splits=True, moves_gradients=True)
+    most = []
+
+    def count(*_) -> None:
+        most.append(sum(p.numel() for p in layers.parameters() if p.grad is not None))
+
+    for layer in layers:
+        layer.register_full_backward_hook(count)
+    layers(torch.randn(4, 64, dtype=torch.bfloat16, requires_grad=True)).float().square().sum().backward()
+    assert len(most) == 8
+    assert max(most) <= 10_000 + sum(layer.bias.numel() for layer in layers)
+    assert all(g is not None for g in weights.take_gradients())
+
+
+def test_weights_that_are_no_numbers_are_seen_in_split_masters():
+    for bad in (torch.nan, torch.inf):
+        params = parameters()
+        weights = MasterWeights([params], torch.bfloat16, splits=True)
+        assert weights.are_finite()
+        broken = weights["odd"].clone()
+        broken[3, 4] = bad
+        weights["odd"] = broken
+        assert not weights.are_finite()
 
 
 def test_the_loss_scale_is_that_of_torch():

@@ -15,6 +15,8 @@ from trainer.parts import adapters, frozen_unet, lora, unet
 from trainer.parts.memory import SD15_UNET_WEIGHTS
 from trainer.run import resources
 from trainer.run.resources import GB
+from trainer.training import master_weights
+from trainer.training.master_weights import MasterWeights
 
 from .test_tensor_file import LiveBytes
 
@@ -56,11 +58,15 @@ def cuda_attention(monkeypatch):
     monkeypatch.setattr(F, "scaled_dot_product_attention", attention)
 
 
-def counted(part: str, samples: int, precision: str = "bf16", checkpointing: bool = False) -> dict[str, float]:
+def counted(
+    part: str, samples: int, precision: str = "bf16", checkpointing: bool = False, moves_gradients: bool = False
+) -> dict[str, float]:
     """Return the bytes of a step beside those of the weights: when the forward pass is done, and at the peak of the backward."""
     model, dtype = make_unet(part, precision), DTYPES[precision]
     if checkpointing:
         model.enable_gradient_checkpointing()
+    params = dict(model.named_parameters())
+    weights = MasterWeights([params], dtype, splits=True, moves_gradients=True) if moves_gradients else None
     live = LiveBytes()
     live.known = {p.untyped_storage()._cdata: 0 for p in model.parameters()}
     with live:
@@ -71,6 +77,8 @@ def counted(part: str, samples: int, precision: str = "bf16", checkpointing: boo
         del predicted
         forward, live.peak = live.now, live.now
         loss.backward()
+        if weights:
+            assert sum(gradient is not None for gradient in weights.take_gradients()) == len(weights.buffers)
     return {"forward": forward, "backward": live.peak}
 
 
@@ -96,6 +104,35 @@ def test_checkpointing_leaves_less_than_is_said():
     print(f"\ntrained {trained}, frozen {frozen}")
     assert frozen["backward"] < resources.CHECKPOINTED
     assert trained["backward"] < resources.LAST_BLOCK
+
+
+def test_gradients_that_are_moved_away_are_those_of_few_buffers(monkeypatch):
+    """What is moved takes no memory here: nothing can be copied from the meta device."""
+    monkeypatch.setattr(master_weights, "move", lambda tensor, device: tensor.new_empty(0))
+    for samples in (1, 2):
+        found = counted("unet", samples, checkpointing=True, moves_gradients=True)["backward"]
+        said = max(samples * resources.CHECKPOINTED, 2 * resources.BUFFERS + samples * resources.LAST_BLOCK)
+        print(f"\n{samples}: {found / GB:.3f} GB of {said / GB:.3f}")
+        assert 0.6 * said < found < said
+
+
+def test_a_step_on_split_weights_takes_a_few_times_a_buffer():
+    params = dict(make_unet("unet", "bf16").named_parameters())
+    weights = MasterWeights([params], torch.bfloat16, splits=True)
+    optimizer = torch.optim.SGD(weights.masters, lr=0.1)
+    for p in params.values():
+        p.grad = torch.empty_like(p)
+    weights.gather_gradients()
+    live = LiveBytes()
+    live.known = {tensor.untyped_storage()._cdata: 0 for tensor in (*weights._gradients, *(b.work for b in weights.buffers))}
+    with live, torch.no_grad():
+        for buffer, gradient in zip(weights.buffers, weights.take_gradients(), strict=True):
+            with buffer.whole() as master:
+                master.grad = gradient.float()
+                optimizer.step()
+                master.grad = None
+    print(f"\n{live.peak / GB:.3f} GB of {resources.SPLIT_STEP / GB:.3f}")
+    assert 0.6 * resources.SPLIT_STEP < live.peak <= resources.SPLIT_STEP
 
 
 def test_no_more_than_half_of_the_activations_are_left_when_nearly_all_gradients_are_there():

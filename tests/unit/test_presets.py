@@ -59,7 +59,7 @@ def run_of(choice: Choice, preset: str = "") -> Run:
 @pytest.mark.parametrize(("device", "picked", "memory"), AUTO.values(), ids=AUTO.keys())
 def test_auto_takes_what_fits_the_device(device, picked, memory):
     choice = chosen(device=device)
-    assert values(choice, "train", "optimizer", "batch_size", "gradient_checkpointing", "precision") == picked
+    assert values(choice, "train", "optimizer", "batch_size", "gradient_checkpointing", "low_memory", "precision") == picked
     needed = estimate(run_of(choice))
     assert needed.memory / GB == pytest.approx(memory, abs=0.05)
     assert refusal(needed, run_of(choice), 0.9 * device.memory, 1000 * GB) is None
@@ -82,10 +82,10 @@ def test_without_half_precision_a_lora_needs_more_and_the_texts_say_so(device):
 
 
 def test_the_readme_says_from_which_size_a_card_trains_the_whole_model():
-    (size,) = re.findall(r"on a graphics card the whole model from (\d+) GB up", README)
-    for half in ("bf16", "fp16", ""):
+    ((bf16, fp16),) = re.findall(r"on a graphics card the whole model from (\d+) GB up, without bf16 .* from (\d+) GB up", README)
+    for half, size in (("bf16", int(bf16)), ("fp16", int(fp16))):
         trained = [values(chosen(device=card(gigabytes, half)), "train") for gigabytes in range(4, 25)]
-        assert trained == [("lora",)] * (int(size) - 4) + [(FULL,)] * (25 - int(size))
+        assert trained == [("lora",)] * (size - 4) + [(FULL,)] * (25 - size)
 
 
 @pytest.mark.parametrize("device", [card(4), card(24), AUTO["CPU"][0], AUTO["Mac, 8 GB"][0]])
@@ -504,9 +504,9 @@ def test_the_docs_have_what_auto_takes():
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
     shown = {cells[0]: cells[1:] for cells in rows[2:]}
     for name, cells in shown.items():
-        device, (train, optimizer, batch, checkpointing, precision), memory = AUTO[name]
-        words = ["LoRA" if train == "lora" else "model and token", optimizer, str(batch), "on" if checkpointing else "off"]
-        assert cells == [*words, precision, f"{memory:.1f} GB"], device
+        device, (train, optimizer, batch, *savings, precision), memory = AUTO[name]
+        words = ["LoRA" if train == "lora" else "model and token", optimizer, str(batch)]
+        assert cells == [*words, *("on" if on else "off" for on in savings), precision, f"{memory:.1f} GB"], device
     assert len(shown) > 8
 
 
@@ -530,7 +530,7 @@ def test_the_page_is_told_what_means_nothing_for_each_value_of_train(key, withou
     assert unused.keys() == TRAIN.keys()
     for train, names in unused.items():
         rates = {"text_learning_rate"} if train in without_text else set()
-        assert set(names) == (set() if train.startswith("lora") else lora) | rates
+        assert set(names) == ({"low_memory"} if train.startswith("lora") else lora) | rates
     assert for_page(INVERSION)[key] == {}
 
 

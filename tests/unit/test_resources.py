@@ -360,6 +360,9 @@ def test_the_figures_in_the_texts_are_those_of_the_arithmetic():
         f"they are {growth(DEFAULTS.replace(gradient_checkpointing=True)):.2f} GB when the backward pass begins",
         f"about {growth(lora.replace(precision='fp32')) / growth(lora):.1f} times as much",
         f"about {DRIVER / GB:.1f} GB for the card's driver",
+        f"makes {4 + OPTIMIZER_BYTES['adamw_8bit']:.0f} bytes of these 10, {6.03 * SD15_UNET_WEIGHTS / GB:.0f} GB",
+        f"checkpointing takes {training_bytes(STUDY.replace(batch_size=1, low_memory=True)) / GB:.1f} GB, without it "
+        f"{training_bytes(STUDY.replace(batch_size=1)) / GB:.1f} GB",
     ):
         assert figure in text, figure
     drawn = phases(run_of(DEFAULTS.replace(class_images=10, class_prompt="a toy")))["class_images"]
@@ -382,5 +385,7 @@ def test_the_tooltips_say_what_the_arithmetic_counts():
     assert "three times the size" in tips["keep_state"]
     warning = (ROOT / "trainer" / "training" / "optimizers.py").read_text(encoding="utf-8")
     assert f"needs {OPTIMIZER_BYTES['adamw'] - OPTIMIZER_BYTES['adamw_8bit']:.0f} more bytes" in warning
-    (card,) = re.findall(r"for cards with (\d+) GB", tips["train"])
+    (card,) = re.findall(r"for cards with less than (\d+) GB", tips["train"])
     assert needed(preset("8 GB card (LoRA)")).memory + DRIVER < int(card) * GB
+    assert needed(STUDY.replace(batch_size=1, low_memory=True)).memory + DRIVER < 0.9 * int(card) * GB
+    assert f"on a card of {card} GB" in tips["low_memory"]

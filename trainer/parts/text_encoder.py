@@ -59,4 +59,4 @@ class TextEncoder:
         from ..models.key_mapping import ldm_text_name
 
         for name in self.params:
-            files.replace_base_tensor(ldm_text_name(name.removeprefix(PREFIX)), files.trained[name])
+            files.replace_base_tensor(ldm_text_name(name.removeprefix(PREFIX)), files.trained.late(name))

@@ -34,8 +34,8 @@ class UNet:
 
     @staticmethod
     def own_settings(settings: "Settings") -> tuple[str, ...]:
-        """Return the settings that nothing but this part uses: none."""
-        return ()
+        """Return the settings that nothing but parts with many weights use."""
+        return ("low_memory",)
 
     @staticmethod
     def memory(settings: "Settings", base: BaseSize) -> PartMemory:
@@ -74,4 +74,4 @@ class UNet:
     def export(self, files: "ResultFiles") -> None:
         """Put the U-Net's weights in place of the base's."""
         for name, ldm_name in self.base.unet_table.items():
-            files.replace_base_tensor(ldm_name, files.trained[name])
+            files.replace_base_tensor(ldm_name, files.trained.late(name))

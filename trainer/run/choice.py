@@ -275,6 +275,8 @@ def _sentence(asked: Asked, settings: Settings, memory: float, device: Device) -
         what.append(message("batch {count}", count=training.batch_size))
     if training.gradient_checkpointing:
         what.append(message("gradient checkpointing"))
+    if training.low_memory:
+        what.append(message("low memory"))
     if settings.has_teacher:
         what.append(message("a teacher"))
     if dreambooth.class_images:

@@ -59,6 +59,9 @@ WHOLE_MODEL = [
     FULL | {"optimizer": "adamw_8bit", "batch_size": 1, "gradient_checkpointing": True},
 ]
 """What `auto` tries first, from the most memory to the least. 8-bit AdamW saves 5 GB; for a LoRA it would save 0.02."""
+_LOW_MEMORY = {"optimizer": "adamw_8bit", "gradient_checkpointing": True, "low_memory": True}
+SMALL_CARDS = [FULL | _LOW_MEMORY, FULL | _LOW_MEMORY | {"batch_size": 1}]
+"""What it tries then, where the device has not the computer's own memory: all that it saves goes there, or takes time."""
 ADAPTERS = [LORA, LORA | {"gradient_checkpointing": True}]
 EMBEDDING: list[dict[str, Any]] = [{}, {"gradient_checkpointing": True}]
 
@@ -167,14 +170,15 @@ def _unused(method: str, has_embedding: bool) -> dict[str, list[str]]:
 def _auto(method: str, own: Mapping[str, Any], device_kind: str, start_lora: str) -> list[dict[str, Any]]:
     if method == TEXTUAL_INVERSION:
         return EMBEDDING
+    whole_model = [*WHOLE_MODEL, *([] if device_kind in ("cpu", "mps") else SMALL_CARDS)]
     if "train" in own:
-        return ADAPTERS if _parts(own["train"])[0].result_kind == "lora" else WHOLE_MODEL
+        return ADAPTERS if _parts(own["train"])[0].result_kind == "lora" else whole_model
     adapters = [recipe | {"train": "lora_and_token"} for recipe in ADAPTERS] if "text_learning_rate" in own else ADAPTERS
     if start_lora or any(name in own for name in LORA_SETTINGS):  # a LoRA is meant
         return adapters
     if device_kind == "cpu":  # time decides there, not memory
         return adapters
-    return [*WHOLE_MODEL, *adapters]
+    return [*whole_model, *adapters]
 
 
 def _completed(

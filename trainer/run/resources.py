@@ -46,6 +46,11 @@ DRAWN_TOGETHER = 2
 DRAWING_STEPS = 25
 """Of the sampler of class images and sample pictures."""
 
+BUFFERS = 4 * 2**25
+"""Gradients that are on the device at once where they are moved away: those of four buffers, incomplete or being moved."""
+SPLIT_STEP = 12 * 2**25
+"""Bytes of a step of the optimizer where weights are split: a buffer of masters, its gradient, and one of either more."""
+
 WORTH_NAMING = 0.1 * GB
 """Bytes that a remedy must save at least: what a LoRA trains is so little that its optimizer saves next to nothing."""
 DRIVER = 0.8 * GB
@@ -136,11 +141,12 @@ def _needs(run: Run, parts: Sequence[PartMemory]) -> _Needs:
     half = run.settings.training.precision != "fp32"
     together = run.settings.training.devices > 1  # the buckets in which processes exchange gradients stay
     weight = 2 if half else 4  # of the model's, whose type gradients have; in fp32 they are the masters themselves
-    copies = weight if half else 0
+    copies = weight if half and not run.settings.splits_weights else 0
+    gradients = min(trained, BUFFERS) if run.settings.moves_gradients else trained
     return _Needs(
         held=trained * (4 + copies + _state_bytes(run) + (weight if together else 0)) + _frozen(parts),
-        gradients=0 if together else weight * trained,
-        gathered=weight * trained,
+        gradients=0 if together else weight * gradients,
+        gathered=max(weight * gradients, SPLIT_STEP if run.settings.splits_weights else 0),
         activations=sum(part.activations for part in parts),
     )
 
@@ -249,6 +255,7 @@ def _changes(run: Run) -> Iterator[tuple[Message, Run]]:
     yield message("a smaller batch_size (gradient_accumulation_steps makes up for it)"), smaller
     yield message("optimizer adamw_8bit"), changed(optimizer="adamw_8bit")
     yield message("ema_decay 0"), changed(ema_decay=0.0)
+    yield message("low_memory on"), changed(low_memory=True)
     if run.settings.dreambooth.class_images and not run.class_dataset:
         yield message("class_images 0"), changed(class_images=0)
     if run.settings.samples.sample_prompts:

@@ -25,7 +25,7 @@ class DreamBoothSettings:
         "unet_and_token",
         "What is trained. auto: as the preset says. unet_and_token: the model and your token. unet: the model alone. "
         "unet_and_text_encoder: the model and the whole text encoder, which comes closest to the subject and forgets most of the "
-        "class. lora: a LoRA, a small file beside the model, for cards with 8 GB or less. lora_and_token: a LoRA and an "
+        "class. lora: a LoRA, a small file beside the model, for cards with less than 8 GB. lora_and_token: a LoRA and an "
         "embedding of your token. lora_and_text_encoder: a LoRA of the model and of the text encoder, in one file.",
         options=tuple(TRAIN),
         advanced=False,
@@ -200,6 +200,15 @@ class TrainingSettings:
         "Needs less memory and more time: parts of the forward pass are computed twice. The result is the same. auto: as the "
         "preset says.",
         decides=False,
+        auto=AUTO,
+    )
+    low_memory: bool = setting(
+        False,
+        "Lets a whole model be trained on a card of 8 GB: gradients are kept in the computer's own memory, 2 GB of it, and what "
+        "bf16 cannot hold of a weight is kept apart. Takes more time; the result is the same but for rounding. It does most in "
+        "bf16 with adamw_8bit, less with ema_decay or several devices, nothing with prodigy. auto: as the preset says.",
+        decides=False,
+        methods=(DREAMBOOTH,),
         auto=AUTO,
     )
     checkpoint_every: int = setting(

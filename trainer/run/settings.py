@@ -117,6 +117,19 @@ class Settings:
         return self.has_class_teacher or self.dreambooth.class_images > 0
 
     @property
+    def splits_weights(self) -> bool:
+        """Return whether masters of bf16 are kept in two pieces: not where all of them are needed at once."""
+        optimizer = self.optimizer
+        needs_all = optimizer.ema_decay or optimizer.optimizer == "prodigy"
+        return self.training.low_memory and self.training.precision == "bf16" and not needs_all
+
+    @property
+    def moves_gradients(self) -> bool:
+        """Return whether gradients lie in the computer's memory: not those that devices exchange, or Prodigy needs at once."""
+        training = self.training
+        return training.low_memory and training.devices == 1 and self.optimizer.optimizer != "prodigy"
+
+    @property
     def uses_captions(self) -> bool:
         """Return whether the photos are trained under their captions, and not under published prompts."""
         return self.inversion.template_set == "captions"  # as always in DreamBooth, which has no such widget

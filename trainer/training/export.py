@@ -1,6 +1,6 @@
 """What is written at the end: the files of the result, and what each says of itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +12,8 @@ from ..parts.part import Part
 from ..run.events import Saved
 from ..run.messages import message
 from ..run.run_dir import EMBEDDING_KEY, Run, at_step
-from .tensor_file import write_tensors
+from .master_weights import MasterWeights
+from .tensor_file import LateTensor, write_tensors
 from .trainer import ExportInfo, Trainer
 
 TOKEN_TABLE = f"{TEXT_PREFIX}embeddings.token_embedding.weight"
@@ -21,11 +22,11 @@ TOKEN_TABLE = f"{TEXT_PREFIX}embeddings.token_embedding.weight"
 class ResultFiles:
     """The tensors of the result's files, which the trained parts put in."""
 
-    def __init__(self, base: BaseModel, trained: Mapping[str, Tensor]):
+    def __init__(self, base: BaseModel, trained: MasterWeights):
         self._base = base.weights
         self.trained = trained
         """What was trained, fp32, by the names that the parts gave their parameters."""
-        self.checkpoint: dict[str, Tensor] = {}
+        self.checkpoint: dict[str, Tensor | LateTensor] = {}
         """What replaces the base's tensors, by LDM names, where it is and as the type that it is."""
         self.dtypes: dict[str, torch.dtype] = {}
         """As which types the file holds them: each is converted when it is written, so that they never lie in memory twice."""
@@ -33,7 +34,7 @@ class ResultFiles:
         self.embedding: Tensor | None = None
         """(V, 768)."""
 
-    def replace_base_tensor(self, name: str, tensor: Tensor) -> None:
+    def replace_base_tensor(self, name: str, tensor: Tensor | LateTensor) -> None:
         """Put a trained tensor in place of the base's of this LDM name; the file has it as the base's type."""
         self.checkpoint[name], self.dtypes[name] = tensor, _file_dtype(self._base[name])
 
@@ -45,7 +46,7 @@ class ResultFiles:
             replaced[row] = vector.to("cpu", replaced.dtype)
         self.checkpoint[TOKEN_TABLE] = replaced
 
-    def all_checkpoint_tensors(self) -> dict[str, Tensor]:
+    def all_checkpoint_tensors(self) -> dict[str, Tensor | LateTensor]:
         """Return the base's tensors, names and order with the trained ones in their place, not yet as `dtypes`."""
         return {**self._base, **self.checkpoint}
 
@@ -84,7 +85,7 @@ def export_step(trainer: Trainer, base: BaseModel, parts: Sequence[Part]) -> Non
 
 
 def _result_files(trainer: Trainer, base: BaseModel, parts: Sequence[Part]) -> ResultFiles:
-    files = ResultFiles(base, trainer.weights.named())
+    files = ResultFiles(base, trainer.weights)
     for part in parts:
         part.export(files)
     return files

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..run.eight_bit import REPAIR, why_no_8bit
 from ..run.messages import UserError
 from ..run.settings import OptimizerSettings, TrainingSettings
-from .master_weights import MasterWeights
+from .master_weights import Buffer, MasterWeights, move
 
 RESTART_CYCLES, POLYNOMIAL_POWER = 3, 2.0
 """Of cosine_with_restarts and polynomial; with 1 they would be cosine and linear (Loshchilov and Hutter 2017 restart)."""
@@ -28,11 +28,13 @@ class ParamGroup:
     """Longest that a row of the parameters may be after a step, a scalar; None: no limit."""
 
     @torch.no_grad()
-    def limit_norms(self, weights: Sequence[Tensor]) -> None:
-        """Shorten the rows that have become too long; `weights` are the group's."""
-        if self.max_row_norm is not None:
-            for p in weights:
-                p.mul_((self.max_row_norm / p.norm(dim=1, keepdim=True)).clamp(max=1))
+    def limit_norms(self, buffers: Sequence[Buffer]) -> None:
+        """Shorten the rows that have become too long; `buffers` are the group's, of a parameter each."""
+        if self.max_row_norm is None:
+            return
+        for buffer in buffers:
+            with buffer.whole() as master:
+                master.mul_((self.max_row_norm / master.norm(dim=1, keepdim=True)).clamp(max=1))
 
 
 def make_optimizer(
@@ -111,8 +113,7 @@ def update(optimizer: torch.optim.Optimizer, weights: MasterWeights, max_norm: f
     fused AdamW scales, clips and skips in its own kernel, without waiting for the device; the others are asked, which waits once
     a step.
     """
-    gradients = weights.take_gradients()
-    norms = [g.float().norm() for g in gradients if g is not None]  # each cast again below: all at once would take the memory
+    norms, gradients = weights.gradient_norms(), weights.take_gradients()
     norm = (torch.stack(norms).norm() if norms else torch.zeros_like(loss_scale)) / loss_scale
     skipped, fused = ~norm.isfinite(), bool(optimizer.defaults.get("fused"))
     if not fused and skipped:
@@ -121,14 +122,16 @@ def update(optimizer: torch.optim.Optimizer, weights: MasterWeights, max_norm: f
     factor = factor / loss_scale
     if fused:
         optimizer.grad_scale, optimizer.found_inf = 1 / factor, skipped.float()  # pyright: ignore[reportAttributeAccessIssue]
-    for number, master in enumerate(weights.masters):
+    for number, buffer in enumerate(weights.buffers):
         gradient, gradients[number] = gradients[number], None
         if gradient is None:
             continue
-        master.grad = gradient.float() if fused else gradient.float().mul_(factor)
-        if not needs_all_gradients(optimizer):
-            optimizer.step()  # of this buffer: a parameter without gradient is left alone
-            master.grad = None
+        with buffer.whole() as master:
+            gradient = move(gradient, master.device).float()  # one at a time: all of them would take the memory
+            master.grad = gradient if fused else gradient.mul_(factor)
+            if not needs_all_gradients(optimizer):
+                optimizer.step()  # of this buffer: a parameter without gradient is left alone
+                master.grad = None
     if needs_all_gradients(optimizer):
         optimizer.step()
         optimizer.zero_grad()

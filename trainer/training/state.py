@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..run.memory_errors import out_of_memory
 from ..run.messages import UserError
+from .master_weights import MasterWeights
 from .optimizers import LossScale
-from .tensor_file import write_tensors
+from .tensor_file import LateTensor, write_tensors
 
 CPU = torch.device("cpu")
 
@@ -39,13 +40,13 @@ def _tensors(values: Mapping, prefix: str) -> dict[str, Tensor]:
 def save_state(
     path: Path,
     step: int,
-    params: Mapping[str, Tensor],
+    weights: MasterWeights,
     optimizer: torch.optim.Optimizer,
     ema: EMAModel | None,
     loss_scale: LossScale,
 ) -> None:
-    """Write the complete state after `step` steps; `params` are the master weights by the names of what is trained."""
-    tensors = {f"param/{name}": p for name, p in params.items()}
+    """Write the complete state after `step` steps."""
+    tensors: dict[str, Tensor | LateTensor] = {f"param/{name}": weights.late(name) for name in weights}
     held = optimizer.state_dict()
     for index, state in held["state"].items():
         tensors |= _tensors(state, f"optimizer/{index}")
@@ -81,7 +82,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 def load_state(
     path: Path,
-    params: Mapping[str, Tensor],
+    weights: MasterWeights,
     optimizer: torch.optim.Optimizer,
     ema: EMAModel | None,
     loss_scale: LossScale,
@@ -110,9 +111,10 @@ def load_state(
                 for folder in folders:
                     values = values.setdefault(folder, {})
                 values[name] = _own_copy(file.get_tensor(key), devices[int(index)] if name != "step" else CPU)
+            elif kind == "param":
+                weights[name] = file.get_tensor(key)
             else:
-                with torch.no_grad():
-                    (params if kind == "param" else shadows)[name].copy_(file.get_tensor(key))
+                shadows[name].copy_(file.get_tensor(key))
         groups = [held | kept for held, kept in zip(optimizer.state_dict()["param_groups"], metadata["groups"], strict=True)]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         if ema:
@@ -128,14 +130,14 @@ def _own_copy(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.clone() if device.type == "cpu" else tensor.to(device)  # at once: all of them would fill the CPU's memory
 
 
-def save_best(path: Path, step: int, params: Mapping[str, Tensor]) -> None:
+def save_best(path: Path, step: int, weights: MasterWeights) -> None:
     """Write the weights of the best step so far."""
-    write_tensors(path, params, {"step": str(step)})
+    write_tensors(path, {name: weights.late(name) for name in weights}, {"step": str(step)})
 
 
-def load_best(path: Path, params: Mapping[str, Tensor]) -> int:
-    """Fill `params` with the best step's weights and return which step that was."""
-    with safe_open(path, "pt") as file, torch.no_grad():
-        for name, param in params.items():
-            param.copy_(file.get_tensor(name))
+def load_best(path: Path, weights: MasterWeights) -> int:
+    """Fill the masters with the best step's weights and return which step that was."""
+    with safe_open(path, "pt") as file:
+        for name in weights:
+            weights[name] = file.get_tensor(name)
         return int(file.metadata()["step"])

@@ -4,7 +4,9 @@ safetensors' own `save_file` first copies everything that lies on a device to th
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,8 +37,20 @@ TYPES = {
 _ORDER = {dtype: place for place, dtype in enumerate(TYPES)}
 
 
+@dataclass(frozen=True)
+class LateTensor:
+    """A tensor that is made when it is written, and not kept."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    make: Callable[[], Tensor]
+
+
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], dtypes: Mapping[str, torch.dtype] | None = None
+    path: Path,
+    tensors: Mapping[str, Tensor | LateTensor],
+    metadata: Mapping[str, str],
+    dtypes: Mapping[str, torch.dtype] | None = None,
 ) -> None:
     """Write a safetensors file, whole or not at all, with the bytes that `save_file` would write.
 
@@ -49,7 +63,7 @@ def write_tensors(
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in names:
-        begin, end = end, end + tensors[name].numel() * written_as[name].itemsize
+        begin, end = end, end + math.prod(tensors[name].shape) * written_as[name].itemsize
         shape = list(tensors[name].shape)
         header[name] = {"dtype": TYPES[written_as[name]], "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
@@ -60,7 +74,8 @@ def write_tensors(
             file.write(_bytes(tensors[name], written_as[name]))
 
 
-def _bytes(tensor: Tensor, dtype: torch.dtype) -> memoryview:
+def _bytes(tensor: Tensor | LateTensor, dtype: torch.dtype) -> memoryview:
     """Return the bytes of the tensor as the type, row after row; numpy has no bf16, so they go through as numbers of a byte."""
+    tensor = tensor.make() if isinstance(tensor, LateTensor) else tensor
     on_cpu = tensor.detach().to(dtype).to("cpu").contiguous()  # cast first: less to copy from the device, as a rule
     return on_cpu.reshape(-1).view(torch.uint8).numpy().data

@@ -68,8 +68,13 @@ class Trainer:
         self.context, self.groups = context, list(groups)
         settings = context.settings
         self.settings, self.accelerator = settings, context.accelerator
-        flat = settings.optimizer.optimizer != "adafactor"  # its state is a parameter's rows and columns
-        self.weights = MasterWeights([group.params for group in self.groups], DTYPES[settings.training.precision], flat)
+        self.weights = MasterWeights(
+            [group.params for group in self.groups],
+            DTYPES[settings.training.precision],
+            flat=settings.optimizer.optimizer != "adafactor",  # its state is a parameter's rows and columns
+            splits=settings.splits_weights,
+            moves_gradients=settings.moves_gradients,
+        )
         self.loss = self.accelerator.prepare(loss) if self.accelerator.num_processes > 1 else loss
         for buffer in self.weights.buffers:  # the wrapper of several processes gives the parameters other memory
             buffer.attach()
@@ -82,7 +87,7 @@ class Trainer:
             )
         self.rate_factor = learning_rate_schedule(settings.optimizer, settings.training.steps)
         self.step = self._start = self._saved = load_state(
-            context.run_dir.state, self.weights.named(), self.optimizer, self.ema, self.loss_scale
+            context.run_dir.state, self.weights, self.optimizer, self.ema, self.loss_scale
         )
         self.weights.copy_to_model()
         if self._start:
@@ -111,7 +116,7 @@ class Trainer:
         skipped = update(self.optimizer, self.weights, self.settings.optimizer.max_grad_norm, self.loss_scale.factor)
         self.loss_scale.adapt(skipped)
         for group, buffers in zip(self.groups, self.weights.groups, strict=True):
-            group.limit_norms([buffer.master for buffer in buffers])
+            group.limit_norms(buffers)
         self.weights.copy_to_model()
         if self.ema:
             self.ema.step(self.weights.masters)
@@ -235,7 +240,7 @@ class Trainer:
         self.metrics.add_measurement(self.step, self._agreed(losses))
         best = best_step(self.metrics.measured) == self.step
         if best and self.settings.validation.early_stopping != "off" and self.context.is_main:
-            save_best(self.context.run_dir.best, self.step, self.weights.named())
+            save_best(self.context.run_dir.best, self.step, self.weights)
 
     @property
     def is_finished(self) -> bool:
@@ -267,10 +272,9 @@ class Trainer:
     def _save(self) -> None:
         began = time.monotonic()
         self.metrics.sync()
-        check_finite(self.weights.masters)
+        check_finite(self.weights)
         if self.context.is_main:
-            path, weights = self.context.run_dir.state, self.weights.named()
-            save_state(path, self.step, weights, self.optimizer, self.ema, self.loss_scale)
+            save_state(self.context.run_dir.state, self.step, self.weights, self.optimizer, self.ema, self.loss_scale)
         self._saved, now = self.step, time.monotonic()
         self._next_state = now + max(STATE_SECONDS, (now - began) / STATE_SHARE)
 
@@ -299,13 +303,13 @@ class Trainer:
         """Make the weights that are exported the weights for good: the best ones, the average, or the last ones."""
         self._checked_loss()
         self.metrics.sync()
-        check_finite(self.weights.masters)
+        check_finite(self.weights)
         self._warn_of_skipped_steps()
         info, best = self.export_info(), self.context.run_dir.best
         if not self.context.is_main:  # it does not export
             return info
         if self.settings.validation.early_stopping != "off" and best.is_file():
-            return ExportInfo(load_best(best, self.weights.named()), info.averaged, info.finished_early)
+            return ExportInfo(load_best(best, self.weights), info.averaged, info.finished_early)
         if self.ema:
             self.ema.copy_to(self.weights.masters)
         return info
@@ -340,7 +344,7 @@ class Trainer:
         return reduced
 
 
-def check_finite(weights: Sequence[Tensor]) -> None:
+def check_finite(weights: MasterWeights) -> None:
     """Raise TrainingError when a weight is NaN or infinite: such a state is neither saved nor exported."""
-    if not torch.stack([p.detach().isfinite().all() for p in weights]).all():
+    if not weights.are_finite():
         raise TrainingError("The trained weights are no longer numbers: training diverged. Lower the learning rate.")

@@ -66,6 +66,35 @@ def test_a_picture_is_that_of_diffusers_own_pipeline(small_base, texts):
     assert np.abs(np.asarray(drawn, dtype=int) - np.asarray(wanted, dtype=int)).max() <= 1
 
 
+def test_pictures_that_are_drawn_together_are_those_that_are_drawn_alone(small_base, texts):
+    drawing, stop = sampler(BaseModel(small_base)), StopRequest(open_pipe())
+
+    def numbers(*seeds: int) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    together = [np.asarray(image, dtype=int) for image in drawing.draw_batch(*texts, SIZE, numbers(7, 8, 9), stop)]
+    alone = [np.asarray(drawing.draw(*texts, SIZE, *numbers(seed), stop), dtype=int) for seed in (7, 8, 9)]
+    assert all(np.abs(one - other).max() <= 1 for one, other in zip(together, alone, strict=True))
+    assert np.abs(alone[0] - alone[1]).mean() > 10
+
+
+@pytest.mark.parametrize("count", [1, 4, 6])
+def test_class_images_are_drawn_a_few_at_a_time_and_only_those_that_are_missing(make_run, monkeypatch, count):
+    drawn, draw_batch = [], ImageSampler.draw_batch
+
+    def note(drawing, states, empty, resolution, generators, stop):
+        drawn.append(len(generators))
+        return draw_batch(drawing, states, empty, resolution, generators, stop)
+
+    monkeypatch.setattr("trainer.models.image_sampler.DRAWING_STEPS", 2)
+    monkeypatch.setattr(ImageSampler, "draw_batch", note)
+    run_dir = make_run(CLASS.replace(class_images=count))
+    work_here(run_dir)
+    assert sorted(path.name for path in run_dir.path.parent.glob("class-images/*/*.png")) == [f"{n:04}.png" for n in range(count)]
+    work_here(make_run(CLASS.replace(class_images=count + 1), "longer"))
+    assert drawn == {1: [1, 1], 4: [4, 1], 6: [4, 2, 1]}[count]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_latents_are_fp32_whatever_the_weights_are(small_base, texts, monkeypatch, dtype):
     drawing, seen, step = sampler(BaseModel(small_base), dtype), [], DPMSolverMultistepScheduler.step

@@ -16,6 +16,7 @@ from ..models.sd15 import DTYPES, BaseModel, encode_prompts, freeze_as, move
 from ..run.events import CLASS_IMAGES, WAITING_FOR_CLASS_IMAGES
 from ..run.locks import held
 from ..run.messages import UserError
+from ..run.resources import CLASS_IMAGES_TOGETHER
 from ..run.run_dir import Run
 from .batches import generator
 
@@ -63,17 +64,21 @@ def _draw_missing(
     freeze_as(unet, DTYPES[context.settings.training.precision])
     sampler = ImageSampler(move(unet, context.device), base.vae())
     own, begun = missing[accelerator.process_index :: accelerator.num_processes], time.monotonic()
-    for done, (number, path) in enumerate(own, 1):
+    for first in range(0, len(own), CLASS_IMAGES_TOGETHER):
+        batch = own[first : first + CLASS_IMAGES_TOGETHER]
+        generators = [generator("class image", number) for number, _ in batch]
         context.stop.check()
         try:
-            image = sampler.draw(states, empty, resolution, generator("class image", number), context.stop)
+            images = sampler.draw_batch(states, empty, resolution, generators, context.stop)
         except NotFiniteError as error:
             raise UserError(
                 "No class image can be made with the base model {base}: {reason}. It is broken; use another checkpoint.",
                 base=context.run.base_name,
                 reason=error.message,
             ) from None
-        save_image(image, path)
+        for image, (_, path) in zip(images, batch, strict=True):
+            save_image(image, path)
+        done = first + len(batch)
         there = len(paths) - len(missing) + done * accelerator.num_processes
         left = (time.monotonic() - begun) / done * (len(own) - done)
         context.reporter.progress(there, len(paths), seconds_left=left)

@@ -1,6 +1,7 @@
 """How the worker draws a picture itself, with diffusers' sampler."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,16 +32,22 @@ class ImageSampler:
     unet: UNet2DConditionModel
     vae: AutoencoderKL
 
-    @torch.no_grad()
     def draw(self, states: Tensor, empty: Tensor, resolution: int, generator: torch.Generator, stop: StopRequest) -> Image.Image:
-        """Return one square picture from the text embeddings (77, 768) of a prompt, guided away from those of the empty one.
+        """Return one square picture, as `draw_batch` does."""
+        return self.draw_batch(states, empty, resolution, [generator], stop)[0]
 
-        `generator` is the CPU's, so that every device draws the same picture. What overflows in half precision is drawn once
+    @torch.no_grad()
+    def draw_batch(
+        self, states: Tensor, empty: Tensor, resolution: int, generators: Sequence[torch.Generator], stop: StopRequest
+    ) -> list[Image.Image]:
+        """Return square pictures, one for each generator, from text embeddings (77, 768), guided away from those of no text.
+
+        The generators are the CPU's, so that every device draws the same pictures. What overflows in half precision is drawn once
         more in fp32. Raises NotFiniteError when that gives no picture either, and StoppedError between two steps.
         """
-        side = resolution // 8
-        noise = torch.randn((1, 4, side, side), generator=generator).to(states.device)
-        texts = torch.stack((empty, states))
+        side, count = resolution // 8, len(generators)
+        noise = torch.cat([torch.randn((1, 4, side, side), generator=generator) for generator in generators]).to(states.device)
+        texts = torch.stack((empty, states)).repeat_interleave(count, dim=0)
         latents = self._sample(self.unet, noise, texts, stop)
         if not latents.isfinite().all():
             latents = self._sample(copy.deepcopy(self.unet).float(), noise, texts, stop)
@@ -48,10 +55,10 @@ class ImageSampler:
         if not pixels.isfinite().all():
             raise NotFiniteError("the model gives no picture but NaN, in fp32 too")
         numbers = pixels.div(2).add(0.5).clamp(0, 1).mul(255).round().byte()
-        return Image.fromarray(numbers[0].permute(1, 2, 0).cpu().numpy())
+        return [Image.fromarray(picture) for picture in numbers.permute(0, 2, 3, 1).cpu().numpy()]
 
     def _sample(self, unet: UNet2DConditionModel, noise: Tensor, texts: Tensor, stop: StopRequest) -> Tensor:
-        """Return latents (1, 4, h, w) fp32 from fp32 noise and the states (2, 77, 768) of the empty and the wanted prompt.
+        """Return latents (B, 4, h, w) fp32 from fp32 noise and the states (2 x B, 77, 768) of the empty and the wanted prompts.
 
         The U-Net alone works in its own type: the latents are fp32 throughout.
         """
@@ -61,21 +68,24 @@ class ImageSampler:
         latents = noise * sampler.init_noise_sigma
         for timestep in sampler.timesteps:
             stop.check()
-            unguided, wanted = unet(latents.expand(2, -1, -1, -1).to(dtype), timestep, texts.to(dtype)).sample.float().chunk(2)
+            unguided, wanted = unet(latents.repeat(2, 1, 1, 1).to(dtype), timestep, texts.to(dtype)).sample.float().chunk(2)
             # Classifier-free guidance (Ho and Salimans 2022), in the form that SD v1.5's programs use.
             guided = unguided + GUIDANCE * (wanted - unguided)
             latents = sampler.step(guided, timestep, latents).prev_sample
         return latents
 
     def _decode(self, latents: Tensor) -> Tensor:
-        """Return pixels (1, 3, H, W) about in [-1, 1]; in fp32, because SD v1.5's VAE overflows in fp16."""
+        """Return pixels (B, 3, H, W) about in [-1, 1]; in fp32, because SD v1.5's VAE overflows in fp16.
+
+        One after the other: a picture takes more memory here than several in the U-Net.
+        """
         move(self.vae, latents.device)
         try:
             vae: Any = self.vae  # diffusers asks for FloatTensor, which no operation gives
-            pixels: Tensor = vae.decode(latents / LATENT_FACTOR).sample
+            pixels = [vae.decode(one / LATENT_FACTOR).sample for one in latents.split(1)]
         finally:
             move(self.vae, "cpu")
-        return pixels
+        return torch.cat(pixels)
 
 
 def save_image(image: Image.Image, path: Path) -> None:

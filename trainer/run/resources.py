@@ -42,7 +42,9 @@ FORWARD = 0.07 * GB
 VAE, DECODE, ENCODE = 0.33 * GB, 0.81 * GB, 0.67 * GB
 """Bytes of the VAE's weights, and those that it works with to decode or encode a picture of 512 x 512, all fp32."""
 DRAWN_TOGETHER = 2
-"""Samples in a forward pass that draws: the picture and what it is guided away from."""
+"""Samples in a forward pass that draws a picture: the picture and what it is guided away from."""
+CLASS_IMAGES_TOGETHER = 4
+"""Class images that are drawn at a time: then the U-Net takes half of what the VAE does for one."""
 DRAWING_STEPS = 25
 """Of the sampler of class images and sample pictures."""
 
@@ -125,7 +127,8 @@ def phases(run: Run, unet_weights: int = SD15_UNET_WEIGHTS) -> dict[str, float]:
     found = {"encoding": 4 * TEXT_ENCODER_WEIGHTS + VAE + ENCODE * area, "training": needs.held + _step_bytes(run, needs, sample)}
     if settings.dreambooth.class_images and not run.class_dataset:
         unet = bytes_when_frozen(unet_weights, training.precision)
-        found["class_images"] = unet + 4 * TEXT_ENCODER_WEIGHTS + picture
+        together = CLASS_IMAGES_TOGETHER * DRAWN_TOGETHER * FORWARD * sample
+        found["class_images"] = unet + 4 * TEXT_ENCODER_WEIGHTS + max(picture, together)
     if settings.samples.sample_prompts:  # between two steps: without gradients, but with all the rest
         found["sample_pictures"] = needs.held + picture
     return {phase: RESERVED + taken for phase, taken in found.items()}

@@ -11,6 +11,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..context import Context
 from ..dataset.photos import Dataset, Photo
+from ..models.cpu_attention import use_fast_attention
 from ..models.image_sampler import SAMPLER, ImageSampler, NotFiniteError, save_image
 from ..models.sd15 import DTYPES, BaseModel, encode_prompts, freeze_as, move
 from ..run.events import CLASS_IMAGES, WAITING_FOR_CLASS_IMAGES
@@ -62,6 +63,7 @@ def _draw_missing(
     states, empty = encode_prompts(text_encoder, tokenizer, [context.settings.dreambooth.class_prompt, ""])
     unet = base.unet()
     freeze_as(unet, DTYPES[context.settings.training.precision])
+    use_fast_attention(unet, context.device, unet.dtype)
     sampler = ImageSampler(move(unet, context.device), base.vae())
     own, begun = missing[accelerator.process_index :: accelerator.num_processes], time.monotonic()
     for first in range(0, len(own), CLASS_IMAGES_TOGETHER):

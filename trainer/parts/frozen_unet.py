@@ -44,7 +44,7 @@ class FrozenUNet:
 
         self.model = base.unet()
         freeze_as(self.model, DTYPES[context.settings.training.precision])
-        let_train(self.model, context.settings)
+        let_train(self.model, context)
         move(self.model, context.device)
 
     def param_groups(self) -> "list[ParamGroup]":

@@ -72,7 +72,7 @@ class LoRA:
             text_too = self.settings.dreambooth.train == "lora_and_text_encoder"  # else the file must have none of it
             stems_of = partial(unet_stems, table=base.unet_table)
             go_on_from(context.lora_file, self.params, stems_of, self.settings, lambda name: not (text_too and is_text(name)))
-        let_train(self.model, self.settings)
+        let_train(self.model, context)
         move(self.model, context.device)  # in place: the parameters stay the same objects
 
     def teach(self, noisy: "Tensor", timesteps: "Tensor", states: "Tensor") -> "Tensor":

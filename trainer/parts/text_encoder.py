@@ -43,7 +43,7 @@ class TextEncoder:
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
         self.settings = context.settings
-        let_train(text_encoder.requires_grad_(True), self.settings)
+        let_train(text_encoder.requires_grad_(True), context)
         self.params = {PREFIX + name: p for name, p in text_encoder.named_parameters()}
 
     def changes(self, ids: "Tensor") -> list[bool]:

@@ -60,7 +60,7 @@ class TextLoRA:
                 context.lora_file, params, text_stems, self.settings, lambda name: is_text(name) and layer_of(name) < depth
             )
         move(text_encoder, context.device)
-        let_train(text_encoder, self.settings)
+        let_train(text_encoder, context)
         self.params = {PREFIX + name: p for name, p in params.items()}
 
     def changes(self, ids: "Tensor") -> list[bool]:

@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import CLIPTextModel
 
+    from ..context import Context
     from ..run.settings import Settings
     from ..training.optimizers import ParamGroup
 
@@ -15,10 +16,15 @@ def text_rate(settings: "Settings") -> float:
     return settings.dreambooth.text_learning_rate or settings.optimizer.learning_rate
 
 
-def let_train(text_encoder: "CLIPTextModel", settings: "Settings") -> None:
+def let_train(text_encoder: "CLIPTextModel", context: "Context") -> None:
     """Prepare the text encoder for backward passes, with gradient checkpointing if the settings say so."""
+    from ..models.cpu_attention import use_fast_attention
+    from ..models.sd15 import DTYPES
+
+    training = context.settings.training
     text_encoder.train()
-    if settings.training.gradient_checkpointing:
+    use_fast_attention(text_encoder, context.device, DTYPES[training.precision])
+    if training.gradient_checkpointing:
         # Not the reentrant kind, which has no gradients where no input needs them.
         text_encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 

@@ -39,9 +39,12 @@ class TokenRows:
         return PartMemory(frozen_bytes={TEXT_ENCODER: bytes_when_frozen(TEXT_ENCODER_WEIGHTS, settings.training.precision)})
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
+        from ..models.cpu_attention import use_fast_attention
+        from ..models.sd15 import DTYPES
         from ..models.token_embedding import token_ids, train_rows
 
         self.settings = context.settings
+        use_fast_attention(text_encoder, context.device, DTYPES[self.settings.training.precision])
         self.ids = token_ids(tokenizer, self.settings.token)
         self.vectors = train_rows(text_encoder, self.ids).to(context.device).vectors
 

@@ -55,6 +55,8 @@ class TokenVectors:
         return PartMemory(trained_weights={TOKEN_VECTORS: weights}, frozen_bytes=frozen, exported_bytes=4 * weights)
 
     def __init__(self, context: "Context", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"):
+        from ..models.cpu_attention import use_fast_attention
+        from ..models.sd15 import DTYPES
         from ..models.token_embedding import embedding_table, initial_vectors, load_vectors, new_ids, train_rows
 
         self.settings, inversion = context.settings, context.settings.inversion
@@ -68,8 +70,9 @@ class TokenVectors:
         self.new_ids = new_ids(table, len(start))
         self.vectors = train_rows(text_encoder, self.new_ids, start).to(context.device).vectors
         self.vectors.requires_grad_(self.are_trained(self.settings))
+        use_fast_attention(text_encoder, context.device, DTYPES[self.settings.training.precision])
         if self.settings.method == TEXTUAL_INVERSION:
-            let_train(text_encoder, self.settings)
+            let_train(text_encoder, context)
         self.given = self.vectors.detach()  # fp32, also once the text encoder works in the compute dtype
         self.max_norm = None
         if inversion.norm_limit:

@@ -55,7 +55,7 @@ class UNet:
 
         self.settings, self.base = context.settings, base
         self.model = base.unet().requires_grad_(True)
-        let_train(self.model, self.settings)
+        let_train(self.model, context)
         self.params = dict(self.model.named_parameters())
         if self.settings.has_teacher:
             self.teacher = copy.deepcopy(self.model)  # an fp32 base would give the same tensors to another U-Net

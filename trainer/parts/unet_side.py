@@ -6,14 +6,20 @@ if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
     from torch import nn
 
+    from ..context import Context
     from ..run.settings import Settings
     from ..training.optimizers import ParamGroup
 
 
-def let_train(unet: "UNet2DConditionModel", settings: "Settings") -> None:
+def let_train(unet: "UNet2DConditionModel", context: "Context") -> None:
     """Prepare the U-Net for backward passes, with gradient checkpointing if the settings say so."""
+    from ..models.cpu_attention import use_fast_attention
+    from ..models.sd15 import DTYPES
+
+    training = context.settings.training
     unet.train()
-    if settings.training.gradient_checkpointing:
+    use_fast_attention(unet, context.device, DTYPES[training.precision])
+    if training.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
 
 

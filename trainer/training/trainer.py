@@ -14,6 +14,7 @@ from ..context import Context, TrainingError
 from ..models.sd15 import DTYPES
 from ..run.events import TRAINING
 from ..run.messages import message
+from .cpu_memory import keep_freed_memory
 from .early_stopping import best_step, should_stop
 from .master_weights import MasterWeights
 from .metrics import Metrics, memory_in_use
@@ -97,6 +98,8 @@ class Trainer:
         self._finish_at = context.run_dir.finish_at()  # asked for before the process or the export failed
         self._began, self._looking = time.monotonic(), 0.0
         self._next_state, self._state_due = self._began + STATE_SECONDS, False
+        if context.device.type == "cpu":
+            keep_freed_memory()
         context.reporter.phase(TRAINING, settings.training.steps)
 
     @property

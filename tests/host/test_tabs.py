@@ -200,7 +200,9 @@ def queue_behind(page, server) -> None:
     endless["sample"]["inputs"]["steps"] = 10_000
     server.post("/prompt", {"prompt": endless})
     queue(page)
-    wait(page, lambda: len(server.get("/queue")["queue_pending"]) == 1, 60)
+    ((_, job, *_),) = wait(page, lambda: server.get("/queue")["queue_pending"], 60)
+    noted = "return localStorage.getItem('SubjectTrainer.Shown')?.includes(arguments[0])"
+    wait(page, lambda: page.execute_script(noted, job), 60)  # closed before it has ComfyUI's answer, it cannot know of the job
 
 
 def let_it_run(page, server) -> None:

@@ -13,6 +13,7 @@ Exit code: 0 finished or stopped, 1 failed (an `error` event says why), 2 called
 
 import argparse
 import faulthandler
+import gc
 import os
 import sys
 import textwrap
@@ -43,6 +44,8 @@ def main() -> int:
     faulthandler.enable()  # a crash in native code leaves its place in the log
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is local; never wait for a network
 
+    gc.disable()  # it would search what the libraries make, which stays, again and again: a fifth of the time that they take
+
     from trainer.failures import describe
     from trainer.optional_libraries import hide_optional_libraries
     from trainer.run import ranks
@@ -67,6 +70,8 @@ def main() -> int:
         from trainer.worker import recipe_of, work
 
         recipe_of(RunDir(args.run_dir).load_run())  # its libraries take seconds, in which the host still saves the base
+        gc.freeze()  # nor is it searched later, at the latest when Python ends, which would take a second
+        gc.enable()
         if args.attached and first:
             stop.wait_for_begin()
         work(args.run_dir, args.device, reporter, stop)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from demo.run import adapt, node
-from tools.browser import open_browser, open_workflow
+from tools.browser import load_workflow, open_browser, open_page, open_workflow
 from tools.server import Server, free_port
 from tools.setup import ROOT, comfyui_path
 
@@ -100,15 +100,39 @@ def browser():
 
 @pytest.fixture
 def page(browser, server):
-    """ComfyUI's page with the first of the shipped workflows opened."""
+    """ComfyUI's page, opened anew with the first of the shipped workflows."""
     open_workflow(browser, server.port, read("Train a subject (DreamBooth or LoRA)"))
     return browser
 
 
-@pytest.fixture(params=[False, True], ids=["canvas", "elements"])
-def either(request, browser, server):
-    """The same page with each of ComfyUI's renderers: nodes drawn on a canvas, or as elements of the page."""
-    server.set_setting("Comfy.VueNodes.Enabled", request.param)
-    open_workflow(browser, server.port, read("Train a subject (DreamBooth or LoRA)"))
+def shared_page(browser, server, elements: bool):
+    """ComfyUI's page as the test before has left it, if that has opened no other and left no dialog; else opened anew.
+
+    To open it takes six times what loading a workflow takes. A test that leaves behind more than workflows opens it anew itself.
+    """
+    script = "return document.querySelector('[role=dialog]') ? null : window.sharedWithElements ?? null"
+    if browser.execute_script(script) is not elements:
+        open_page(browser, server.port)
+        browser.execute_script("window.sharedWithElements = arguments[0]", elements)
+    return browser
+
+
+@pytest.fixture
+def opened(browser, server):
+    """ComfyUI's page with whatever workflows: for tests that load their own."""
+    return shared_page(browser, server, elements=False)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["canvas", "elements"])
+def elements(request) -> bool:
+    """Which of ComfyUI's renderers draws the nodes; all tests of a module with the one, then all with the other."""
+    return request.param
+
+
+@pytest.fixture
+def either(elements, browser, server):
+    """The page with each of ComfyUI's renderers, nodes drawn on a canvas or as elements of the page, and that workflow in it."""
+    server.set_setting("Comfy.VueNodes.Enabled", elements)
+    load_workflow(shared_page(browser, server, elements), read("Train a subject (DreamBooth or LoRA)"))
     yield browser
     server.set_setting("Comfy.VueNodes.Enabled", False)

@@ -17,7 +17,7 @@ NEEDS_BROWSER = pytest.mark.skipif(
     not INSTALLED, reason="needs Chromium and its driver: apt-get install chromium chromium-driver"
 )
 CANVAS_AT_NIGHT = pytest.mark.parametrize(
-    "either", [pytest.param(False, id="canvas", marks=pytest.mark.nightly), pytest.param(True, id="elements")], indirect=True
+    "elements", [pytest.param(False, id="canvas", marks=pytest.mark.nightly), pytest.param(True, id="elements")], indirect=True
 )
 """For a long test of what the renderer changes little in: every day with nodes as elements of the page."""
 

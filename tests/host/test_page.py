@@ -8,7 +8,7 @@ from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from tools.browser import choose, open_workflow, queue, queued_prompt, set_setting, wait_for_page
+from tools.browser import choose, load_workflow, open_workflow, queue, queued_prompt, set_setting, wait_for_page
 from tools.server import HOST
 
 from .pages import (
@@ -31,31 +31,31 @@ pytestmark = NEEDS_BROWSER
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_workflow_queues_exactly_its_api_twin(browser, server, name):
-    open_workflow(browser, server.port, read(name))
-    assert queued_prompt(browser) == read(f"api/{name}")
+def test_a_shipped_workflow_queues_exactly_its_api_twin(opened, name):
+    load_workflow(opened, read(name))
+    assert queued_prompt(opened) == read(f"api/{name}")
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", SHIPPED)
-def test_nothing_covers_anything_with_all_settings_open(either, server, name):
-    open_workflow(either, server.port, read(name))
+def test_nothing_covers_anything_with_all_settings_open(either, name):
+    load_workflow(either, read(name))
     either.execute_script("for (const n of window.app.graph.nodes) { n.showAdvanced = true; n.onConnectionsChange?.() }")
     draw_frames(either, 90)  # until the nodes have their height
     assert covered(either) == []
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_workflow_opens_from_the_template_browser_with_all_its_nodes(page, name):
-    page.execute_script("window.app.graph.clear()")
-    open_template(page, name)
+def test_a_workflow_opens_from_the_template_browser_with_all_its_nodes(opened, name):
+    opened.execute_script("window.app.graph.clear(); window.app.canvas.ds.scale = 0.1")
+    open_template(opened, name)
     wanted = sorted(node["type"] for node in read(name)["nodes"])
-    wait(page, lambda: sorted(page.execute_script("return window.app.graph.nodes.map((n) => n.type)")) == wanted)
+    wait(opened, lambda: sorted(opened.execute_script("return window.app.graph.nodes.map((n) => n.type)")) == wanted)
     known = "return window.app.graph.nodes.every((n) => n.type in window.LiteGraph.registered_node_types)"
-    assert page.execute_script(known)
-    wait(page, lambda: page.execute_script("return window.app.canvas.ds.scale") >= 0.65, 10)  # below, there is no text
+    assert opened.execute_script(known)
+    wait(opened, lambda: opened.execute_script("return window.app.canvas.ds.scale") >= 0.65, 10)  # below, there is no text
     assert (
-        page.execute_script("return window.app.graph.extra.subject_trainer_template") is None
+        opened.execute_script("return window.app.graph.extra.subject_trainer_template") is None
     )  # what is saved of it is the user's
 
 

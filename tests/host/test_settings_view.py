@@ -10,7 +10,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from tools.browser import choose, open_workflow, queued_prompt, wait_for_page
+from tools.browser import choose, load_workflow, open_workflow, queued_prompt, wait_for_page
 from trainer.parts import TRAIN as TRAINED
 from trainer.run.presets import presets
 from trainer.run.run_dir import RunDir
@@ -92,9 +92,9 @@ def test_few_settings_are_in_sight_whatever_the_preset_and_the_trained_part(eith
         shows(page, FIRST["DreamBoothTrain"])
 
 
-def test_an_embedding_shows_few_settings_too(either, server):
+def test_an_embedding_shows_few_settings_too(either):
     page = either
-    open_workflow(page, server.port, read("Train an embedding (Textual Inversion)"))
+    load_workflow(page, read("Train an embedding (Textual Inversion)"))
     bring_into_sight(page, "TextualInversionTrain")
     shows(page, FIRST["TextualInversionTrain"], "TextualInversionTrain")
     set_value(page, "preset", "own settings", "TextualInversionTrain")
@@ -154,7 +154,7 @@ def test_all_settings_are_shown_and_hidden_again(either, server):
     open_workflow(page, server.port, page.execute_script("return window.app.graph.serialize()"))
     bring_into_sight(page, "DreamBoothTrain")
     shows(page, every - {"early_stopping", "sample_every", "learning_rate", "text_learning_rate", "prior_loss_weight"})
-    open_workflow(page, server.port, read("Train a subject (DreamBooth or LoRA)"))
+    load_workflow(page, read("Train a subject (DreamBooth or LoRA)"))
     assert queued_prompt(page) == queued
 
 
@@ -236,7 +236,7 @@ CHANGED["EvaluateSubject"] = {"prompt": "a saved prompt", "copy_threshold": 0.87
 
 @pytest.mark.parametrize("node_type", CHANGED)
 @pytest.mark.parametrize("missing", [0, 3, None])
-def test_a_file_of_this_version_opens_with_its_values_in_place(browser, server, node_type, missing):
+def test_a_file_of_this_version_opens_with_its_values_in_place(opened, node_type, missing):
     """Also where the node has got a widget that the file does not know: then every later value is a place too early in it."""
     graph = json.loads(SAVED.read_text(encoding="utf-8"))
     (saved,) = (n for n in graph["nodes"] if n["type"] == node_type)
@@ -247,12 +247,12 @@ def test_a_file_of_this_version_opens_with_its_values_in_place(browser, server, 
         added = unchanged[missing % len(unchanged)]
         del saved["widgets_values"][list(by_name).index(added)]
         del by_name[added]
-    open_workflow(browser, server.port, graph)
-    values = browser.execute_script(
+    load_workflow(opened, graph)
+    values = opened.execute_script(
         TRAIN + "return Object.fromEntries(node.widgets.filter((w) => w.serialize !== false).map((w) => [w.name, w.value]))",
         node_type,
     )
-    made = browser.execute_script(
+    made = opened.execute_script(
         "const node = window.LiteGraph.createNode(arguments[0])\n"
         "return Object.fromEntries(node.widgets.filter((w) => w.serialize !== false).map((w) => [w.name, w.value]))",
         node_type,

@@ -6,7 +6,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from tools.browser import choose, queue, wait_for_page
+from tools.browser import choose, load_workflow, queue, wait_for_page
 
 from .graphs import picture_graph
 from .pages import CANVAS_AT_NIGHT, NEEDS_BROWSER, fill_in, panel, read, wait, words
@@ -36,7 +36,7 @@ def shows_nothing(page) -> bool:
 
 def open_in_tab(page, workflow: dict) -> str:
     """Open a workflow as a template is opened, in a tab of its own; return its path."""
-    page.execute_async_script("const [w, done] = arguments; window.app.loadGraphData(w).then(() => done())", workflow)
+    load_workflow(page, workflow)
     return page.execute_script(PATH)
 
 
@@ -200,7 +200,9 @@ def queue_behind(page, server) -> None:
     endless["sample"]["inputs"]["steps"] = 10_000
     server.post("/prompt", {"prompt": endless})
     queue(page)
-    wait(page, lambda: len(server.get("/queue")["queue_pending"]) == 1, 60)
+    ((_, job, *_),) = wait(page, lambda: server.get("/queue")["queue_pending"], 60)
+    noted = "return localStorage.getItem('SubjectTrainer.Shown')?.includes(arguments[0])"
+    wait(page, lambda: page.execute_script(noted, job), 60)  # closed before it has ComfyUI's answer, it cannot know of the job
 
 
 def let_it_run(page, server) -> None:

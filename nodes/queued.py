@@ -23,6 +23,7 @@ from .comfy import device
 from .comfy.completeness import UNET
 from .comfy.embeddings import check_is_there
 from .comfy.folders import photo_folder, runs_root
+from .comfy.lora_files import lora_rank
 from .inputs import SOCKETS, coerce_input
 from .page.checked_graph import checked_inputs_of, other_nodes, source_inputs, switched_off
 from .page.language import text_for_checked_page
@@ -88,7 +89,8 @@ def _check_settings(method: str, inputs: dict) -> None:
     """Raise UserError where settings contradict each other or what is known of the photos, or cannot fit the device."""
     try:
         count = queued_photos(inputs)
-        check_widgets(method, inputs, count, described(inputs), no_embedding=has_no_embedding(inputs))
+        known = {"no_embedding": has_no_embedding(inputs), "start_rank": lora_rank(inputs.get("start_lora"))}
+        check_widgets(method, inputs, count, described(inputs), **known)
         if count and isinstance(inputs.get("hold_out"), int):
             check_hold_out(inputs["hold_out"], count)
         check_memory(method, inputs)
@@ -167,6 +169,7 @@ def check_memory(method: str, inputs: dict) -> None:
         dataset=photos,
         class_dataset=photos if class_loader else None,
         start_lora=given_lora(inputs),
+        start_rank=lora_rank(inputs.get("start_lora")),
         unet_weights=weights,
     )
     refused = never_fits(asked, device.description(devices))

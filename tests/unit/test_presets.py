@@ -118,6 +118,48 @@ def test_a_lora_to_go_on_from_means_a_lora():
         choose(replace(meant, widgets={"train": "unet"}), card(80))
 
 
+@pytest.mark.parametrize("preset", ["auto", "8 GB card (LoRA)", "own settings"])
+def test_the_rank_is_that_of_the_lora_to_go_on_from(preset):
+    """Of a file of rank 4, whose alpha is made up for."""
+    train = {} if preset == "auto" else {"train": "lora"}
+    choice = choose(replace(asked(preset, **train), start_lora="a.safetensors", start_rank=4), CARD)
+    assert values(choice, "lora_rank", "lora_alpha") == (4, 4.0)
+    assert re.match(rf"{re.escape(preset)}[^:]*: LoRA rank 4, ", str(choice.told))
+    assert "lora_rank" not in str(choice.told)  # nobody set it
+    same = replace(asked(preset, lora_rank=4, lora_alpha=2.0, **train), start_lora="a.safetensors", start_rank=4)
+    assert values(choose(same, CARD), "lora_rank", "lora_alpha") == (4, 2.0)
+    with pytest.raises(UserError, match=r"lora_rank is 16, but the LoRA to go on from has 4\. Set lora_rank to 4, or to 0"):
+        choose(replace(same, widgets={"lora_rank": 16, **train}), CARD)
+
+
+def test_the_rank_of_a_lora_is_held_against_that_of_its_file_when_queued():
+    inputs = {"preset": "auto", "start_lora": "a.pt"}
+    for widgets in ({}, {"lora_rank": 0}, {"lora_rank": 4}, {"lora_rank": LINK}):
+        check_widgets(DREAMBOOTH, inputs | widgets, start_rank=4)
+    check_widgets(DREAMBOOTH, inputs | {"lora_rank": 16})  # of a file that does not name it
+    check_widgets(DREAMBOOTH, {"preset": "12 GB card", "train": LINK, "lora_rank": 16, "start_lora": "a.pt"}, start_rank=4)
+    with pytest.raises(UserError, match="lora_rank is 16, but the LoRA to go on from has 4"):
+        check_widgets(DREAMBOOTH, inputs | {"lora_rank": 16}, start_rank=4)
+    with pytest.raises(UserError, match=r"a\.pt, but no LoRA is trained"):
+        check_widgets(DREAMBOOTH, inputs | {"train": "unet"}, start_rank=4)
+
+
+@pytest.mark.parametrize("rank", [1, 320])
+def test_what_never_fits_is_not_told_of_a_lora_whose_rank_is_not_known_yet(tmp_path, rank):
+    """A wired one: it may be of the least rank, and the very run may be finished."""
+    wired = replace(asked("auto"), dataset=unknown_photos(512), known={"token": "token"}, start_lora="LORA_MODEL")
+    least = estimate(run_of(choose(replace(wired, start_rank=1), card(4)))).memory + DRIVER
+    assert never_fits(wired, card(least / GB)) is None
+    told = never_fits(wired, card(least / GB - 0.01))
+    assert told
+    run = replace(run_of(choose(replace(asked("auto"), start_lora="LORA_MODEL", start_rank=rank), card(4))), lora="some")
+    run_dir = RunDir(tmp_path / run.id)
+    run_dir.path.mkdir()
+    write_json(run_dir.run_json, run.to_json())
+    write_json(run_dir.result_json, {})
+    assert may_be_finished(wired, told.settings, tmp_path)
+
+
 @pytest.mark.parametrize("device", [device for device, *_ in AUTO.values()], ids=AUTO.keys())
 @pytest.mark.parametrize("more", [{}, {"lora_rank": 8}, {"start_lora": "a.safetensors"}], ids=str)
 def test_a_text_rate_beside_auto_finds_a_text_side_on_every_device(device, more):

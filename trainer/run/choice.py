@@ -12,7 +12,7 @@ from ..parts import part_types, unused_settings
 from ..parts.memory import SD15_UNET_WEIGHTS
 from .messages import Message, UserError, message
 from .names import DREAMBOOTH, NO_LORA, WIRED_LORA
-from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given, in_words, widget_values
+from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given, in_words, widget_values, with_rank
 from .resources import DRIVER, GB, estimate, refusal
 from .run_dir import Run, finished_runs, passed_over
 from .setting import AUTO
@@ -62,6 +62,8 @@ class Asked:
     """Whatever names the vectors that the token starts from, if there are any."""
     start_lora: str = ""
     """The name of a LoRA to go on from, if there is one."""
+    start_rank: int = 0
+    """Its rank, 0 where that is not known."""
     unet_weights: int = SD15_UNET_WEIGHTS
     base_bytes: float = 4.3 * GB
 
@@ -96,9 +98,10 @@ def choose(asked: Asked, device: Device) -> Choice:
         device_kind=device.kind,
         start_lora=asked.start_lora,
     )
-    for values in sets:
+    own = given(asked.method, asked.widgets)
+    for values in (with_rank(values, own, asked.start_rank) for values in sets):
         if values["optimizer"] == "adamw_8bit" and not device.eight_bit:
-            chosen_by_auto = asked.preset == AUTO and "optimizer" not in given(asked.method, asked.widgets)
+            chosen_by_auto = asked.preset == AUTO and "optimizer" not in own
             values["optimizer"] = "adafactor" if chosen_by_auto else "adamw"
         if not _says_precision(asked):
             values["precision"] = device.half or "fp32"
@@ -127,12 +130,13 @@ def check_widgets(
     dataset: Dataset | None = None,
     *,
     no_embedding: bool = False,
+    start_rank: int = 0,
 ) -> None:
     """Raise UserError for a node's inputs, as a graph has them, that contradict each other whatever the device.
 
     What comes by a link, a list in the graph, is not known yet, and taken for something that contradicts nothing. So are
     `photos`, how many the dataset has at most, and `dataset`, what is known of it, where they are None. `no_embedding`: whether
-    neither the node nor its CLIP can have one.
+    neither the node nor its CLIP can have one. `start_rank`: that of the LoRA to go on from, 0 where it is not known.
     """
     linked = {name for name, value in inputs.items() if isinstance(value, list)}
     widgets = {name: value for name, value in inputs.items() if name in method_settings(method) and name not in linked}
@@ -150,6 +154,8 @@ def check_widgets(
     trained = MAX_STEPS if photos is None or "preset" in linked else max(1, photos - hold_out)
     more = {"class_dataset": class_dataset, "device_kind": "", "start_lora": start_lora}
     values = candidates(method, preset, widgets, trained, **more)[0]
+    if start_lora:
+        values = with_rank(values, given(method, widgets), start_rank)
     asked = Asked(
         method=method,
         preset=preset,
@@ -185,6 +191,7 @@ def unknown_photos(resolution: int) -> Dataset:
 def never_fits(asked: Asked, device: Device) -> Choice | None:
     """Return what is chosen, and why the device's memory cannot take it whatever the photos and embeddings; None where it may."""
     least = {name: value for name, value in LEAST_DEMANDING.items() if name in method_settings(asked.method)}
+    asked = replace(asked, start_rank=asked.start_rank or int(_rank_is_known_later(asked)))
     found = []
     for embedding in ("", "any"):
         weights = min(asked.unet_weights, SD15_UNET_WEIGHTS)  # a file may hold more than ComfyUI loads
@@ -198,12 +205,19 @@ def never_fits(asked: Asked, device: Device) -> Choice | None:
     return found[0]
 
 
+def _rank_is_known_later(asked: Asked) -> bool:
+    """Return whether a LoRA to go on from decides the rank, but cannot be read yet."""
+    return bool(asked.start_lora) and not asked.start_rank and "lora_rank" not in given(asked.method, asked.widgets)
+
+
 def may_be_finished(asked: Asked, wanted: Settings, root: Path) -> bool:
     """Return whether a finished run under `root` may be the one that is wanted: it is loaded on a device of any size.
 
     Which it is tells its key, for which the weights of the base must be read.
     """
     steps, later = asked.widgets.get("steps", 0), set(KNOWN_LATER)
+    if _rank_is_known_later(asked):
+        later |= {"lora_rank", "lora_alpha"}
     if steps:
         wanted = wanted.replace(steps=steps)
     else:  # the photos decide them, and whether files are kept on the way

@@ -72,7 +72,7 @@ def request_for(
     name: str, asked: Asked, base: Base, hidden, embedding: Embedding | None, lora: Lora | None = None
 ) -> TrainingRequest:
     """Return the run that a node with these hidden inputs asks for, by its preset, its widgets and the device."""
-    there = device.description(asked.widgets.get("devices", 1))
+    there = replace(device.description(asked.widgets.get("devices", 1)), eight_bit=True)
     run = make_run(name, asked, choose(asked, there), base, embedding, lora)
     check_used(asked, run)
     check_hold_out(run.settings.validation.hold_out, len(run.dataset.photos))
@@ -215,8 +215,8 @@ def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
         check_writable(folder)
     resources = estimate(run, base.unet_weights(), base.size())
     written = sum(path.stat().st_size for path in (run_dir.base, run_dir.state) if path.is_file())
-    memory, held_bytes = device.total_memory(training.devices), device.held_by_models()
-    reason = refusal(resources, run, memory, free_disk() + written, held_bytes)
+    there = replace(device.description(training.devices), held=device.held_by_models())
+    reason = refusal(resources, run, there, free_disk() + written)
     if reason:
         raise UserError(reason.template, **reason.values)
     seconds = resources.flop / training.devices / (device.matmul_speed(training.precision) * TRAINING_SHARE)

@@ -10,6 +10,7 @@ from ..dataset.captions import check_class_word
 from ..dataset.photos import Dataset
 from ..parts import part_types, unused_settings
 from ..parts.memory import SD15_UNET_WEIGHTS
+from .devices import Device
 from .messages import Message, UserError, message
 from .names import DREAMBOOTH, NO_LORA, WIRED_LORA
 from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given, in_words, widget_values, with_rank
@@ -30,20 +31,6 @@ LEAST_DEMANDING = {"steps": MAX_STEPS, "vectors": 1}
 KNOWN_LATER = {"token", "class_word", "class_prompt", "initializer", "vectors", "text_layer", "validate_every"}
 """What settings a graph that is being checked does not tell of, whatever its widgets say."""
 OPTIMIZERS = {"adamw": "AdamW", "adamw_8bit": message("8-bit AdamW"), "adafactor": "Adafactor", "prodigy": "Prodigy"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Device:
-    """What a choice needs to know of the device."""
-
-    kind: str
-    """torch's name: "cuda", "xpu", "mps", "cpu"."""
-    memory: float
-    """Bytes in all. Not those that are free now: the same graph asks for the same run whenever it is queued."""
-    half: str
-    """The half precision that it computes well in, "bf16" or "fp16"; "" for none."""
-    eight_bit: bool = True
-    """Whether 8-bit AdamW runs there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +87,8 @@ def choose(asked: Asked, device: Device) -> Choice:
     )
     own = given(asked.method, asked.widgets)
     for values in (with_rank(values, own, asked.start_rank) for values in sets):
-        if values["optimizer"] == "adamw_8bit" and not device.eight_bit:
-            chosen_by_auto = asked.preset == AUTO and "optimizer" not in own
-            values["optimizer"] = "adafactor" if chosen_by_auto else "adamw"
+        if values["optimizer"] == "adamw_8bit" and not device.eight_bit:  # AdamW takes the same steps, Adafactor as little memory
+            values["optimizer"] = "adamw" if "optimizer" in own else "adafactor"
         if not _says_precision(asked):
             values["precision"] = device.half or "fp32"
         settings = settings_from(asked, values)
@@ -189,16 +175,19 @@ def unknown_photos(resolution: int) -> Dataset:
 
 
 def never_fits(asked: Asked, device: Device) -> Choice | None:
-    """Return what is chosen, and why the device's memory cannot take it whatever the photos and embeddings; None where it may."""
+    """Return what is chosen, and why the device's memory cannot take it whatever the photos and embeddings; None where it may.
+
+    Chosen as if 8-bit AdamW ran: so the run looks for its result before it takes another optimizer.
+    """
     least = {name: value for name, value in LEAST_DEMANDING.items() if name in method_settings(asked.method)}
     asked = replace(asked, start_rank=asked.start_rank or int(_rank_is_known_later(asked)))
     found = []
     for embedding in ("", "any"):
         weights = min(asked.unet_weights, SD15_UNET_WEIGHTS)  # a file may hold more than ComfyUI loads
         some = replace(asked, widgets={**asked.widgets, **least}, embedding=embedding, unet_weights=weights)
-        settings = choose(some, device).settings
+        settings = choose(some, replace(device, eight_bit=True)).settings
         run = _run(some, settings)
-        told = refusal(estimate(run, asked.unet_weights), run, device.memory, math.inf)
+        told = refusal(estimate(run, asked.unet_weights), run, device, math.inf)
         if told is None:
             return None
         found.append(Choice(settings, told))

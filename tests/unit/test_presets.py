@@ -17,6 +17,7 @@ from trainer.run.choice import (
     Device,
     check_used,
     check_widgets,
+    choices,
     choose,
     may_be_finished,
     never_fits,
@@ -96,6 +97,22 @@ def test_an_embedding_is_trained_everywhere(device):
     choice = chosen(method=INVERSION, device=device)
     assert estimate(run_of(choice)).memory + DRIVER < 0.9 * device.memory
     assert values(choice, "steps", "learning_rate", "gradient_checkpointing") == (3000, 5e-3, device.memory < 10 * GB)
+
+
+@pytest.mark.parametrize("held", [0.5, 4, 8, 12, 16, 18, 30])
+@pytest.mark.parametrize("preset", ["auto", "12 GB card"])
+def test_what_comfyuis_models_hold_is_taken_off(preset, held):
+    """As on a card that is so much smaller, of which a tenth is left to others; larger choices come first."""
+    device = card(24, held=held * GB)
+    every = list(choices(asked(preset), device))
+    smaller = chosen(preset, device=card(max(1, 24 - held / 0.9)))
+    assert every[-1] == chosen(preset, device=device)
+    assert every[-1].settings == smaller.settings
+    assert every[0] == chosen(preset, device=card(24))
+    needs = [estimate(run_of(choice)).memory for choice in every]
+    assert all(need + DRIVER + held * GB > 0.9 * 24 * GB for need in needs[:-1])
+    assert re.search(r"of your 24\.0 GB of memory$", str(every[-1].told))
+    assert (len(every) > 1) == (preset == "auto" and held > 3)
 
 
 def test_where_nothing_fits_the_smallest_is_refused_with_numbers():

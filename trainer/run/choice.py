@@ -1,7 +1,7 @@
 """What a training node trains: settings out of its widgets, its preset, its photos and the device. Plain data, no torch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,15 @@ def choose(asked: Asked, device: Device) -> Choice:
     `auto` takes the first of its sets that fits the device, and the smallest where none does, for the check of the resources to
     refuse. Raises UserError where the values contradict each other.
     """
+    *_, last = choices(asked, device)
+    return last
+
+
+def choices(asked: Asked, device: Device) -> Iterator[Choice]:
+    """Yield what `auto` would choose if ComfyUI's models held nothing, then what is smaller, and last what it does choose.
+
+    That is one and the same where they hold nothing, or it is no `auto`.
+    """
     room = SHARE.get(device.kind, SHARED_SHARE) * device.memory
     sets = candidates(
         asked.method,
@@ -86,16 +95,17 @@ def choose(asked: Asked, device: Device) -> Choice:
         start_lora=asked.start_lora,
     )
     own = given(asked.method, asked.widgets)
-    for values in (with_rank(values, own, asked.start_rank) for values in sets):
+    for number, values in enumerate(with_rank(values, own, asked.start_rank) for values in sets):
         if values["optimizer"] == "adamw_8bit" and not device.eight_bit:  # AdamW takes the same steps, Adafactor as little memory
             values["optimizer"] = "adamw" if "optimizer" in own else "adafactor"
         if not _says_precision(asked):
             values["precision"] = device.half or "fp32"
         settings = settings_from(asked, values)
         memory = estimate(_run(asked, settings), asked.unet_weights, asked.base_bytes).memory
-        if memory + DRIVER <= room:
-            break
-    return Choice(settings, _sentence(asked, settings, memory, device))
+        if memory + DRIVER <= room or number == len(sets) - 1:
+            yield Choice(settings, _sentence(asked, settings, memory, device))
+        if memory + DRIVER + device.held <= room:
+            return
 
 
 def check_used(asked: Asked, run: Run) -> None:

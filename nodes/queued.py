@@ -144,7 +144,7 @@ def queued_photos(inputs: dict) -> int | None:
 
 
 def check_memory(method: str, inputs: dict) -> None:
-    """Raise UserError where the run needs more than the device has in all, whatever the photos: as it would when it runs.
+    """Raise UserError where the device cannot train the run, or has too little memory, whatever the photos: as when it runs.
 
     Where a setting, the size of the photos or the base is known only then, nothing is said now.
     """

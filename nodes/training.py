@@ -215,7 +215,7 @@ def _train(request: TrainingRequest, run_dir: RunDir, goes_on: bool) -> Exported
 def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
     """Return what the run will need. Raises UserError when a folder, the disk or the devices cannot give it."""
     training = run.settings.training
-    refused = device.refusal(training.devices)
+    refused = device.refusal(training.devices, training.precision)
     if refused:
         raise UserError(refused.template, **refused.values)
     for folder in {run_dir.path.parent, *(Path(path).parent for path in (run.export_path, run.embedding_path) if path)}:

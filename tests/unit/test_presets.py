@@ -676,6 +676,15 @@ def test_what_never_fits_is_refused_when_it_runs_too_and_nothing_else(preset, re
             assert "None" in said
 
 
+@pytest.mark.parametrize("kind", ["cpu", "mps", "cuda"])
+@pytest.mark.parametrize("precision", ["fp16", "fp32", "bf16", "auto"])
+def test_fp16_is_told_where_the_device_cannot_train_in_it(kind, precision):
+    device = Device(kind=kind, memory=64 * GB, half="")
+    told = never_fits(replace(asked(precision=precision), dataset=unknown_photos(512)), device)
+    said = "fp16 training needs a GPU. Choose precision auto or fp32."
+    assert (told and str(told.told)) == (said if (kind, precision) == ("cpu", "fp16") else None)
+
+
 @pytest.mark.parametrize(
     ("given", "other"),
     [

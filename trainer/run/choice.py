@@ -10,7 +10,7 @@ from ..dataset.captions import check_class_word
 from ..dataset.photos import Dataset
 from ..parts import part_types, unused_settings
 from ..parts.memory import SD15_UNET_WEIGHTS
-from .devices import Device
+from .devices import Device, precision_refusal
 from .messages import Message, UserError, message
 from .names import DREAMBOOTH, NO_LORA, WIRED_LORA
 from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given, in_words, widget_values, with_rank
@@ -185,7 +185,7 @@ def unknown_photos(resolution: int) -> Dataset:
 
 
 def never_fits(asked: Asked, device: Device) -> Choice | None:
-    """Return what is chosen, and why the device's memory cannot take it whatever the photos and embeddings; None where it may.
+    """Return what is chosen, and why the device cannot train it whatever the photos and embeddings; None where it may.
 
     Chosen as if 8-bit AdamW ran: so the run looks for its result before it takes another optimizer.
     """
@@ -197,7 +197,8 @@ def never_fits(asked: Asked, device: Device) -> Choice | None:
         some = replace(asked, widgets={**asked.widgets, **least}, embedding=embedding, unet_weights=weights)
         settings = choose(some, replace(device, eight_bit=True)).settings
         run = _run(some, settings)
-        told = refusal(estimate(run, asked.unet_weights), run, device, math.inf)
+        told = precision_refusal(device.kind, settings.training.precision)
+        told = told or refusal(estimate(run, asked.unet_weights), run, device, math.inf)
         if told is None:
             return None
         found.append(Choice(settings, told))

@@ -58,6 +58,13 @@ def device_refusal(platform: str, kind: str, there: int, asked: int) -> Message 
     return None
 
 
+def precision_refusal(kind: str, precision: str) -> Message | None:
+    """Return why a run of this precision cannot train on a kind of device; None when it can."""
+    if precision == "fp16" and kind == "cpu":
+        return message("fp16 training needs a GPU. Choose precision auto or fp32.")
+    return None
+
+
 def allocator_settings(platform: str, is_nvidia: bool, given: str) -> str:
     """Return PYTORCH_CUDA_ALLOC_CONF for the worker, where ComfyUI's is `given`.
 

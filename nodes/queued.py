@@ -111,13 +111,15 @@ def caption_inputs(inputs: dict) -> dict[str, str]:
     return {name: value for name in ("token", "class_word", "template") if isinstance(value := given.get(name), str)}
 
 
-def described(inputs: dict) -> Dataset | None:
-    """Return what is known of a node's dataset in the graph that is being checked: its class; None where it is not."""
-    said = caption_inputs(inputs)
-    if "class_word" not in said:
-        return None
-    word = plain(said["class_word"])
-    return replace(unknown_photos(512), class_word=word, class_prompt=class_prompt(DEFAULT_TEMPLATE, word))
+def described(inputs: dict) -> Dataset:
+    """Return what is known of a node's dataset in the graph that is being checked: its class, and how much masks count."""
+    dataset, said, loader = unknown_photos(512), caption_inputs(inputs), loader_of(inputs) or {}
+    if "class_word" in said:
+        word = plain(said["class_word"])
+        dataset = replace(dataset, class_word=word, class_prompt=class_prompt(DEFAULT_TEMPLATE, word))
+    if isinstance(loader.get("mask_weight"), int | float):
+        dataset = replace(dataset, mask_weight=loader["mask_weight"])
+    return dataset
 
 
 def has_no_embedding(inputs: dict) -> bool:

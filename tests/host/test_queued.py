@@ -195,6 +195,16 @@ CONTRADICTIONS = {
 }
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_masks_that_count_nothing_are_told_beside_a_teacher_outside_of_them(server, link):
+    graph = alone("DreamBoothTrain", without="")
+    graph["asked"]["inputs"] |= {"prior": "teacher_outside_masks", "name": "/" if link else "masks"}
+    graph["one"] = {"class_type": "PrimitiveFloat", "inputs": {"value": 1.0}}
+    graph["photos"]["inputs"]["mask_weight"] = ["one", 0] if link else 1.0
+    told = refused(server, graph, "asked")
+    assert told.startswith("The name '/'" if link else "prior is teacher_outside_masks, and no photo has a mask that counts.")
+
+
 @pytest.mark.parametrize("case", CONTRADICTIONS)
 def test_what_contradicts_the_photos_and_captions_is_told_before_anything_runs(server, case):
     kind, inputs, captions, told = CONTRADICTIONS[case]

@@ -180,8 +180,8 @@ def given_lora(inputs: Mapping[str, Any]) -> str:
 
 
 def unknown_photos(resolution: int) -> Dataset:
-    """Return what stands for photos of which only the size is known: with a class, for want of which no prior is refused."""
-    return Dataset(photos=(), resolution=resolution, class_word="class", class_prompt="class")
+    """Return what stands for photos of which only the size is known: with a class and masks, so that no prior is refused."""
+    return Dataset(photos=(), resolution=resolution, class_word="class", class_prompt="class", mask_weight=0.0)
 
 
 def never_fits(asked: Asked, device: Device) -> Choice | None:
@@ -251,7 +251,7 @@ def settings_from(asked: Asked, values: Mapping[str, Any]) -> Settings:
         check_class_word(asked.dataset.class_word)
         named["class_prompt"] = asked.dataset.class_prompt
     elif named.get("prior") == "teacher_outside_masks":
-        if asked.dataset.photos and not asked.dataset.masked:
+        if asked.dataset.mask_weight == 1 or (asked.dataset.photos and not asked.dataset.masked):
             raise UserError(
                 "prior is teacher_outside_masks, and no photo has a mask that counts. Give the photos masks and a mask_weight "
                 "below 1, in Load Photos of a Subject, or choose another prior."

@@ -334,6 +334,17 @@ def test_a_teacher_outside_of_masks_needs_masks_that_count():
     assert values(choice, "prior", "prior_loss_weight", "class_prompt") == ("teacher_outside_masks", 1.0, "")
 
 
+@pytest.mark.parametrize(("weight", "refused"), [(1, True), (1.0, True), (0.5, False), (0, False), (None, False)])
+def test_a_teacher_outside_of_masks_is_held_against_the_masks_weight_when_queued(weight, refused):
+    known = unknown_photos(512) if weight is None else replace(unknown_photos(512), mask_weight=weight)
+    check_widgets(DREAMBOOTH, {"prior": "teacher"}, dataset=known)
+    if not refused:
+        check_widgets(DREAMBOOTH, {"prior": "teacher_outside_masks"}, dataset=known)
+        return
+    with pytest.raises(UserError, match="no photo has a mask that counts"):
+        check_widgets(DREAMBOOTH, {"prior": "teacher_outside_masks"}, dataset=known)
+
+
 def test_photos_that_are_held_out_are_not_counted():
     assert values(chosen(hold_out=2), "steps") == (1300,)
     assert [steps_for(INVERSION, photos) for photos in (1, 12, 40)] == [2000, 2400, 3000]
@@ -413,6 +424,18 @@ REFUSED = {
     ),
     "Prodigy with a rate": ({"preset": "auto", "optimizer": "prodigy", "learning_rate": 1e-4}, "leave learning_rate and"),
     "Prodigy with a token's": ({"preset": "auto", "optimizer": "prodigy", "text_learning_rate": 1e-4}, "leave learning_rate"),
+    "Prodigy with a rate, by its name": (
+        {"preset": "auto", "optimizer": "prodigy", "learning_rate": 1e-4},
+        r"in place of learning_rate 0\.0001\.$",
+    ),
+    "Prodigy with a token's, by its name": (
+        {"preset": "auto", "optimizer": "prodigy", "text_learning_rate": 0.5},
+        r"in place of text_learning_rate 0\.5\.$",
+    ),
+    "Prodigy with both": (
+        {"preset": "auto", "optimizer": "prodigy", "learning_rate": 1e-4, "text_learning_rate": 0.2},
+        r"in place of learning_rate 0\.0001, text_learning_rate 0\.2\.$",
+    ),
     "a text rate beside the model alone": (
         {"preset": "paper, 24 GB", "text_learning_rate": 1e-4},
         "train is unet. Set train to unet_",
@@ -425,6 +448,10 @@ REFUSED = {
     "one beside a preset": (
         {"preset": "study, 24 GB", "start_lora": "a.pt"},
         "train is unet_and_token. .* or start_lora back to none",
+    ),
+    "one that is wired": (
+        {"preset": "study, 24 GB", "lora": ["9", 5]},
+        r"train is unet_and_token\. Set train to lora, or unwire lora\.$",
     ),
     "one beside own settings": ({"preset": "own settings", "start_lora": "a.pt"}, "train is unet_and_token"),
     "class images that count nothing": (

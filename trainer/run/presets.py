@@ -251,7 +251,14 @@ def _check_trained(own: Mapping[str, Any], train: str) -> None:
 
 def _check_no_lora(own: Mapping[str, Any], train: str) -> None:
     left = {name: in_words(method_settings(DREAMBOOTH)[name].metadata["setting"].auto) for name in LORA_SETTINGS}
-    for name, auto in {**left, "start_lora": NO_LORA, "lora": NO_LORA}.items():
+    if "lora" in own:
+        raise UserError(
+            "{name} is {value}, but no LoRA is trained: train is {train}. Set train to lora, or unwire {name}.",
+            name="lora",
+            value=own["lora"],
+            train=train,
+        )
+    for name, auto in {**left, "start_lora": NO_LORA}.items():
         if name in own:
             raise UserError(
                 "{name} is {value}, but no LoRA is trained: train is {train}. Set train to lora, or {name} back to {auto}.",

@@ -25,6 +25,13 @@ const LATER = ["steps", "precision"]
 export const saidBefore = ({ presets }, before, last) => presets?.named[before] ?? last ?? {}
 
 /**
+ * Whether the rate of the text is that of the model, as the study has it, and not its own.
+ * @param {Values} said
+ * @param {Values} plain
+ */
+const isModels = ({ learning_rate: rate, text_learning_rate: text }, plain) => text && text === rate && text !== plain.text_learning_rate
+
+/**
  * What `said` comes to beside what the user has set, and the plain defaults where it says nothing. Rates and the settings of a LoRA
  * are those of what is trained; the rank of a LoRA that is gone on from is left to its file.
  * @param {State} state
@@ -39,6 +46,7 @@ export function ownValues({ values, initial, wired, presets }, said) {
   const other = said.train !== undefined && said.train !== train
   const holds = (/** @type {string} */ name) => LATER.includes(name) || (name in plain && name !== "train" && !(other && RATES.includes(name)))
   const own = { ...plain, ...Object.fromEntries(Object.entries(said).filter(([name]) => holds(name))) }
+  if (!other && isModels(said, plain) && values.learning_rate !== initial.learning_rate) own.text_learning_rate = values.learning_rate
   if (isTaught(values.prior) || wired.has("class_dataset")) own.class_images = 0
   if (values.lora_rank !== initial.lora_rank && "lora_alpha" in own) own.lora_alpha = values.lora_rank
   if (own.batch_size % values.devices) own.batch_size = Math.max(1, Math.floor(own.batch_size / values.devices)) * values.devices

@@ -58,6 +58,22 @@ test("rates and a LoRA's settings are those of what is trained", () => {
   assert.deepEqual([32, 1e-4], ["lora_rank", "learning_rate"].map((name) => ownValues(state({ train: "lora_and_token" }), tuned)[name]))
 })
 
+test("a rate of the text that is the model's stays the model's", () => {
+  const study = { train: "unet_and_token", learning_rate: 2e-6, text_learning_rate: 2e-6 } // the preset's 0, see widget_values
+  const text = (said, values) => ownValues(state(values), said).text_learning_rate
+  assert.equal(text(study, {}), 2e-6)
+  assert.equal(text(study, { learning_rate: 5e-6 }), 5e-6)
+  assert.equal(text(study, { learning_rate: 5e-6, train: "unet" }), 0)
+  assert.equal(text(token, { learning_rate: 5e-6 }), 1e-4)
+  assert.equal(text({}, { learning_rate: 5e-6 }), 1e-4)
+  const both = { ...lora, train: "lora_and_token", text_learning_rate: 1e-4 } // each at its own
+  const withBoth = { ...state({ learning_rate: 5e-5 }), presets: { ...presets, plain: { ...presets.plain, lora_and_token: both } } }
+  assert.equal(ownValues(withBoth, both).text_learning_rate, 1e-4)
+  const node = new Node(study)
+  node.set("learning_rate", 5e-6)
+  assert.equal(node.values.text_learning_rate, 5e-6)
+})
+
 test("what is filled in contradicts nothing that the user has set", () => {
   assert.equal(ownValues(state({ prior: "teacher" }), presets.named.paper).class_images, 0)
   assert.equal(ownValues(state({}, ["class_dataset"]), presets.named.paper).class_images, 0)

@@ -79,8 +79,8 @@ class DreamBoothTrain(io.ComfyNode):
                     default=NO_LORA,
                     optional=True,
                     advanced=True,
-                    tooltip="A LoRA to train on from, whoever made it, where train is lora or begins with it. lora_kind, "
-                    "lora_layers and lora_rank must be those that it was made with.",
+                    tooltip="A LoRA to train on from, whoever made it, where train is lora or begins with it. lora_kind "
+                    "and lora_layers must be those that it was made with; lora_rank 0 takes its rank.",
                 ),
                 io.LoraModel.Input(
                     "lora",
@@ -156,6 +156,7 @@ class DreamBoothTrain(io.ComfyNode):
             class_dataset=class_dataset,
             embedding=embedding,
             start_lora=name_of_lora,
+            start_rank=lora_before.rank() if lora_before else 0,
             unet_weights=base.unet_weights(),
             base_bytes=base.size(),
         )

@@ -23,6 +23,7 @@ from .comfy import device
 from .comfy.completeness import UNET
 from .comfy.embeddings import check_is_there
 from .comfy.folders import photo_folder, runs_root
+from .comfy.lora_files import lora_rank
 from .inputs import SOCKETS, coerce_input
 from .page.checked_graph import checked_inputs_of, other_nodes, source_inputs, switched_off
 from .page.language import text_for_checked_page
@@ -88,7 +89,8 @@ def _check_settings(method: str, inputs: dict) -> None:
     """Raise UserError where settings contradict each other or what is known of the photos, or cannot fit the device."""
     try:
         count = queued_photos(inputs)
-        check_widgets(method, inputs, count, described(inputs), no_embedding=has_no_embedding(inputs))
+        known = {"no_embedding": has_no_embedding(inputs), "start_rank": lora_rank(inputs.get("start_lora"))}
+        check_widgets(method, inputs, count, described(inputs), **known)
         if count and isinstance(inputs.get("hold_out"), int):
             check_hold_out(inputs["hold_out"], count)
         check_memory(method, inputs)
@@ -109,13 +111,15 @@ def caption_inputs(inputs: dict) -> dict[str, str]:
     return {name: value for name in ("token", "class_word", "template") if isinstance(value := given.get(name), str)}
 
 
-def described(inputs: dict) -> Dataset | None:
-    """Return what is known of a node's dataset in the graph that is being checked: its class; None where it is not."""
-    said = caption_inputs(inputs)
-    if "class_word" not in said:
-        return None
-    word = plain(said["class_word"])
-    return replace(unknown_photos(512), class_word=word, class_prompt=class_prompt(DEFAULT_TEMPLATE, word))
+def described(inputs: dict) -> Dataset:
+    """Return what is known of a node's dataset in the graph that is being checked: its class, and how much masks count."""
+    dataset, said, loader = unknown_photos(512), caption_inputs(inputs), loader_of(inputs) or {}
+    if "class_word" in said:
+        word = plain(said["class_word"])
+        dataset = replace(dataset, class_word=word, class_prompt=class_prompt(DEFAULT_TEMPLATE, word))
+    if isinstance(loader.get("mask_weight"), int | float):
+        dataset = replace(dataset, mask_weight=loader["mask_weight"])
+    return dataset
 
 
 def has_no_embedding(inputs: dict) -> bool:
@@ -142,7 +146,7 @@ def queued_photos(inputs: dict) -> int | None:
 
 
 def check_memory(method: str, inputs: dict) -> None:
-    """Raise UserError where the run needs more than the device has in all, whatever the photos: as it would when it runs.
+    """Raise UserError where the device cannot train the run, or has too little memory, whatever the photos: as when it runs.
 
     Where a setting, the size of the photos or the base is known only then, nothing is said now.
     """
@@ -167,6 +171,7 @@ def check_memory(method: str, inputs: dict) -> None:
         dataset=photos,
         class_dataset=photos if class_loader else None,
         start_lora=given_lora(inputs),
+        start_rank=lora_rank(inputs.get("start_lora")),
         unet_weights=weights,
     )
     refused = never_fits(asked, device.description(devices))

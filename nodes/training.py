@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..trainer.dataset.photos import check_hold_out
-from ..trainer.run.choice import Asked, check_used, choose
+from ..trainer.run.choice import Asked, Choice, check_used, choices, choose
 from ..trainer.run.eight_bit import REPAIR, why_no_8bit_there
 from ..trainer.run.files import partial_file, write_json
 from ..trainer.run.locks import held
@@ -72,15 +72,22 @@ def request_for(
     name: str, asked: Asked, base: Base, hidden, embedding: Embedding | None, lora: Lora | None = None
 ) -> TrainingRequest:
     """Return the run that a node with these hidden inputs asks for, by its preset, its widgets and the device."""
-    there = device.description(asked.widgets.get("devices", 1))
-    run = make_run(name, asked, choose(asked, there), base, embedding, lora)
+    there = replace(device.description(asked.widgets.get("devices", 1)), eight_bit=True)
+    first = run = make_run(name, asked, choose(asked, there), base, embedding, lora)
+
+    def other(choice: Choice) -> Run:
+        settings = choice.settings.replace(text_layer=base.text_layer)
+        return with_its_places(replace(first, name=name, settings=settings, choice=choice.told))
+
+    there = replace(there, held=device.held_by_models())  # the base among them, which was loaded to be hashed
+    if there.held:  # more than when the graph ran before: a result of then is found all the same
+        runs = [other(choice) for choice in choices(asked, there)]
+        run = next((one for one in runs if exported_files(RunDir(runs_root() / one.id))), runs[-1])
     check_used(asked, run)
     check_hold_out(run.settings.validation.hold_out, len(run.dataset.photos))
     without_8bit = None
     if run.settings.optimizer.optimizer == "adamw_8bit":
-        other = choose(asked, replace(there, eight_bit=False))
-        settings = other.settings.replace(text_layer=base.text_layer)
-        without_8bit = replace(run, settings=settings, choice=other.told)
+        without_8bit = other(choose(asked, replace(there, eight_bit=False)))
     node, notes = QueuedNode.running(hidden.unique_id), [*rename_note(name, run), *clip_skip_notes(run), *slow_parts(run)]
     return TrainingRequest(run=run, base=base, node=node, embedding=embedding, lora=lora, notes=notes, without_8bit=without_8bit)
 
@@ -179,7 +186,7 @@ def with_another_optimizer(request: TrainingRequest, run_dir: RunDir, reason: st
     )
     if request.without_8bit.settings.optimizer.optimizer != "adamw":
         note = message("8-bit AdamW cannot run here ({reason}): another choice was made", reason=reason)
-    return replace(request, run=with_its_places(request.without_8bit), notes=(*request.notes, note), without_8bit=None)
+    return replace(request, run=request.without_8bit, notes=(*request.notes, note), without_8bit=None)
 
 
 def _train(request: TrainingRequest, run_dir: RunDir, goes_on: bool) -> ExportedFiles:
@@ -208,15 +215,15 @@ def _train(request: TrainingRequest, run_dir: RunDir, goes_on: bool) -> Exported
 def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
     """Return what the run will need. Raises UserError when a folder, the disk or the devices cannot give it."""
     training = run.settings.training
-    refused = device.refusal(training.devices)
+    refused = device.refusal(training.devices, training.precision)
     if refused:
         raise UserError(refused.template, **refused.values)
     for folder in {run_dir.path.parent, *(Path(path).parent for path in (run.export_path, run.embedding_path) if path)}:
         check_writable(folder)
     resources = estimate(run, base.unet_weights(), base.size())
     written = sum(path.stat().st_size for path in (run_dir.base, run_dir.state) if path.is_file())
-    memory, held_bytes = device.total_memory(training.devices), device.held_by_models()
-    reason = refusal(resources, run, memory, free_disk() + written, held_bytes)
+    there = replace(device.description(training.devices), held=device.held_by_models())
+    reason = refusal(resources, run, there, free_disk() + written)
     if reason:
         raise UserError(reason.template, **reason.values)
     seconds = resources.flop / training.devices / (device.matmul_speed(training.precision) * TRAINING_SHARE)

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, check_cuda_p2p_ib_support
 
 from .failures import describe
-from .run.devices import device_refusal
+from .run.devices import device_refusal, precision_refusal
 from .run.drawing import Drawing
 from .run.events import Reporter
 from .run.messages import Message, MessageError
@@ -102,8 +102,9 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
             _prepare_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         elif ":" in device:
             torch.cuda.set_device(torch.device(device))
-    if precision == "fp16" and device == "cpu":
-        raise TrainingError("fp16 training needs a GPU. Choose precision auto or fp32.")
+    refused = precision_refusal(device, precision)
+    if refused:
+        raise TrainingError(refused.template, **refused.values)
     return Accelerator(
         cpu=device == "cpu",
         kwargs_handlers=[

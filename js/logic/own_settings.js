@@ -12,6 +12,7 @@ import { isTaught } from "./settings.js"
 
 const AUTO = "auto"
 const RATES = ["learning_rate", "text_learning_rate"]
+const SIZE = ["lora_rank", "lora_alpha"]
 /** What the photos and the device decide, so that the plain defaults leave it out. */
 const LATER = ["steps", "precision"]
 
@@ -24,8 +25,15 @@ const LATER = ["steps", "precision"]
 export const saidBefore = ({ presets }, before, last) => presets?.named[before] ?? last ?? {}
 
 /**
+ * Whether the rate of the text is that of the model, as the study has it, and not its own.
+ * @param {Values} said
+ * @param {Values} plain
+ */
+const isModels = ({ learning_rate: rate, text_learning_rate: text }, plain) => text && text === rate && text !== plain.text_learning_rate
+
+/**
  * What `said` comes to beside what the user has set, and the plain defaults where it says nothing. Rates and the settings of a LoRA
- * are those of what is trained.
+ * are those of what is trained; the rank of a LoRA that is gone on from is left to its file.
  * @param {State} state
  * @param {Values} said
  * @returns {Values}
@@ -38,12 +46,15 @@ export function ownValues({ values, initial, wired, presets }, said) {
   const other = said.train !== undefined && said.train !== train
   const holds = (/** @type {string} */ name) => LATER.includes(name) || (name in plain && name !== "train" && !(other && RATES.includes(name)))
   const own = { ...plain, ...Object.fromEntries(Object.entries(said).filter(([name]) => holds(name))) }
+  if (!other && isModels(said, plain) && values.learning_rate !== initial.learning_rate) own.text_learning_rate = values.learning_rate
   if (isTaught(values.prior) || wired.has("class_dataset")) own.class_images = 0
   if (values.lora_rank !== initial.lora_rank && "lora_alpha" in own) own.lora_alpha = values.lora_rank
   if (own.batch_size % values.devices) own.batch_size = Math.max(1, Math.floor(own.batch_size / values.devices)) * values.devices
   const optimizer = values.optimizer === initial.optimizer ? own.optimizer : values.optimizer
   const everywhere = (/** @type {string} */ name) => LATER.includes(name) || Object.values(presets.plain).every((of) => name in of)
+  const goesOn = values.start_lora !== initial.start_lora || wired.has("start_lora") || wired.has("lora")
   const isKnown = (/** @type {string} */ name) => {
+    if (goesOn && SIZE.includes(name)) return false
     if (RATES.includes(name)) return optimizer !== "prodigy" && ![...wired].some((by) => ["train", "optimizer"].includes(by))
     return !wired.has("train") || everywhere(name)
   }

@@ -8,8 +8,8 @@ from typing import Any
 import comfy.model_management
 import torch
 
-from ...trainer.run.choice import Device
-from ...trainer.run.devices import allocator_settings, device_refusal
+from ...trainer.run.devices import Device, allocator_settings, device_refusal, precision_refusal
+from ...trainer.run.eight_bit import is_known_to_fail
 from ...trainer.run.messages import Message
 
 
@@ -19,9 +19,12 @@ def name() -> str:
 
 
 def description(devices: int) -> Device:
-    """Return what a choice of settings needs to know of the device, or of so many of them."""
-    kind = comfy.model_management.get_torch_device().type
-    return Device(kind=kind, memory=total_memory(devices), half=half_precision())
+    """Return what a choice of settings needs to know of the device, or of so many of them, as far as it costs nothing.
+
+    That 8-bit AdamW cannot run is known once a run has tried it.
+    """
+    kind, eight_bit = comfy.model_management.get_torch_device().type, not is_known_to_fail(name())
+    return Device(kind=kind, memory=total_memory(devices), half=half_precision(), eight_bit=eight_bit)
 
 
 def half_precision() -> str:
@@ -37,10 +40,11 @@ def half_precision() -> str:
     return "fp16" if comfy.model_management.should_use_fp16(device, manual_cast=True) else ""
 
 
-def refusal(asked: int) -> Message | None:
-    """Return why so many devices of this computer cannot train; None when they can."""
+def refusal(asked: int, precision: str = "") -> Message | None:
+    """Return why so many devices of this computer cannot train, or not in this precision; None when they can."""
     kind = comfy.model_management.get_torch_device().type
-    return device_refusal(sys.platform, kind, torch.cuda.device_count() if kind == "cuda" else 1, asked)
+    of_devices = device_refusal(sys.platform, kind, torch.cuda.device_count() if kind == "cuda" else 1, asked)
+    return of_devices or precision_refusal(kind, precision)
 
 
 def total_memory(devices: int) -> int:

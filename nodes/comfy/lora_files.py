@@ -8,9 +8,11 @@ from typing import Any
 import comfy.utils
 import folder_paths
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ...trainer.run.files import partial_file
+from ...trainer.run.lora_names import rank_of
 from ...trainer.run.messages import UserError
 from ...trainer.run.names import NO_LORA
 
@@ -24,6 +26,14 @@ class LoraFile:
     def fingerprint(self) -> str:
         """Return sha256 of the file, as hex."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def rank(self) -> int:
+        """Return its rank by the header of a safetensors file, 0 where that names none."""
+        try:
+            with safe_open(self.path, "pt") as file:
+                return rank_of({name: file.get_slice(name).get_shape() for name in file.keys()})  # noqa: SIM118
+        except Exception:  # of any kind: what is wrong with it is told where it is trained on
+            return 0
 
     def save(self, path: Path) -> None:
         """Write the tensors as a safetensors file, whatever kind of file they are in."""
@@ -43,6 +53,10 @@ class WiredLora:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
+
+    def rank(self) -> int:
+        """Return its rank, 0 where its tensors name none."""
+        return rank_of({name: tensor.shape for name, tensor in self.tensors.items()})
 
     def save(self, path: Path) -> None:
         """Write the tensors as a safetensors file."""
@@ -74,8 +88,18 @@ def find_lora(name: str) -> LoraFile | None:
 
 def lora_fingerprint(name: Any) -> str:
     """Return the fingerprint of the file that a widget names; "" for what is no name of a file."""
-    try:
-        found = find_lora(name) if isinstance(name, str) else None
-    except UserError:
-        found = None
+    found = _named(name)
     return found.fingerprint() if found else ""
+
+
+def lora_rank(name: Any) -> int:
+    """Return the rank of the file that a widget names; 0 for what is no name of a file, and where the file names none."""
+    found = _named(name)
+    return found.rank() if found else 0
+
+
+def _named(name: Any) -> LoraFile | None:
+    try:
+        return find_lora(name) if isinstance(name, str) else None
+    except UserError:
+        return None

@@ -175,7 +175,9 @@ def test_a_lora_of_another_node_is_gone_on_from_as_its_file_is(server, quick_gra
     with pytest.raises(Refused, match="A run goes on from one LoRA: unwire lora, or set start_lora, which is first-of-two-"):
         server.run(graph)
     graph["second"]["inputs"] |= {"start_lora": "none", "train": "unet", "lora_rank": 0}
-    with pytest.raises(Refused, match="lora is LORA_MODEL, but no LoRA is trained: train is unet"):
+    with pytest.raises(
+        Refused, match=r"lora is LORA_MODEL, but no LoRA is trained: train is unet\. Set train to lora, or unwire lora\."
+    ):
         server.run(graph)
 
 

@@ -105,6 +105,7 @@ def refusal(server, graph: dict) -> str:
         ({"lr_warmup_steps": 1601}, "lr_warmup_steps is 1601; it must be between 0 and 1600"),
         ({"early_stopping": "export_best"}, "set hold_out to 1 or more"),
         ({"batch_size": 3, "devices": 2}, "2 devices cannot share it evenly"),
+        ({"precision": "fp16"}, "fp16 training needs a GPU. Choose precision auto or fp32."),  # on this server's CPU
         ({"class_dataset": ["photos", 0], "class_images": 5}, "Class images come from class_dataset"),
         ({"train": "lora", "text_learning_rate": 1e-4}, "no token and no text encoder is trained: train is lora. Set train to"),
     ],

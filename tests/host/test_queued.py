@@ -5,6 +5,8 @@ import json
 import urllib.error
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from selenium.common.exceptions import TimeoutException
 
 from demo.run import node
@@ -193,6 +195,16 @@ CONTRADICTIONS = {
 }
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_masks_that_count_nothing_are_told_beside_a_teacher_outside_of_them(server, link):
+    graph = alone("DreamBoothTrain", without="")
+    graph["asked"]["inputs"] |= {"prior": "teacher_outside_masks", "name": "/" if link else "masks"}
+    graph["one"] = {"class_type": "PrimitiveFloat", "inputs": {"value": 1.0}}
+    graph["photos"]["inputs"]["mask_weight"] = ["one", 0] if link else 1.0
+    told = refused(server, graph, "asked")
+    assert told.startswith("The name '/'" if link else "prior is teacher_outside_masks, and no photo has a mask that counts.")
+
+
 @pytest.mark.parametrize("case", CONTRADICTIONS)
 def test_what_contradicts_the_photos_and_captions_is_told_before_anything_runs(server, case):
     kind, inputs, captions, told = CONTRADICTIONS[case]
@@ -201,6 +213,19 @@ def test_what_contradicts_the_photos_and_captions_is_told_before_anything_runs(s
     graph["tokens"]["inputs"] |= captions
     graph["asked"]["inputs"] |= inputs
     assert refused(server, graph, "asked").startswith(told)
+
+
+def test_a_lora_of_another_rank_is_told_before_anything_runs(server, base_directory):
+    path = base_directory / "models" / "loras" / "of-four.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    save_file({"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": torch.zeros(4, 8)}, path)
+    path.with_name("broken.safetensors").write_bytes(b"no LoRA")
+    graph = alone("DreamBoothTrain", without="")
+    graph["asked"]["inputs"] |= {"start_lora": "of-four.safetensors", "lora_rank": 16}
+    told = refused(server, graph, "asked")
+    assert told.startswith("lora_rank is 16, but the LoRA to go on from has 4. Set lora_rank to 4, or to 0")
+    graph["asked"]["inputs"] |= {"start_lora": "broken.safetensors", "lora_rank": 16, "name": "/"}
+    assert refused(server, graph, "asked").startswith("The name '/' cannot be")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ const presets = {
 }
 const initial = {
   train: "auto", class_images: -1, optimizer: "auto", batch_size: 0, lora_rank: 0, lora_alpha: 0, steps: 0, precision: "auto",
-  learning_rate: 0, text_learning_rate: 0, prior: "class_images", devices: 1,
+  start_lora: "none", learning_rate: 0, text_learning_rate: 0, prior: "class_images", devices: 1,
 }
 const state = (values = {}, wired = []) => ({ values: { ...initial, ...values }, initial, wired: new Set(wired), presets })
 const AUTO_TOOK = { ...lora, steps: 400, precision: "fp32" }
@@ -58,10 +58,30 @@ test("rates and a LoRA's settings are those of what is trained", () => {
   assert.deepEqual([32, 1e-4], ["lora_rank", "learning_rate"].map((name) => ownValues(state({ train: "lora_and_token" }), tuned)[name]))
 })
 
+test("a rate of the text that is the model's stays the model's", () => {
+  const study = { train: "unet_and_token", learning_rate: 2e-6, text_learning_rate: 2e-6 } // the preset's 0, see widget_values
+  const text = (said, values) => ownValues(state(values), said).text_learning_rate
+  assert.equal(text(study, {}), 2e-6)
+  assert.equal(text(study, { learning_rate: 5e-6 }), 5e-6)
+  assert.equal(text(study, { learning_rate: 5e-6, train: "unet" }), 0)
+  assert.equal(text(token, { learning_rate: 5e-6 }), 1e-4)
+  assert.equal(text({}, { learning_rate: 5e-6 }), 1e-4)
+  const both = { ...lora, train: "lora_and_token", text_learning_rate: 1e-4 } // each at its own
+  const withBoth = { ...state({ learning_rate: 5e-5 }), presets: { ...presets, plain: { ...presets.plain, lora_and_token: both } } }
+  assert.equal(ownValues(withBoth, both).text_learning_rate, 1e-4)
+  const node = new Node(study)
+  node.set("learning_rate", 5e-6)
+  assert.equal(node.values.text_learning_rate, 5e-6)
+})
+
 test("what is filled in contradicts nothing that the user has set", () => {
   assert.equal(ownValues(state({ prior: "teacher" }), presets.named.paper).class_images, 0)
   assert.equal(ownValues(state({}, ["class_dataset"]), presets.named.paper).class_images, 0)
   assert.equal(ownValues(state({ lora_rank: 32 }), presets.named.small).lora_alpha, 32)
+  for (const of of [state({ start_lora: "a.safetensors" }), state({}, ["lora"]), state({}, ["start_lora"])]) {
+    assert.ok(!("lora_rank" in ownValues(of, AUTO_TOOK)) && !("lora_alpha" in ownValues(of, AUTO_TOOK)))
+  }
+  assert.equal(ownValues(state({ start_lora: "none" }), AUTO_TOOK).lora_rank, 16)
   assert.equal(ownValues(state({ devices: 3 }), {}).batch_size, 3)
   assert.equal(ownValues(state({ devices: 2 }), { batch_size: 8 }).batch_size, 8)
   assert.ok(!("learning_rate" in ownValues(state({ optimizer: "prodigy" }), presets.named.paper)))

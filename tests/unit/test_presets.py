@@ -17,6 +17,7 @@ from trainer.run.choice import (
     Device,
     check_used,
     check_widgets,
+    choices,
     choose,
     may_be_finished,
     never_fits,
@@ -62,7 +63,7 @@ def test_auto_takes_what_fits_the_device(device, picked, memory):
     assert values(choice, "train", "optimizer", "batch_size", "gradient_checkpointing", "low_memory", "precision") == picked
     needed = estimate(run_of(choice))
     assert needed.memory / GB == pytest.approx(memory, abs=0.05)
-    assert refusal(needed, run_of(choice), 0.9 * device.memory, 1000 * GB) is None
+    assert refusal(needed, run_of(choice), replace(device, memory=0.9 * device.memory), 1000 * GB) is None
     text = str(choice.told)
     assert text.startswith("auto: LoRA rank 16, " if picked[0] == "lora" else "auto: model, token, ")
     assert f"1500 steps for 15 photos; about {memory:.1f} of your {device.memory / GB:.1f} GB" in text
@@ -73,8 +74,11 @@ def test_without_half_precision_a_lora_needs_more_and_the_texts_say_so(device):
     choice = chosen(device=device)
     run = run_of(choice)
     assert values(choice, "train", "gradient_checkpointing", "precision") == ("lora", True, "fp32")
-    told = str(refusal(estimate(run), run, device.memory, 1000 * GB))
-    assert told.endswith("It becomes less with: a lower resolution.")  # 8-bit AdamW would save a LoRA 0.02 GB
+    told = str(refusal(estimate(run), run, device, 1000 * GB))
+    if device.memory < 4.5 * GB:  # the U-Net and the text encoder alone are 3.7 GB as fp32
+        assert told.endswith("Even with all that makes it less, at 64 pixels, it would need 3.7 GB.")
+    else:
+        assert told.endswith("It becomes less with: a lower resolution.")  # 8-bit AdamW would save a LoRA 0.02 GB
     need = (estimate(run).memory + DRIVER) / GB
     assert 5 < need < 6
     assert f"in fp32 {need:.1f} GB" in " ".join((ROOT / "docs" / "settings.md").read_text(encoding="utf-8").split())
@@ -95,11 +99,27 @@ def test_an_embedding_is_trained_everywhere(device):
     assert values(choice, "steps", "learning_rate", "gradient_checkpointing") == (3000, 5e-3, device.memory < 10 * GB)
 
 
+@pytest.mark.parametrize("held", [0.5, 4, 8, 12, 16, 18, 30])
+@pytest.mark.parametrize("preset", ["auto", "12 GB card"])
+def test_what_comfyuis_models_hold_is_taken_off(preset, held):
+    """As on a card that is so much smaller, of which a tenth is left to others; larger choices come first."""
+    device = card(24, held=held * GB)
+    every = list(choices(asked(preset), device))
+    smaller = chosen(preset, device=card(max(1, 24 - held / 0.9)))
+    assert every[-1] == chosen(preset, device=device)
+    assert every[-1].settings == smaller.settings
+    assert every[0] == chosen(preset, device=card(24))
+    needs = [estimate(run_of(choice)).memory for choice in every]
+    assert all(need + DRIVER + held * GB > 0.9 * 24 * GB for need in needs[:-1])
+    assert re.search(r"of your 24\.0 GB of memory$", str(every[-1].told))
+    assert (len(every) > 1) == (preset == "auto" and held > 3)
+
+
 def test_where_nothing_fits_the_smallest_is_refused_with_numbers():
     tiny = card(2)
     choice = chosen(device=tiny)
     assert values(choice, "train", "gradient_checkpointing") == ("lora", True)
-    assert "needs about 2.3 GB of memory" in str(refusal(estimate(run_of(choice)), run_of(choice), tiny.memory, 1000 * GB))
+    assert "needs about 2.3 GB of memory" in str(refusal(estimate(run_of(choice)), run_of(choice), tiny, 1000 * GB))
 
 
 def test_auto_keeps_what_is_given_and_looks_for_what_fits_beside_it():
@@ -118,6 +138,48 @@ def test_a_lora_to_go_on_from_means_a_lora():
         choose(replace(meant, widgets={"train": "unet"}), card(80))
 
 
+@pytest.mark.parametrize("preset", ["auto", "8 GB card (LoRA)", "own settings"])
+def test_the_rank_is_that_of_the_lora_to_go_on_from(preset):
+    """Of a file of rank 4, whose alpha is made up for."""
+    train = {} if preset == "auto" else {"train": "lora"}
+    choice = choose(replace(asked(preset, **train), start_lora="a.safetensors", start_rank=4), CARD)
+    assert values(choice, "lora_rank", "lora_alpha") == (4, 4.0)
+    assert re.match(rf"{re.escape(preset)}[^:]*: LoRA rank 4, ", str(choice.told))
+    assert "lora_rank" not in str(choice.told)  # nobody set it
+    same = replace(asked(preset, lora_rank=4, lora_alpha=2.0, **train), start_lora="a.safetensors", start_rank=4)
+    assert values(choose(same, CARD), "lora_rank", "lora_alpha") == (4, 2.0)
+    with pytest.raises(UserError, match=r"lora_rank is 16, but the LoRA to go on from has 4\. Set lora_rank to 4, or to 0"):
+        choose(replace(same, widgets={"lora_rank": 16, **train}), CARD)
+
+
+def test_the_rank_of_a_lora_is_held_against_that_of_its_file_when_queued():
+    inputs = {"preset": "auto", "start_lora": "a.pt"}
+    for widgets in ({}, {"lora_rank": 0}, {"lora_rank": 4}, {"lora_rank": LINK}):
+        check_widgets(DREAMBOOTH, inputs | widgets, start_rank=4)
+    check_widgets(DREAMBOOTH, inputs | {"lora_rank": 16})  # of a file that does not name it
+    check_widgets(DREAMBOOTH, {"preset": "12 GB card", "train": LINK, "lora_rank": 16, "start_lora": "a.pt"}, start_rank=4)
+    with pytest.raises(UserError, match="lora_rank is 16, but the LoRA to go on from has 4"):
+        check_widgets(DREAMBOOTH, inputs | {"lora_rank": 16}, start_rank=4)
+    with pytest.raises(UserError, match=r"a\.pt, but no LoRA is trained"):
+        check_widgets(DREAMBOOTH, inputs | {"train": "unet"}, start_rank=4)
+
+
+@pytest.mark.parametrize("rank", [1, 320])
+def test_what_never_fits_is_not_told_of_a_lora_whose_rank_is_not_known_yet(tmp_path, rank):
+    """A wired one: it may be of the least rank, and the very run may be finished."""
+    wired = replace(asked("auto"), dataset=unknown_photos(512), known={"token": "token"}, start_lora="LORA_MODEL")
+    least = estimate(run_of(choose(replace(wired, start_rank=1), card(4)))).memory + DRIVER
+    assert never_fits(wired, card(least / GB)) is None
+    told = never_fits(wired, card(least / GB - 0.01))
+    assert told
+    run = replace(run_of(choose(replace(asked("auto"), start_lora="LORA_MODEL", start_rank=rank), card(4))), lora="some")
+    run_dir = RunDir(tmp_path / run.id)
+    run_dir.path.mkdir()
+    write_json(run_dir.run_json, run.to_json())
+    write_json(run_dir.result_json, {})
+    assert may_be_finished(wired, told.settings, tmp_path)
+
+
 @pytest.mark.parametrize("device", [device for device, *_ in AUTO.values()], ids=AUTO.keys())
 @pytest.mark.parametrize("more", [{}, {"lora_rank": 8}, {"start_lora": "a.safetensors"}], ids=str)
 def test_a_text_rate_beside_auto_finds_a_text_side_on_every_device(device, more):
@@ -126,7 +188,7 @@ def test_a_text_rate_beside_auto_finds_a_text_side_on_every_device(device, more)
     choice = choose(known, device)
     check_used(known, run_of(choice))
     assert values(choice, "text_learning_rate") == (5e-5,)
-    assert refusal(estimate(run_of(choice)), run_of(choice), device.memory, 1000 * GB) is None
+    assert refusal(estimate(run_of(choice)), run_of(choice), device, 1000 * GB) is None
 
 
 def test_a_text_rate_at_which_nothing_learns_is_refused_once_that_is_known():
@@ -272,6 +334,17 @@ def test_a_teacher_outside_of_masks_needs_masks_that_count():
     assert values(choice, "prior", "prior_loss_weight", "class_prompt") == ("teacher_outside_masks", 1.0, "")
 
 
+@pytest.mark.parametrize(("weight", "refused"), [(1, True), (1.0, True), (0.5, False), (0, False), (None, False)])
+def test_a_teacher_outside_of_masks_is_held_against_the_masks_weight_when_queued(weight, refused):
+    known = unknown_photos(512) if weight is None else replace(unknown_photos(512), mask_weight=weight)
+    check_widgets(DREAMBOOTH, {"prior": "teacher"}, dataset=known)
+    if not refused:
+        check_widgets(DREAMBOOTH, {"prior": "teacher_outside_masks"}, dataset=known)
+        return
+    with pytest.raises(UserError, match="no photo has a mask that counts"):
+        check_widgets(DREAMBOOTH, {"prior": "teacher_outside_masks"}, dataset=known)
+
+
 def test_photos_that_are_held_out_are_not_counted():
     assert values(chosen(hold_out=2), "steps") == (1300,)
     assert [steps_for(INVERSION, photos) for photos in (1, 12, 40)] == [2000, 2400, 3000]
@@ -297,8 +370,27 @@ def test_class_images_that_are_wired_replace_those_of_a_preset():
 
 def test_8_bit_adamw_that_cannot_run_is_replaced():
     without = card(12, eight_bit=False)
-    assert values(chosen("12 GB card", device=without), "optimizer") == ("adamw",)
+    for preset in ("12 GB card", "study, 24 GB", "8 GB card (LoRA)"):
+        choice = chosen(preset, device=without)
+        assert values(choice, "optimizer") == ("adafactor",)
+        assert ", Adafactor, " in str(choice.told)
     assert values(chosen(optimizer="adamw_8bit", device=without), "optimizer") == ("adamw",)
+    assert values(chosen("12 GB card", optimizer="adamw_8bit", device=without), "optimizer") == ("adamw",)
+
+
+@pytest.mark.parametrize(("preset", "gigabytes"), [("12 GB card", 12), ("study, 24 GB", 24), ("8 GB card (LoRA)", 8)])
+def test_a_preset_fits_its_card_without_8_bit_adamw(preset, gigabytes):
+    device = card(gigabytes, eight_bit=False)
+    run = run_of(chosen(preset, device=device))
+    assert refusal(estimate(run), run, device, 1000 * GB) is None
+
+
+@pytest.mark.parametrize("eight_bit", [True, False])
+def test_the_remedy_is_an_optimizer_that_runs(eight_bit):
+    device = card(12, eight_bit=eight_bit)
+    run = run_of(chosen("12 GB card", optimizer="adamw", device=device))
+    told = str(refusal(estimate(run), run, device, 1000 * GB))
+    assert ("adamw_8bit" in told, "adafactor" in told) == (eight_bit, not eight_bit)
 
 
 def test_the_choice_is_told_and_not_part_of_the_key():
@@ -332,6 +424,18 @@ REFUSED = {
     ),
     "Prodigy with a rate": ({"preset": "auto", "optimizer": "prodigy", "learning_rate": 1e-4}, "leave learning_rate and"),
     "Prodigy with a token's": ({"preset": "auto", "optimizer": "prodigy", "text_learning_rate": 1e-4}, "leave learning_rate"),
+    "Prodigy with a rate, by its name": (
+        {"preset": "auto", "optimizer": "prodigy", "learning_rate": 1e-4},
+        r"in place of learning_rate 0\.0001\.$",
+    ),
+    "Prodigy with a token's, by its name": (
+        {"preset": "auto", "optimizer": "prodigy", "text_learning_rate": 0.5},
+        r"in place of text_learning_rate 0\.5\.$",
+    ),
+    "Prodigy with both": (
+        {"preset": "auto", "optimizer": "prodigy", "learning_rate": 1e-4, "text_learning_rate": 0.2},
+        r"in place of learning_rate 0\.0001, text_learning_rate 0\.2\.$",
+    ),
     "a text rate beside the model alone": (
         {"preset": "paper, 24 GB", "text_learning_rate": 1e-4},
         "train is unet. Set train to unet_",
@@ -344,6 +448,10 @@ REFUSED = {
     "one beside a preset": (
         {"preset": "study, 24 GB", "start_lora": "a.pt"},
         "train is unet_and_token. .* or start_lora back to none",
+    ),
+    "one that is wired": (
+        {"preset": "study, 24 GB", "lora": ["9", 5]},
+        r"train is unet_and_token\. Set train to lora, or unwire lora\.$",
     ),
     "one beside own settings": ({"preset": "own settings", "start_lora": "a.pt"}, "train is unet_and_token"),
     "class images that count nothing": (
@@ -587,12 +695,21 @@ def test_what_never_fits_is_refused_when_it_runs_too_and_nothing_else(preset, re
             later = replace(known, dataset=photos, embedding=embedding, widgets={"steps": 0} | known.widgets)
             run = run_of(choose(later, device))
             run = replace(run, dataset=photos, embedding=embedding)
-            said.add(str(refusal(estimate(run), run, device.memory, math.inf)))
+            said.add(str(refusal(estimate(run), run, device, math.inf)))
         if told:
             assert str(told.told) in said
             assert "None" not in said
         else:
             assert "None" in said
+
+
+@pytest.mark.parametrize("kind", ["cpu", "mps", "cuda"])
+@pytest.mark.parametrize("precision", ["fp16", "fp32", "bf16", "auto"])
+def test_fp16_is_told_where_the_device_cannot_train_in_it(kind, precision):
+    device = Device(kind=kind, memory=64 * GB, half="")
+    told = never_fits(replace(asked(precision=precision), dataset=unknown_photos(512)), device)
+    said = "fp16 training needs a GPU. Choose precision auto or fp32."
+    assert (told and str(told.told)) == (said if (kind, precision) == ("cpu", "fp16") else None)
 
 
 @pytest.mark.parametrize(

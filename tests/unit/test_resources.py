@@ -30,6 +30,8 @@ from trainer.run.resources import (
 from trainer.run.run_dir import Run
 from trainer.run.settings import Settings, method_settings
 
+from ..simulated import card
+
 ROOT = Path(__file__).parent.parent.parent
 STUDY = Settings.of(
     method="dreambooth",
@@ -199,11 +201,11 @@ def test_the_work_of_the_pictures_is_counted():
 def test_a_refusal_has_the_numbers_and_the_remedies():
     found = Resources(memory=20 * GB, disk=30 * GB, flop=1.0)
     plain = STUDY.replace(optimizer="adamw", gradient_checkpointing=False)
-    sentence = str(refusal(found, run_of(plain), 12 * GB, 100 * GB))
+    sentence = str(refusal(found, run_of(plain), card(12), 100 * GB))
     for part in ("20.0 GB of memory", "has 12.0 GB", "gradient_checkpointing on", "smaller batch_size", "adamw_8bit", "'lora'"):
         assert part in sentence
-    assert "30.0 GB of disk" in str(refusal(found, run_of(plain), 24 * GB, 10 * GB))
-    assert refusal(found, run_of(plain), 24 * GB, 100 * GB) is None
+    assert "30.0 GB of disk" in str(refusal(found, run_of(plain), card(24), 10 * GB))
+    assert refusal(found, run_of(plain), card(24), 100 * GB) is None
     chosen = message("auto: LoRA")
     assert str(describe_resources(chosen, found, 3000.0)) == "auto: LoRA, 30.0 GB of disk, very roughly 50 min"
     assert str(describe_resources(chosen, found, 4.0)) == "auto: LoRA, 30.0 GB of disk"
@@ -212,8 +214,8 @@ def test_a_refusal_has_the_numbers_and_the_remedies():
 @pytest.mark.parametrize("optimizer", [{}, {"optimizer": "prodigy", "learning_rate": 1.0}, {"ema_decay": 0.99}])
 def test_a_refusal_names_no_remedy_that_saves_next_to_nothing(optimizer):
     found, lora = Resources(memory=20 * GB, disk=1 * GB, flop=1.0), DEFAULTS.replace(train="lora", **optimizer)
-    assert str(refusal(found, run_of(lora), 12 * GB, 100 * GB)).endswith("gradient_checkpointing on, a lower resolution.")
-    named = str(refusal(found, run_of(lora.replace(lora_rank=320)), 12 * GB, 100 * GB))
+    assert str(refusal(found, run_of(lora), card(12), 100 * GB)).endswith("gradient_checkpointing on, a lower resolution.")
+    named = str(refusal(found, run_of(lora.replace(lora_rank=320)), card(12), 100 * GB))
     assert "optimizer adamw_8bit" in named
     assert ("ema_decay 0" in named) == ("ema_decay" in optimizer)
 
@@ -249,6 +251,75 @@ def test_a_remedy_lowers_what_the_run_needs_and_one_that_does_is_named(train, ch
             assert (remedy in named) == (possible and saved > 0.1 * GB), (remedy, own)
 
 
+ALL = [*REMEDIES.values(), {"low_memory": True}, {"precision": "bf16"}, {"prior": "class_images"}]
+BIG = {"batch_size": 4, "gradient_checkpointing": True}
+REFUSED = [
+    DEFAULTS,
+    DEFAULTS.replace(train="lora", gradient_checkpointing=True),
+    DEFAULTS.replace(precision="fp32", optimizer="adamw_8bit", **BIG),
+    DEFAULTS.replace(prior="teacher", class_prompt="a toy", optimizer="adamw_8bit", **BIG),
+    DEFAULTS.replace(train="lora", **BIG, **MADE),
+    DEFAULTS.replace(optimizer="prodigy", learning_rate=1.0, ema_decay=0.9),
+    Settings.of(method="textual_inversion", token="mysks", precision="bf16", sample_prompts=("a",)),
+]
+
+
+@pytest.mark.parametrize("settings", REFUSED, ids=range(len(REFUSED)))
+@pytest.mark.parametrize("resolution", [64, 512])
+def test_remedies_are_named_where_together_they_make_the_run_fit(settings, resolution):
+    """Found by trying all of them in every combination, at 64 pixels, of which no photo has less."""
+    of_embedding = [{"sample_prompts": ()}, {"optimizer": "adamw_8bit"}, {"gradient_checkpointing": True}]
+    run, changes = run_of(settings, resolution), ALL if settings.method == "dreambooth" else of_embedding
+
+    def memory(chosen: tuple[bool, ...]) -> float:
+        values: dict = {}
+        for change, is_chosen in zip(changes, chosen, strict=True):
+            values |= change if is_chosen else {}
+        return needed(settings.replace(**values), 64).memory
+
+    least = min(map(memory, product((False, True), repeat=len(changes))))
+    for there in (least + DRIVER - 1e6, least + DRIVER + 1e6):
+        told = str(refusal(estimate(run), run, card(there / GB), math.inf))
+        fits = least + DRIVER <= there
+        assert (told == "None") == (estimate(run).memory + DRIVER <= there)
+        if told != "None":
+            assert (f"at 64 pixels, it would need {least / GB:.1f} GB." in told) == (not fits)
+            assert ("a lower resolution" in told) == (fits and resolution > 64)
+
+
+def named(run: Run, device: Device) -> list[str]:
+    return [str(remedy) for remedy in remedies(run, device)]
+
+
+@pytest.mark.parametrize("half", ["bf16", "fp16", ""])
+def test_the_precision_is_a_remedy_where_the_device_has_a_half_one(half):
+    wide = run_of(DEFAULTS.replace(precision="fp32"))
+    assert ("precision auto" in named(wide, card(12, half))) == bool(half)
+    assert "precision auto" not in named(run_of(DEFAULTS), card(12, half))
+
+
+@pytest.mark.parametrize(("train", "is_copy"), [("unet", True), ("lora", False)])
+def test_to_have_no_teacher_is_a_remedy_where_it_saves_memory(train, is_copy):
+    """A LoRA is its own teacher; in a batch of one, its class samples are no more than its photo."""
+    told = "no teacher (prior class_images, class_images 0)"
+    for prior in ("teacher", "teacher_outside_masks"):
+        taught = DEFAULTS.replace(train=train, prior=prior, class_prompt="a toy", gradient_checkpointing=True)
+        more = needed(taught).memory - needed(taught.replace(prior="class_images")).memory
+        assert (told in named(run_of(taught), card(12))) == (more > 0.1 * GB)
+        assert (more > GB) == is_copy
+
+
+def test_one_process_is_a_remedy_where_they_share_the_memory():
+    """On a CPU each has its own model; graphics cards share the batch, and each has its own memory."""
+    lora = run_of(DEFAULTS.replace(train="lora", devices=40, batch_size=40))
+    cpu = Device(kind="cpu", memory=64 * GB / 40, half="bf16")
+    assert "devices 1" in named(lora, cpu)
+    told = str(refusal(estimate(lora), lora, cpu, math.inf))
+    assert "which has 1.6 GB" in told
+    assert "devices 1, " in told
+    assert "devices 1" not in named(lora, card(12))
+
+
 def test_where_the_pictures_take_the_most_the_remedy_is_to_make_none():
     """The cases of a card of 4 GB."""
     lora = DEFAULTS.replace(train="lora", gradient_checkpointing=True)
@@ -263,11 +334,11 @@ def test_where_the_pictures_take_the_most_the_remedy_is_to_make_none():
 def test_what_comfyuis_models_hold_is_not_there_for_the_run():
     """With --highvram and --gpu-only they stay on the card."""
     found = Resources(memory=8 * GB, disk=1 * GB, flop=1.0)
-    run, card = run_of(STUDY), 8 * GB + DRIVER + 2.7 * GB
-    assert refusal(found, run, card, 100 * GB, 2.7 * GB) is None
-    sentence = str(refusal(found, run, card, 100 * GB, 2.8 * GB))
+    run, memory = run_of(STUDY), 8 * GB + DRIVER + 2.7 * GB
+    assert refusal(found, run, card(memory / GB, held=2.7 * GB), 100 * GB) is None
+    sentence = str(refusal(found, run, card(memory / GB, held=2.8 * GB), 100 * GB))
     assert "ComfyUI's models hold 2.8 GB more, because it was started with --highvram or --gpu-only. Start it without" in sentence
-    assert "--highvram" not in str(refusal(found, run, 8 * GB, 100 * GB, 2.8 * GB))  # too small in any case
+    assert "--highvram" not in str(refusal(found, run, card(8, held=2.8 * GB), 100 * GB))  # too small in any case
 
 
 @pytest.mark.parametrize(
@@ -301,17 +372,17 @@ def test_pictures_take_more_where_they_are_larger():
 
 def test_a_card_also_holds_its_driver():
     run, found = run_of(DEFAULTS), Resources(memory=8 * GB, disk=0, flop=1)
-    assert refusal(found, run, int(8 * GB + DRIVER), 1) is None
-    assert "has 8.7 GB, 0.8 GB of them for its driver" in str(refusal(found, run, 8.7 * GB, 1))
+    assert refusal(found, run, card(8 + DRIVER / GB), 1) is None
+    assert "has 8.7 GB, 0.8 GB of them for its driver" in str(refusal(found, run, card(8.7), 1))
 
 
 @pytest.mark.parametrize(
-    ("name", "card"), [("study, 24 GB", 24), ("paper, 24 GB", 24), ("12 GB card", 12), ("8 GB card (LoRA)", 8)]
+    ("name", "gigabytes"), [("study, 24 GB", 24), ("paper, 24 GB", 24), ("12 GB card", 12), ("8 GB card (LoRA)", 8)]
 )
-def test_every_preset_is_valid_and_fits_its_card(name, card):
+def test_every_preset_is_valid_and_fits_its_card(name, gigabytes):
     settings = preset(name)
-    assert refusal(needed(settings), run_of(settings), card * GB, 100 * GB) is None
-    assert needed(settings).memory + DRIVER < (card - 0.5) * GB
+    assert refusal(needed(settings), run_of(settings), card(gigabytes), 100 * GB) is None
+    assert needed(settings).memory + DRIVER < (gigabytes - 0.5) * GB
 
 
 def rows(page: str, heading: str) -> dict[str, list[str]]:
@@ -385,7 +456,7 @@ def test_the_tooltips_say_what_the_arithmetic_counts():
     assert "three times the size" in tips["keep_state"]
     warning = (ROOT / "trainer" / "training" / "optimizers.py").read_text(encoding="utf-8")
     assert f"needs {OPTIMIZER_BYTES['adamw'] - OPTIMIZER_BYTES['adamw_8bit']:.0f} more bytes" in warning
-    (card,) = re.findall(r"for cards with less than (\d+) GB", tips["train"])
-    assert needed(preset("8 GB card (LoRA)")).memory + DRIVER < int(card) * GB
-    assert needed(STUDY.replace(batch_size=1, low_memory=True)).memory + DRIVER < 0.9 * int(card) * GB
-    assert f"on a card of {card} GB" in tips["low_memory"]
+    (size,) = re.findall(r"for cards with less than (\d+) GB", tips["train"])
+    assert needed(preset("8 GB card (LoRA)")).memory + DRIVER < int(size) * GB
+    assert needed(STUDY.replace(batch_size=1, low_memory=True)).memory + DRIVER < 0.9 * int(size) * GB
+    assert f"on a card of {size} GB" in tips["low_memory"]

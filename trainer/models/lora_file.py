@@ -8,15 +8,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..run.lora_names import SUFFIXES
 from ..run.messages import Message, UserError, message
 from ..run.settings import Settings
 from .key_mapping import UNET_PREFIX
 
-SUFFIXES = {
-    "lora_A": (".lora_down", ".lora_A", ".lora_A.default", ".lora.down", "_lora.down", ".lora_linear_layer.down"),
-    "lora_B": (".lora_up", ".lora_B", ".lora_B.default", ".lora.up", "_lora.up", ".lora_linear_layer.up"),
-}
-"""What programs call a factor of peft's, each before `.weight`, as ComfyUI's loader reads them; LoKr's have one name."""
 SCALED = ("lora_B", "lokr_w1", "lokr_w1_a")
 """The factor of a layer that takes up the difference between the file's scale and the run's."""
 TEXT_BEGINNINGS = ("lora_te", "text_encoder")

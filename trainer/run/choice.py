@@ -1,7 +1,7 @@
 """What a training node trains: settings out of its widgets, its preset, its photos and the device. Plain data, no torch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from ..dataset.captions import check_class_word
 from ..dataset.photos import Dataset
 from ..parts import part_types, unused_settings
 from ..parts.memory import SD15_UNET_WEIGHTS
+from .devices import Device, precision_refusal
 from .messages import Message, UserError, message
 from .names import DREAMBOOTH, NO_LORA, WIRED_LORA
-from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given, in_words, widget_values
+from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given, in_words, widget_values, with_rank
 from .resources import DRIVER, GB, estimate, refusal
 from .run_dir import Run, finished_runs, passed_over
 from .setting import AUTO
@@ -33,20 +34,6 @@ OPTIMIZERS = {"adamw": "AdamW", "adamw_8bit": message("8-bit AdamW"), "adafactor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Device:
-    """What a choice needs to know of the device."""
-
-    kind: str
-    """torch's name: "cuda", "xpu", "mps", "cpu"."""
-    memory: float
-    """Bytes in all. Not those that are free now: the same graph asks for the same run whenever it is queued."""
-    half: str
-    """The half precision that it computes well in, "bf16" or "fp16"; "" for none."""
-    eight_bit: bool = True
-    """Whether 8-bit AdamW runs there."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Asked:
     """What a training node was asked for."""
 
@@ -62,6 +49,8 @@ class Asked:
     """Whatever names the vectors that the token starts from, if there are any."""
     start_lora: str = ""
     """The name of a LoRA to go on from, if there is one."""
+    start_rank: int = 0
+    """Its rank, 0 where that is not known."""
     unet_weights: int = SD15_UNET_WEIGHTS
     base_bytes: float = 4.3 * GB
 
@@ -86,6 +75,15 @@ def choose(asked: Asked, device: Device) -> Choice:
     `auto` takes the first of its sets that fits the device, and the smallest where none does, for the check of the resources to
     refuse. Raises UserError where the values contradict each other.
     """
+    *_, last = choices(asked, device)
+    return last
+
+
+def choices(asked: Asked, device: Device) -> Iterator[Choice]:
+    """Yield what `auto` would choose if ComfyUI's models held nothing, then what is smaller, and last what it does choose.
+
+    That is one and the same where they hold nothing, or it is no `auto`.
+    """
     room = SHARE.get(device.kind, SHARED_SHARE) * device.memory
     sets = candidates(
         asked.method,
@@ -96,17 +94,18 @@ def choose(asked: Asked, device: Device) -> Choice:
         device_kind=device.kind,
         start_lora=asked.start_lora,
     )
-    for values in sets:
-        if values["optimizer"] == "adamw_8bit" and not device.eight_bit:
-            chosen_by_auto = asked.preset == AUTO and "optimizer" not in given(asked.method, asked.widgets)
-            values["optimizer"] = "adafactor" if chosen_by_auto else "adamw"
+    own = given(asked.method, asked.widgets)
+    for number, values in enumerate(with_rank(values, own, asked.start_rank) for values in sets):
+        if values["optimizer"] == "adamw_8bit" and not device.eight_bit:  # AdamW takes the same steps, Adafactor as little memory
+            values["optimizer"] = "adamw" if "optimizer" in own else "adafactor"
         if not _says_precision(asked):
             values["precision"] = device.half or "fp32"
         settings = settings_from(asked, values)
         memory = estimate(_run(asked, settings), asked.unet_weights, asked.base_bytes).memory
-        if memory + DRIVER <= room:
-            break
-    return Choice(settings, _sentence(asked, settings, memory, device))
+        if memory + DRIVER <= room or number == len(sets) - 1:
+            yield Choice(settings, _sentence(asked, settings, memory, device))
+        if memory + DRIVER + device.held <= room:
+            return
 
 
 def check_used(asked: Asked, run: Run) -> None:
@@ -127,12 +126,13 @@ def check_widgets(
     dataset: Dataset | None = None,
     *,
     no_embedding: bool = False,
+    start_rank: int = 0,
 ) -> None:
     """Raise UserError for a node's inputs, as a graph has them, that contradict each other whatever the device.
 
     What comes by a link, a list in the graph, is not known yet, and taken for something that contradicts nothing. So are
     `photos`, how many the dataset has at most, and `dataset`, what is known of it, where they are None. `no_embedding`: whether
-    neither the node nor its CLIP can have one.
+    neither the node nor its CLIP can have one. `start_rank`: that of the LoRA to go on from, 0 where it is not known.
     """
     linked = {name for name, value in inputs.items() if isinstance(value, list)}
     widgets = {name: value for name, value in inputs.items() if name in method_settings(method) and name not in linked}
@@ -150,6 +150,8 @@ def check_widgets(
     trained = MAX_STEPS if photos is None or "preset" in linked else max(1, photos - hold_out)
     more = {"class_dataset": class_dataset, "device_kind": "", "start_lora": start_lora}
     values = candidates(method, preset, widgets, trained, **more)[0]
+    if start_lora:
+        values = with_rank(values, given(method, widgets), start_rank)
     asked = Asked(
         method=method,
         preset=preset,
@@ -178,24 +180,34 @@ def given_lora(inputs: Mapping[str, Any]) -> str:
 
 
 def unknown_photos(resolution: int) -> Dataset:
-    """Return what stands for photos of which only the size is known: with a class, for want of which no prior is refused."""
-    return Dataset(photos=(), resolution=resolution, class_word="class", class_prompt="class")
+    """Return what stands for photos of which only the size is known: with a class and masks, so that no prior is refused."""
+    return Dataset(photos=(), resolution=resolution, class_word="class", class_prompt="class", mask_weight=0.0)
 
 
 def never_fits(asked: Asked, device: Device) -> Choice | None:
-    """Return what is chosen, and why the device's memory cannot take it whatever the photos and embeddings; None where it may."""
+    """Return what is chosen, and why the device cannot train it whatever the photos and embeddings; None where it may.
+
+    Chosen as if 8-bit AdamW ran: so the run looks for its result before it takes another optimizer.
+    """
     least = {name: value for name, value in LEAST_DEMANDING.items() if name in method_settings(asked.method)}
+    asked = replace(asked, start_rank=asked.start_rank or int(_rank_is_known_later(asked)))
     found = []
     for embedding in ("", "any"):
         weights = min(asked.unet_weights, SD15_UNET_WEIGHTS)  # a file may hold more than ComfyUI loads
         some = replace(asked, widgets={**asked.widgets, **least}, embedding=embedding, unet_weights=weights)
-        settings = choose(some, device).settings
+        settings = choose(some, replace(device, eight_bit=True)).settings
         run = _run(some, settings)
-        told = refusal(estimate(run, asked.unet_weights), run, device.memory, math.inf)
+        told = precision_refusal(device.kind, settings.training.precision)
+        told = told or refusal(estimate(run, asked.unet_weights), run, device, math.inf)
         if told is None:
             return None
         found.append(Choice(settings, told))
     return found[0]
+
+
+def _rank_is_known_later(asked: Asked) -> bool:
+    """Return whether a LoRA to go on from decides the rank, but cannot be read yet."""
+    return bool(asked.start_lora) and not asked.start_rank and "lora_rank" not in given(asked.method, asked.widgets)
 
 
 def may_be_finished(asked: Asked, wanted: Settings, root: Path) -> bool:
@@ -204,6 +216,8 @@ def may_be_finished(asked: Asked, wanted: Settings, root: Path) -> bool:
     Which it is tells its key, for which the weights of the base must be read.
     """
     steps, later = asked.widgets.get("steps", 0), set(KNOWN_LATER)
+    if _rank_is_known_later(asked):
+        later |= {"lora_rank", "lora_alpha"}
     if steps:
         wanted = wanted.replace(steps=steps)
     else:  # the photos decide them, and whether files are kept on the way
@@ -237,7 +251,7 @@ def settings_from(asked: Asked, values: Mapping[str, Any]) -> Settings:
         check_class_word(asked.dataset.class_word)
         named["class_prompt"] = asked.dataset.class_prompt
     elif named.get("prior") == "teacher_outside_masks":
-        if asked.dataset.photos and not asked.dataset.masked:
+        if asked.dataset.mask_weight == 1 or (asked.dataset.photos and not asked.dataset.masked):
             raise UserError(
                 "prior is teacher_outside_masks, and no photo has a mask that counts. Give the photos masks and a mask_weight "
                 "below 1, in Load Photos of a Subject, or choose another prior."

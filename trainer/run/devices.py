@@ -1,9 +1,27 @@
 """On what can be trained: kinds of devices, and how many of them together. Plain data, no torch."""
 
+from dataclasses import dataclass
+
 from .messages import Message, message
 
 NAMES = {"privateuseone": "DirectML"}
 """What users know a kind of device as, where torch has another name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What a choice of settings, and a check of their memory, need to know of the device."""
+
+    kind: str
+    """torch's name: "cuda", "xpu", "mps", "cpu"."""
+    memory: float
+    """Bytes in all. Not those that are free now: the same graph asks for the same run whenever it is queued."""
+    half: str
+    """The half precision that it computes well in, "bf16" or "fp16"; "" for none."""
+    eight_bit: bool = True
+    """Whether 8-bit AdamW runs there."""
+    held: float = 0
+    """Bytes that ComfyUI's own models keep while the worker trains."""
 
 
 def device_refusal(platform: str, kind: str, there: int, asked: int) -> Message | None:
@@ -37,6 +55,13 @@ def device_refusal(platform: str, kind: str, there: int, asked: int) -> Message 
             asked=asked,
             there=there,
         )
+    return None
+
+
+def precision_refusal(kind: str, precision: str) -> Message | None:
+    """Return why a run of this precision cannot train on a kind of device; None when it can."""
+    if precision == "fp16" and kind == "cpu":
+        return message("fp16 training needs a GPU. Choose precision auto or fp32.")
     return None
 
 

@@ -1,6 +1,5 @@
 """Whether 8-bit AdamW can run. Plain until asked: bitsandbytes and torch are loaded then."""
 
-import functools
 import os
 import subprocess
 import sys
@@ -40,9 +39,23 @@ def main(device: str) -> None:
     sys.exit(why_no_8bit(device) or 0)
 
 
-@functools.cache
+_answers: dict[str, str] = {}
+"""What was found in a process of its own, by device."""
+
+
+def is_known_to_fail(device: str) -> bool:
+    """Return whether it was asked before and cannot run on the device."""
+    return bool(_answers.get(device))
+
+
 def why_no_8bit_there(device: str) -> str:
     """Ask the same in a process of its own, once: what crashes in native code must not take ComfyUI with it."""
+    if device not in _answers:
+        _answers[device] = _ask(device)
+    return _answers[device]
+
+
+def _ask(device: str) -> str:
     root = str(Path(__file__).resolve().parents[2])
     try:
         done = subprocess.run(

@@ -123,6 +123,23 @@ def candidates(
     return found
 
 
+def with_rank(values: dict[str, Any], own: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    """Return the values with the rank of the LoRA that is gone on from; 0: it is not known.
+
+    Raises UserError where another one was given: no run can go on at another rank.
+    """
+    if not rank:
+        return values
+    if own.get("lora_rank", rank) != rank:
+        raise UserError(
+            "lora_rank is {rank}, but the LoRA to go on from has {theirs}. Set lora_rank to {theirs}, or to 0, which takes it "
+            "from there.",
+            rank=own["lora_rank"],
+            theirs=rank,
+        )
+    return {**values, "lora_rank": rank, **({} if "lora_alpha" in own else {"lora_alpha": float(rank)})}
+
+
 def widget_values(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that the widgets have for settings which presets decide, by name, where they mean something."""
     found = {}
@@ -234,7 +251,14 @@ def _check_trained(own: Mapping[str, Any], train: str) -> None:
 
 def _check_no_lora(own: Mapping[str, Any], train: str) -> None:
     left = {name: in_words(method_settings(DREAMBOOTH)[name].metadata["setting"].auto) for name in LORA_SETTINGS}
-    for name, auto in {**left, "start_lora": NO_LORA, "lora": NO_LORA}.items():
+    if "lora" in own:
+        raise UserError(
+            "{name} is {value}, but no LoRA is trained: train is {train}. Set train to lora, or unwire {name}.",
+            name="lora",
+            value=own["lora"],
+            train=train,
+        )
+    for name, auto in {**left, "start_lora": NO_LORA}.items():
         if name in own:
             raise UserError(
                 "{name} is {value}, but no LoRA is trained: train is {train}. Set train to lora, or {name} back to {auto}.",

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..dataset.photos import Dataset
+from ..dataset.photos import MIN_RESOLUTION, Dataset
 from ..parts import part_types
 from ..parts.memory import FORWARD_FLOP, SD15_UNET_WEIGHTS, TEXT_ENCODER_WEIGHTS, BaseSize, PartMemory, bytes_when_frozen
+from .devices import Device
 from .messages import Message, message
 from .run_dir import Run
 from .settings import Settings
@@ -69,6 +70,8 @@ class Resources:
     """Bytes at the peak, while one saved state is replaced by the next; what stays are the exported files."""
     flop: float
     """Floating point operations of the whole run."""
+    unet_weights: int = SD15_UNET_WEIGHTS
+    """Of the base, as they were counted."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ def estimate(run: Run, unet_weights: int = SD15_UNET_WEIGHTS, base_bytes: float 
     caches = cache_bytes(run.dataset, run.class_dataset) * settings.training.devices
     exported = sum(part.exported_bytes for part in parts) * (1 + kept_files(settings))
     disk = base.file_bytes + 2 * trained * (4 + _state_bytes(run)) + best + exported + caches
-    return Resources(max(phases(run, unet_weights).values()), disk, _flop(run, parts) * _size(run, unet_weights))
+    memory = max(phases(run, unet_weights).values())
+    return Resources(memory, disk, _flop(run, parts) * _size(run, unet_weights), unet_weights)
 
 
 def drawing_memory(run: Run, unet_weights: int = SD15_UNET_WEIGHTS) -> float:
@@ -239,26 +243,57 @@ def duration(seconds: float) -> Message:
     return message("{minutes:.0f} min", minutes=seconds / 60) if seconds >= 90 else message("{seconds:.0f} s", seconds=seconds)
 
 
-def remedies(run: Run) -> list[Message]:
-    """Return what makes the run's largest phase take less memory on the device, as the values of a message."""
-    need = max(phases(run).values())
-    return [told for told, changed in _changes(run) if need - max(phases(changed).values()) > WORTH_NAMING] + [
-        message("a lower resolution")  # of which every phase takes less
-    ]
+def remedies(run: Run, device: Device | None = None, unet_weights: int = SD15_UNET_WEIGHTS) -> list[Message]:
+    """Return what makes the run's largest phase take less memory on the device, each by itself, as the values of a message."""
+    need = _need(run, device, unet_weights)
+    saved = [(told, need - _need(changed, device, unet_weights)) for told, changed in _changes(run, device)]
+    named = [told for told, less in saved if less > WORTH_NAMING]
+    if run.dataset.resolution > MIN_RESOLUTION:  # of less, every phase takes less
+        named.append(message("a lower resolution"))
+    return named or [told for told, less in saved if less > 0]
 
 
-def _changes(run: Run) -> Iterator[tuple[Message, Run]]:
+def least_bytes(run: Run, device: Device, unet_weights: int) -> float:
+    """Return what the run's largest phase takes at the lowest resolution with all together that makes it less, in bytes."""
+    run = replace(run, dataset=replace(run.dataset, resolution=MIN_RESOLUTION))
+    while True:
+        need = _need(run, device, unet_weights)
+        run = min((changed for _, changed in _changes(run, device)), key=lambda one: _need(one, device, unet_weights))
+        if _need(run, device, unet_weights) >= need:
+            return need
+
+
+def _need(run: Run, device: Device | None, unet_weights: int) -> float:
+    """Return the bytes of the largest phase: of all processes where they share the device's memory, as on a CPU."""
+    return max(phases(run, unet_weights).values()) * _sharing(run, device)
+
+
+def _sharing(run: Run, device: Device | None) -> int:
+    return run.settings.training.devices if device and device.kind == "cpu" else 1
+
+
+def _changes(run: Run, device: Device | None) -> Iterator[tuple[Message, Run]]:
     """Yield what may make a run take less memory, and the run with it."""
 
     def changed(**values: Any) -> Run:
         return replace(run, settings=run.settings.replace(**values))
 
+    training, eight_bit = run.settings.training, device is None or device.eight_bit
     yield message("gradient_checkpointing on"), changed(gradient_checkpointing=True)
-    smaller = changed(batch_size=run.settings.training.devices)
+    smaller = changed(batch_size=training.devices)
     yield message("a smaller batch_size (gradient_accumulation_steps makes up for it)"), smaller
-    yield message("optimizer adamw_8bit"), changed(optimizer="adamw_8bit")
+    if training.devices > 1:
+        yield message("devices 1"), changed(devices=1)
+    if eight_bit:
+        yield message("optimizer adamw_8bit"), changed(optimizer="adamw_8bit")
+    else:
+        yield message("optimizer adafactor"), changed(optimizer="adafactor")
     yield message("ema_decay 0"), changed(ema_decay=0.0)
     yield message("low_memory on"), changed(low_memory=True)
+    if device and device.half and training.precision == "fp32":  # which the user has set: no preset takes it there
+        yield message("precision auto"), changed(precision=device.half)
+    if run.settings.has_teacher:
+        yield message("no teacher (prior class_images, class_images 0)"), changed(prior="class_images", class_images=0)
     if run.settings.dreambooth.class_images and not run.class_dataset:
         yield message("class_images 0"), changed(class_images=0)
     if run.settings.samples.sample_prompts:
@@ -267,31 +302,10 @@ def _changes(run: Run) -> Iterator[tuple[Message, Run]]:
         yield message("train 'lora'"), changed(train="lora")
 
 
-def refusal(resources: Resources, run: Run, device_bytes: float, disk_bytes: float, held_bytes: float = 0) -> Message | None:
-    """Return what cannot fit, with numbers and a remedy; None when all fits.
-
-    `held_bytes`: how many of the device's bytes ComfyUI's own models keep while the worker trains.
-    """
-    if resources.memory + DRIVER > device_bytes:
-        return message(
-            "This run needs about {memory:.1f} GB of memory on the device, which has {there:.1f} GB, {driver:.1f} GB of them for "
-            "its driver. It becomes less with: {remedies}.",
-            memory=resources.memory / GB,
-            there=device_bytes / GB,
-            driver=DRIVER / GB,
-            remedies=remedies(run),
-        )
-    if resources.memory + DRIVER + held_bytes > device_bytes:
-        return message(
-            "This run needs about {memory:.1f} GB of memory on the device, which has {there:.1f} GB, {driver:.1f} GB of them for "
-            "its driver; ComfyUI's models hold {held:.1f} GB more, because it was started with --highvram or --gpu-only. Start "
-            "it without, or make the run need less with: {remedies}.",
-            memory=resources.memory / GB,
-            there=device_bytes / GB,
-            driver=DRIVER / GB,
-            held=held_bytes / GB,
-            remedies=remedies(run),
-        )
+def refusal(resources: Resources, run: Run, device: Device, disk_bytes: float) -> Message | None:
+    """Return what cannot fit, with numbers and a remedy, where there is one; None when all fits."""
+    if resources.memory + DRIVER + device.held > device.memory:
+        return _refusal_of_memory(resources, run, device)
     if resources.disk > disk_bytes:
         return message(
             "This run needs about {disk:.1f} GB of disk while it trains; {free:.1f} GB are free where ComfyUI's output folder "
@@ -300,3 +314,41 @@ def refusal(resources: Resources, run: Run, device_bytes: float, disk_bytes: flo
             free=disk_bytes / GB,
         )
     return None
+
+
+def _refusal_of_memory(resources: Resources, run: Run, device: Device) -> Message:
+    """Return how much memory the run needs, and what makes it fit; where not even all of it together does, that."""
+    least, there = least_bytes(run, device, resources.unet_weights), device.memory * _sharing(run, device)
+    named = remedies(run, device, resources.unet_weights)
+    numbers = {"memory": resources.memory / GB, "there": device.memory / GB, "driver": DRIVER / GB}
+    if resources.memory + DRIVER <= device.memory:
+        if least + DRIVER + device.held > there:
+            return message(
+                "This run needs about {memory:.1f} GB of memory on the device, which has {there:.1f} GB, {driver:.1f} GB of them "
+                "for its driver; ComfyUI's models hold {held:.1f} GB more, because it was started with --highvram or --gpu-only. "
+                "Start it without.",
+                **numbers,
+                held=device.held / GB,
+            )
+        return message(
+            "This run needs about {memory:.1f} GB of memory on the device, which has {there:.1f} GB, {driver:.1f} GB of them for "
+            "its driver; ComfyUI's models hold {held:.1f} GB more, because it was started with --highvram or --gpu-only. Start "
+            "it without, or make the run need less with: {remedies}.",
+            **numbers,
+            held=device.held / GB,
+            remedies=named,
+        )
+    if least + DRIVER > there:
+        return message(
+            "This run needs about {memory:.1f} GB of memory on the device, which has {there:.1f} GB, {driver:.1f} GB of them for "
+            "its driver. Even with all that makes it less, at {pixels} pixels, it would need {least:.1f} GB.",
+            **numbers,
+            pixels=MIN_RESOLUTION,
+            least=least / GB,
+        )
+    return message(
+        "This run needs about {memory:.1f} GB of memory on the device, which has {there:.1f} GB, {driver:.1f} GB of them for "
+        "its driver. It becomes less with: {remedies}.",
+        **numbers,
+        remedies=named,
+    )

@@ -82,7 +82,8 @@ class DreamBoothSettings:
     )
     lora_rank: int = setting(
         16,
-        "LoRA: how much it can learn, and how large its file becomes. 0: as the preset says, which is 16.",
+        "LoRA: how much it can learn, and how large its file becomes. 0: as the preset says, which is 16, or that of the LoRA "
+        "to go on from.",
         low=1,
         high=320,
         methods=(DREAMBOOTH,),

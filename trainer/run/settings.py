@@ -163,12 +163,13 @@ class Settings:
                 "hold_out to 1 or more.",
                 choice=validation.early_stopping,
             )
-        if optimizer.optimizer == "prodigy" and (optimizer.learning_rate < 0.1 or self.dreambooth.text_learning_rate):
+        rates = {"learning_rate": optimizer.learning_rate} if optimizer.learning_rate < 0.1 else {}
+        if self.dreambooth.text_learning_rate:
+            rates["text_learning_rate"] = self.dreambooth.text_learning_rate
+        if optimizer.optimizer == "prodigy" and rates:
             raise UserError(
-                "Prodigy finds the learning rates itself: leave learning_rate and text_learning_rate at 0, in place of {rate:g} "
-                "and {text_rate:g}.",
-                rate=optimizer.learning_rate,
-                text_rate=self.dreambooth.text_learning_rate,
+                "Prodigy finds the learning rates itself: leave learning_rate and text_learning_rate at 0, in place of {rates}.",
+                rates=[f"{name} {rate:g}" for name, rate in rates.items()],
             )
         if self.has_class_prompt and not (self.dreambooth.class_prompt.strip() and self.dreambooth.prior_loss_weight):
             raise UserError("Class images and a teacher need a class prompt and a prior_loss_weight above 0.")

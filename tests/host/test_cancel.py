@@ -28,6 +28,7 @@ def test_cancelled_in_a_phase_it_stops_at_once_and_ends_with_the_same_bytes(serv
     shutil.rmtree(finished)  # by another name, too, it would be loaded
     for picture in (base_directory / "output" / "finetune" / "class-images").glob("*/*.png"):
         picture.unlink()  # to be made again
+    shutil.rmtree(base_directory / "output" / "finetune" / "latents")  # to be encoded again
     train["name"] = "cancelled"
     times = {}
     for phase in phases:

@@ -13,6 +13,7 @@ from tests.unit.test_masks import shape
 from trainer.data.batches import plan_batch
 from trainer.data.concepts import Batch, ConceptCache
 from trainer.data.latent_cache import to_weights
+from trainer.data.latent_store import LatentStore
 from trainer.dataset.folder import read_folder
 from trainer.models.sd15 import BaseModel, noise_schedule
 from trainer.run.events import Reporter
@@ -64,7 +65,7 @@ def vae(small_base):
 @pytest.fixture
 def encode(vae, tmp_path):
     def encoded(dataset):
-        cache = ConceptCache(vae, [""], tmp_path, Reporter(io.StringIO()), StopRequest(open_pipe()))
+        cache = ConceptCache(vae, [""], tmp_path, LatentStore(tmp_path, vae), Reporter(io.StringIO()), StopRequest(open_pipe()))
         return cache.encode("class", dataset.with_captions([""] * len(dataset.photos)))
 
     return encoded

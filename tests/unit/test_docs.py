@@ -336,6 +336,10 @@ SENTENCES = {
         "the token of a DreamBooth run that began with an embedding": ["test_inversion_then_dreambooth_gives_both"],
         "log.txt, samples/, loss.png": ["test_the_files_of_a_run_are_all_listed"],
         "later runs use them again": ["test_class_images_are_made_once_by_the_base_and_shared"],
+        "photos as the VAE encodes them": [
+            "test_a_second_run_encodes_only_what_is_new_and_gives_the_same_bytes",
+            "test_files_that_nobody_used_for_a_month_go_of_other_vaes_too",
+        ],
         "pictures that were wired to DatasetLoader": ["test_pictures_and_texts_of_lists_go_together"],
         "the same of masks": ["test_masks_are_taken_and_shown_over_the_photos"],
         "so that it can be trained on": ["test_a_run_that_was_ended_early_is_taken_up_again"],

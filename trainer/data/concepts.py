@@ -15,6 +15,7 @@ from ..run.stop_request import StopRequest
 from .batches import BatchPlan, BatchSource, plan_batch
 from .caption_cache import EMPTY
 from .latent_cache import LatentCache, encode_photos
+from .latent_store import LatentStore
 from .vae_check import looks_like_sdxl
 
 INSTANCE, CLASS, HELD_OUT = "instance", "class", "held-out"
@@ -88,7 +89,8 @@ class ConceptCache:
     texts: Sequence[str]
     """The run's captions, those of the datasets among them."""
     folder: Path
-    """Where the files of the latents go."""
+    """Where the files of the run's latents go."""
+    store: LatentStore
     reporter: Reporter
     stop: StopRequest
 
@@ -97,7 +99,7 @@ class ConceptCache:
     ) -> Concept:
         """Encode a dataset's photos. `prompts`, among the texts too, stand in place of the photos' own captions."""
         self.reporter.phase(PHASES[name], len(dataset.photos))
-        latents = encode_photos(self.vae, dataset, self.folder, self.reporter, self.stop)
+        latents = encode_photos(self.vae, dataset, self.folder, self.store, self.reporter, self.stop)
         if name == INSTANCE and looks_like_sdxl(dataset, latents):
             self.reporter.warning(
                 "The VAE is SDXL's by what it makes of your photos: an SD v1.5 model cannot read its latents. Wire the VAE of "
@@ -129,5 +131,6 @@ def encode_concepts(
     context: Context, vae: AutoencoderKL, texts: Sequence[str], datasets: Mapping[str, Dataset], prompts: Sequence[str] = ()
 ) -> dict[str, Concept]:
     """Encode the run's datasets by their names, with files in the run's directory; the arguments are those of `ConceptCache`."""
-    cache = ConceptCache(vae, texts, context.run_dir.path, context.reporter, context.stop)
+    folder = context.run_dir.path
+    cache = ConceptCache(vae, texts, folder, LatentStore(folder.parent, vae), context.reporter, context.stop)
     return cache.encode_all(datasets, context.settings.loss, prompts)

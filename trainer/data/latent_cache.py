@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ..run.messages import UserError
 from ..run.stop_request import StopRequest
 from .batches import to_device
 from .disk_cache import DiskCache
+from .latent_store import LatentStore
 
 PIXELS_PER_LATENT = 8
 
@@ -99,10 +101,24 @@ def photo_weights(dataset: Dataset, photo: Photo, size: tuple[int, int]) -> Tens
 
 
 @torch.no_grad()
-def encode_photos(vae: AutoencoderKL, dataset: Dataset, folder: Path, reporter: Reporter, stop: StopRequest) -> LatentCache:
-    """Encode every view in fp32 (fp16 overflows in SD v1.5's VAE), to files below `folder`.
+def encode(vae: AutoencoderKL, view: Image.Image, name: str) -> Tensor:
+    """Return mean and standard deviation (2, 4, h, w) of a view, in fp32: fp16 overflows in SD v1.5's VAE.
 
-    Raises UserError for a photo that changed or a NaN.
+    Raises UserError, with the photo's name, for a NaN.
+    """
+    output: Any = vae.encode(to_tensor(view)[None].to(vae.device))
+    posterior = output.latent_dist
+    if not (posterior.mean.isfinite().all() and posterior.std.isfinite().all()):
+        raise UserError("The VAE gives no usable latents for {name} (NaN). Use another VAE.", name=name)
+    return torch.stack((posterior.mean[0], posterior.std[0]))
+
+
+def encode_photos(
+    vae: AutoencoderKL, dataset: Dataset, folder: Path, store: LatentStore, reporter: Reporter, stop: StopRequest
+) -> LatentCache:
+    """Encode every view that is not in the store, and gather all in files below `folder`. Raises UserError as `encode` does.
+
+    Also for a photo that changed.
     """
     sizes = [dataset.frame_size(photo) for photo in dataset.photos]
     buckets = sorted(set(sizes))
@@ -119,12 +135,8 @@ def encode_photos(vae: AutoencoderKL, dataset: Dataset, folder: Path, reporter: 
         encoded = []
         for number in range(dataset.views):
             stop.check()
-            pixels = to_tensor(dataset.view(image, photo, number))
-            output: Any = vae.encode(pixels[None].to(vae.device))
-            posterior = output.latent_dist
-            if not (posterior.mean.isfinite().all() and posterior.std.isfinite().all()):
-                raise UserError("The VAE gives no usable latents for {name} (NaN). Use another VAE.", name=path.name)
-            encoded.append(torch.stack((posterior.mean[0], posterior.std[0])))
+            view = dataset.view(image, photo, number)
+            encoded.append(store.posterior(view, partial(encode, vae, view, path.name)))
         rows.append(counts[size])
         counts[size] += 1
         caches[size].append(torch.stack(encoded))

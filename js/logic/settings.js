@@ -86,11 +86,13 @@ export function sight(state, { name, advanced }) {
 }
 
 /**
- * The settings that the user has set beside the preset, or wired, by name.
+ * The settings that the user has set beside the preset, or wired, by name; and what takes the place of its class images.
  * @param {State} state
  */
 export function besidePreset({ values, initial, wired, presets }) {
   if (!presets || (values.preset === OWN && !wired.has("preset"))) return []
   const said = wired.has("preset") ? {} : presets.named[values.preset]
-  return presets.decided.filter((name) => wired.has(name) || ![initial[name], said?.[name]].includes(values[name]))
+  const instead = [isTaught(values.prior) || wired.has("prior") ? "prior" : "", wired.has("class_dataset") ? "class_dataset" : ""]
+  const own = presets.decided.filter((name) => wired.has(name) || ![initial[name], said?.[name]].includes(values[name]))
+  return [...own, ...(said?.class_images ? instead.filter(Boolean) : [])]
 }

@@ -14,8 +14,9 @@ export const OWN = "own settings"
  * }} Presets
  */
 /**
- * A node as far as its settings are concerned: their values, their defaults, and the inputs that something is wired to.
- * @typedef {{ values: Values, initial: Values, wired: Set<string>, presets?: Presets }} State
+ * A node as far as its settings are concerned: their values, their defaults, the inputs that something is wired to, and whether
+ * its CLIP may bring an embedding of the token.
+ * @typedef {{ values: Values, initial: Values, wired: Set<string>, presets?: Presets, clipHasToken?: boolean }} State
  */
 
 /**
@@ -36,7 +37,7 @@ function known({ values, initial, wired, presets }, name) {
  * @param {string} name
  */
 function isUsed(state, name) {
-  const given = state.wired.has("embedding") || Boolean(state.values.embedding)
+  const given = state.wired.has("embedding") || Boolean(state.values.embedding) || state.clipHasToken
   const unused = given ? state.presets?.unused_beside_embedding : state.presets?.unused
   return !unused?.[known(state, "train")]?.includes(name)
 }

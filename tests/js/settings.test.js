@@ -37,6 +37,9 @@ test("the rate of the text means something where the text is or may be trained",
   assert.equal(means("text_learning_rate", { train: "unet" }), false)
   assert.equal(means("text_learning_rate", { train: "unet_and_token" }), true)
   assert.equal(means("text_learning_rate", {}), true)
+  const beside = (values) => sight({ ...state(values), clipHasToken: true }, { name: "text_learning_rate", advanced: true }).meaningless
+  assert.equal(beside({ train: "lora" }), false) // the vectors of a CLIP from Train a Textual Inversion learn on
+  assert.equal(means("text_learning_rate", { train: "lora" }), false)
   assert.equal(means("text_learning_rate", { train: "unet_and_token", optimizer: "prodigy" }), false)
 })
 

@@ -14,8 +14,9 @@ export const OWN = "own settings"
  * }} Presets
  */
 /**
- * A node as far as its settings are concerned: their values, their defaults, and the inputs that something is wired to.
- * @typedef {{ values: Values, initial: Values, wired: Set<string>, presets?: Presets }} State
+ * A node as far as its settings are concerned: their values, their defaults, the inputs that something is wired to, and whether
+ * its CLIP may bring an embedding of the token.
+ * @typedef {{ values: Values, initial: Values, wired: Set<string>, presets?: Presets, clipHasToken?: boolean }} State
  */
 
 /**
@@ -36,7 +37,7 @@ function known({ values, initial, wired, presets }, name) {
  * @param {string} name
  */
 function isUsed(state, name) {
-  const given = state.wired.has("embedding") || Boolean(state.values.embedding)
+  const given = state.wired.has("embedding") || Boolean(state.values.embedding) || state.clipHasToken
   const unused = given ? state.presets?.unused_beside_embedding : state.presets?.unused
   return !unused?.[known(state, "train")]?.includes(name)
 }
@@ -86,11 +87,13 @@ export function sight(state, { name, advanced }) {
 }
 
 /**
- * The settings that the user has set beside the preset, or wired, by name.
+ * The settings that the user has set beside the preset, or wired, by name; and what takes the place of its class images.
  * @param {State} state
  */
 export function besidePreset({ values, initial, wired, presets }) {
   if (!presets || (values.preset === OWN && !wired.has("preset"))) return []
   const said = wired.has("preset") ? {} : presets.named[values.preset]
-  return presets.decided.filter((name) => wired.has(name) || ![initial[name], said?.[name]].includes(values[name]))
+  const instead = [isTaught(values.prior) || wired.has("prior") ? "prior" : "", wired.has("class_dataset") ? "class_dataset" : ""]
+  const own = presets.decided.filter((name) => wired.has(name) || ![initial[name], said?.[name]].includes(values[name]))
+  return [...own, ...(said?.class_images ? instead.filter(Boolean) : [])]
 }

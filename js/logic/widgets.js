@@ -29,9 +29,33 @@ export const isOffered = (widget) => Boolean(widget?.options?.values?.includes(w
  * @param {Comfy.Node} node
  * @param {string} name
  */
-export function isFed(node, name) {
+export const isFed = (node, name) => sourceOf(node, name, new Set()) !== undefined
+
+/**
+ * Whether what is queued for the node's input of this name comes, or may come, from a node of these types, through others by their
+ * inputs of the same name.
+ * @param {Comfy.Node} node
+ * @param {string} name
+ * @param {string[]} types
+ */
+export function comesFrom(node, name, types) {
+  const passed = new Set()
+  let from = sourceOf(node, name, passed)
+  while (from && from !== OUTSIDE && !types.includes(`${from.type}`)) from = sourceOf(from, name, passed)
+  return from !== undefined
+}
+
+/** What stands for a node outside of the subgraph. */
+const OUTSIDE = "outside"
+
+/**
+ * @param {Comfy.Node} node
+ * @param {string} name
+ * @param {Set<number>} passed
+ */
+function sourceOf(node, name, passed) {
   const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1
-  return comesTo(node, slot, node.inputs?.[slot]?.type, new Set())
+  return source(node, slot, node.inputs?.[slot]?.type, passed)
 }
 
 /**
@@ -39,18 +63,18 @@ export function isFed(node, name) {
  * @param {number} slot
  * @param {unknown} type What is asked for.
  * @param {Set<number>} passed The links that were followed: a circle feeds nothing.
- * @returns {boolean}
+ * @returns {Comfy.Node | typeof OUTSIDE | undefined}
  */
-function comesTo(node, slot, type, passed) {
+function source(node, slot, type, passed) {
   const id = node.inputs?.[slot]?.link
-  if (id == null || passed.has(id)) return false
+  if (id == null || passed.has(id)) return undefined
   passed.add(id)
   const link = node.graph?.getLink?.(id)
   const from = link && node.graph?.getNodeById(link.origin_id)
-  if (!from) return true // It comes from outside of a subgraph.
-  if (from.mode === MUTED) return false
-  if (from.mode === BYPASSED) return comesTo(from, insteadOf(from, link.origin_slot, type), type, passed)
-  return from.type === "Reroute" ? comesTo(from, 0, type, passed) : true
+  if (!from) return OUTSIDE
+  if (from.mode === MUTED) return undefined
+  if (from.mode === BYPASSED) return source(from, insteadOf(from, link.origin_slot, type), type, passed)
+  return from.type === "Reroute" ? source(from, 0, type, passed) : from
 }
 
 /**

@@ -6,13 +6,13 @@ import { element } from "../common/dom.js"
 import { after } from "../common/hooks.js"
 import { onLanguage, t } from "../common/i18n.js"
 import { onChanged, shownRun } from "../common/jobs.js"
-import { CAPTION, DATASET, TRAINING } from "../common/node_types.js"
+import { CAPTION, DATASET, LOADING, TRAINING } from "../common/node_types.js"
 import { fitContent, panel } from "../common/panel.js"
 import { fetchRunCard } from "../common/server.js"
 import { allNodes } from "../logic/run.js"
 import { filledIn, refilled, saidBefore } from "../logic/own_settings.js"
 import { besidePreset, OWN, sight } from "../logic/settings.js"
-import { findWidget, isFed } from "../logic/widgets.js"
+import { comesFrom, findWidget, isFed } from "../logic/widgets.js"
 
 /** @import { Filling } from "../logic/own_settings.js" */
 /** @import { Presets, State } from "../logic/settings.js" */
@@ -41,7 +41,7 @@ const fillings = new WeakMap()
 function stateOf(node, { widgets, initial }) {
   const wired = new Set(node.inputs?.map((input) => input.name).filter((name) => isFed(node, name)))
   const values = Object.fromEntries(widgets.map((widget) => [widget.name, widget.value]))
-  return { values, initial, wired, presets: presets.get(node.comfyClass) }
+  return { values, initial, wired, presets: presets.get(node.comfyClass), clipHasToken: comesFrom(node, "clip", [...TRAINING, LOADING]) }
 }
 
 /**

@@ -120,6 +120,9 @@ def test_a_changed_value_is_in_sight_and_named_beside_the_preset(either, server)
     set_value(page, "ema_decay", 0)
     shows(page, FIRST["DreamBoothTrain"])
     assert label(page) == ""
+    set_value(page, "class_images", -1)
+    set_value(page, "prior", "teacher")  # which takes the place of the preset's class images
+    wait(page, lambda: label(page) == "12 GB card, with prior teacher", 10)
 
 
 def test_a_node_has_the_height_that_it_was_saved_with(page):

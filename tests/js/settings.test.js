@@ -37,6 +37,9 @@ test("the rate of the text means something where the text is or may be trained",
   assert.equal(means("text_learning_rate", { train: "unet" }), false)
   assert.equal(means("text_learning_rate", { train: "unet_and_token" }), true)
   assert.equal(means("text_learning_rate", {}), true)
+  const beside = (values) => sight({ ...state(values), clipHasToken: true }, { name: "text_learning_rate", advanced: true }).meaningless
+  assert.equal(beside({ train: "lora" }), false) // the vectors of a CLIP from Train a Textual Inversion learn on
+  assert.equal(means("text_learning_rate", { train: "lora" }), false)
   assert.equal(means("text_learning_rate", { train: "unet_and_token", optimizer: "prodigy" }), false)
 })
 
@@ -84,6 +87,16 @@ test("what was set beside a preset is what it does not say itself", () => {
   assert.deepEqual(besidePreset(state({ lora_rank: 32 })), ["lora_rank"])
   assert.deepEqual(besidePreset(state({ preset: "12 GB card", class_images: 100, optimizer: "adamw" })), ["optimizer"])
   assert.deepEqual(besidePreset(state({ preset: "own settings", lora_rank: 32 })), [])
+  const card = { preset: "12 GB card", prior: "class_images" }
+  assert.deepEqual(besidePreset(state(card)), [])
+  for (const prior of ["teacher", "teacher_outside_masks"]) {
+    assert.deepEqual(besidePreset(state({ ...card, prior, optimizer: "adamw" })), ["optimizer", "prior"])
+    assert.deepEqual(besidePreset(state({ preset: "small", prior })), []) // It makes none.
+    assert.deepEqual(besidePreset(state({ prior })), [])
+  }
+  assert.deepEqual(besidePreset(state(card, ["prior"])), ["prior"])
+  assert.deepEqual(besidePreset(state(card, ["class_dataset"])), ["class_dataset"])
+  assert.deepEqual(besidePreset(state({ preset: "small" }, ["class_dataset"])), [])
   assert.deepEqual(besidePreset(state({ preset: "own settings", lora_rank: 32 }, ["preset", "train"])), ["train", "lora_rank"])
   assert.deepEqual(besidePreset({ ...state({ hold_out: 2 }), presets: undefined }), [])
 })

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { findWidget, isChosen, isFed, isOffered, savedByName, valuesByName } from "../../js/logic/widgets.js"
+import { comesFrom, findWidget, isChosen, isFed, isOffered, savedByName, valuesByName } from "../../js/logic/widgets.js"
 
 const nodeWith = (values) => ({ widgets: Object.entries(values).map(([name, value]) => ({ name, value })) })
 
@@ -69,4 +69,24 @@ test("what is wired is queued unless its node is muted, or bypassed with nothing
   assert.equal(fed({ type: "Reroute", inputs: [input(11, "*", "")] }), true)
   assert.equal(fed({ mode: 4, inputs: [input(10)] }), false) // a circle
   assert.equal(isFed(graphOf([loader()], { 10: [-10, 0] }), "images"), true) // from outside of a subgraph
+})
+
+test("what is wired comes from a node through others, by their inputs of the same name", () => {
+  const clip = (link) => ({ mode: 0, inputs: [{ name: "model", type: "MODEL", link: null }, { name: "clip", type: "CLIP", link }] })
+  const links = { 10: [2, 1], 11: [3, 1], 12: [9, 0], 13: [2, 1] }
+  /** @param {object} between @param {object} origin */
+  const from = (between, origin, types = ["Trains", "Loads"]) => {
+    const nodes = [{ id: 1, ...clip(10) }, { id: 2, type: "Lora", ...clip(11), ...between }, { id: 3, mode: 0, ...origin }]
+    return comesFrom(graphOf(nodes, links), "clip", types)
+  }
+  assert.equal(from({}, { type: "Trains", inputs: [] }), true)
+  assert.equal(from({}, { type: "Loads", inputs: [] }), true)
+  assert.equal(from({}, { type: "Base", inputs: [] }), false)
+  assert.equal(from({ type: "Trains" }, { type: "Base" }), true)
+  assert.equal(from({ mode: 4 }, { type: "Trains" }), true) // bypassed
+  assert.equal(from({ mode: 4, type: "Trains" }, { type: "Base" }), false)
+  assert.equal(from({ mode: 2, type: "Trains" }, { type: "Trains" }), false) // muted
+  assert.equal(from({}, { type: "Other", ...clip(13) }), false) // in a circle
+  assert.equal(from({ ...clip(12) }, { type: "Base" }), true) // from outside of a subgraph: it may
+  assert.equal(comesFrom({ inputs: [] }, "clip", ["Trains"]), false)
 })

@@ -324,6 +324,19 @@ def test_a_teacher_takes_the_place_of_a_presets_class_images():
     assert "a teacher" in str(choice.told)
 
 
+@pytest.mark.parametrize("prior", ["teacher", "teacher_outside_masks"])
+@pytest.mark.parametrize("preset", presets(DREAMBOOTH))
+def test_what_takes_the_place_of_a_presets_class_images_is_named(preset, prior):
+    """As the page names it, see tests/js/settings.test.js. Where the preset makes none, nothing is replaced."""
+    masked = replace(PHOTOS, photos=(replace(PHOTOS.photos[0], mask="a.png"), *PHOTOS.photos[1:]), mask_weight=0.1)
+    taught = replace(asked(preset, prior=prior, steps=7), dataset=masked)
+    wired = replace(asked(preset), class_dataset=PHOTOS)
+    replaced = preset in ("paper, 24 GB", "12 GB card", "8 GB card (LoRA)")
+    steps = "" if preset == "own settings" else ", with steps 7"
+    assert str(choose(taught, CARD).told).startswith(f"{preset}{steps}, prior {prior}: " if replaced else f"{preset}{steps}: ")
+    assert str(choose(wired, CARD).told).startswith(f"{preset}, with class_dataset: " if replaced else f"{preset}: ")
+
+
 def test_a_teacher_outside_of_masks_needs_masks_that_count():
     asked_for = asked("own settings", prior="teacher_outside_masks", train="lora")
     with_mask = replace(PHOTOS, photos=(replace(PHOTOS.photos[0], mask="a.png"), *PHOTOS.photos[1:]))

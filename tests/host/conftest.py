@@ -21,8 +21,13 @@ from .pages import read
 BASES = Path(__file__).parent / "bases.py"
 
 
+def make_other_families(folder: Path) -> None:
+    folder.mkdir()
+    subprocess.run([sys.executable, BASES, comfyui_path(), folder], check=True)
+
+
 @pytest.fixture(scope="session")
-def base_directory(tmp_path_factory, standin_base, photo_folder) -> Path:
+def base_directory(tmp_path_factory, made_once, standin_base, photo_folder) -> Path:
     """ComfyUI's folders: the stand-in and small models of other families, one folder of photos.
 
     The pack is compiled as at a user's second start, where Python is told to write no bytecode by itself, too.
@@ -33,7 +38,8 @@ def base_directory(tmp_path_factory, standin_base, photo_folder) -> Path:
     checkpoints = base / "models" / "checkpoints"
     checkpoints.mkdir(parents=True)
     os.link(standin_base, checkpoints / "standin.safetensors")
-    subprocess.run([sys.executable, BASES, comfyui_path(), checkpoints], check=True)
+    for other in made_once("other-families", make_other_families).iterdir():
+        os.link(other, checkpoints / other.name)
     shutil.copytree(photo_folder, base / "input" / "plush")
     return base
 

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 import torch
+from accelerate import init_empty_weights
 from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -72,16 +73,18 @@ def by_transformers(models, pictures: list[Image.Image]) -> torch.Tensor:
     found = []
     with torch.no_grad():
         weights = {k: v.float() for k, v in load_file(models / "clip_vision" / "random.safetensors").items()}
-        model = CLIPVisionModelWithProjection(vision).eval()
-        assert not model.load_state_dict(weights, strict=False).unexpected_keys
+        with init_empty_weights():
+            model = CLIPVisionModelWithProjection(vision).eval()
+        assert not model.load_state_dict(weights, strict=False, assign=True).unexpected_keys
         for picture in pictures:
             pixels = (np.asarray(picture, dtype=float) / 255 - MEAN) / STD
             found.append(model(torch.from_numpy(pixels).float().permute(2, 0, 1)[None]).image_embeds)
         text = CLIPTextConfig(hidden_size=768, intermediate_size=3072, projection_dim=768, num_hidden_layers=12)
         text.num_attention_heads = 12
         weights = {k: v.float() for k, v in load_file(models / "text_encoders" / "random-clip-l.safetensors").items()}
-        model = CLIPTextModelWithProjection(text).eval()
-        assert not model.load_state_dict(weights, strict=False).unexpected_keys
+        with init_empty_weights():
+            model = CLIPTextModelWithProjection(text).eval()
+        assert not model.load_state_dict(weights, strict=False, assign=True).unexpected_keys
         tokenizer = CLIPTokenizer.from_pretrained(str(comfyui_path() / "comfy" / "sd1_tokenizer"))
         ids = tokenizer(PROMPT, padding="max_length", max_length=77, return_tensors="pt").input_ids
         found.append(model(ids).text_embeds)

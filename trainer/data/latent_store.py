@@ -33,7 +33,7 @@ class LatentStore:
 
     def posterior(self, picture: Image.Image, encode: Callable[[], Tensor]) -> Tensor:
         """Return mean and standard deviation (2, 4, h, w) fp32 of a picture, what `encode` gives where no file has it."""
-        shown = hashlib.sha256(f"{picture.mode} {picture.size} ".encode() + picture.tobytes())
+        shown = hashlib.sha256(repr((picture.mode, picture.size)).encode() + picture.tobytes())
         path = self._folder / f"{shown.hexdigest()[:32]}.safetensors"
         with contextlib.suppress(OSError, SafetensorError, KeyError):
             found = load_file(path)[POSTERIOR]

@@ -82,7 +82,9 @@ def request_for(
     there = replace(there, held=device.held_by_models())  # the base among them, which was loaded to be hashed
     if there.held:  # more than when the graph ran before: a result of then is found all the same
         runs = [other(choice) for choice in choices(asked, there)]
-        run = next((one for one in runs if exported_files(RunDir(runs_root() / one.id))), runs[-1])
+        there_already = [RunDir(runs_root() / one.id) for one in runs]
+        begun = (one for one, of in zip(runs, there_already, strict=True) if exported_files(of) or of.state.is_file())
+        run = next(begun, runs[-1])
     check_used(asked, run)
     check_hold_out(run.settings.validation.hold_out, len(run.dataset.photos))
     without_8bit = None
@@ -215,7 +217,7 @@ def _train(request: TrainingRequest, run_dir: RunDir, goes_on: bool) -> Exported
 def check_resources(run: Run, run_dir: RunDir, base: Base) -> Message:
     """Return what the run will need. Raises UserError when a folder, the disk or the devices cannot give it."""
     training = run.settings.training
-    refused = device.refusal(training.devices, training.precision)
+    refused = device.refusal(training.devices, training.precision, training.low_memory)
     if refused:
         raise UserError(refused.template, **refused.values)
     for folder in {run_dir.path.parent, *(Path(path).parent for path in (run.export_path, run.embedding_path) if path)}:

@@ -8,7 +8,7 @@ from typing import Any
 import comfy.model_management
 import torch
 
-from ...trainer.run.devices import Device, allocator_settings, device_refusal, precision_refusal
+from ...trainer.run.devices import Device, allocator_settings, device_refusal, low_memory_refusal, precision_refusal
 from ...trainer.run.eight_bit import is_known_to_fail
 from ...trainer.run.messages import Message
 
@@ -40,11 +40,11 @@ def half_precision() -> str:
     return "fp16" if comfy.model_management.should_use_fp16(device, manual_cast=True) else ""
 
 
-def refusal(asked: int, precision: str = "") -> Message | None:
-    """Return why so many devices of this computer cannot train, or not in this precision; None when they can."""
+def refusal(asked: int, precision: str = "", low_memory: bool = False) -> Message | None:
+    """Return why so many devices of this computer cannot train, or not with these settings; None when they can."""
     kind = comfy.model_management.get_torch_device().type
     of_devices = device_refusal(sys.platform, kind, torch.cuda.device_count() if kind == "cuda" else 1, asked)
-    return of_devices or precision_refusal(kind, precision)
+    return of_devices or precision_refusal(kind, precision) or low_memory_refusal(kind, low_memory)
 
 
 def total_memory(devices: int) -> int:

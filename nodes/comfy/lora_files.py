@@ -28,8 +28,10 @@ class LoraFile:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def rank(self) -> int:
-        """Return its rank by the header of a safetensors file, 0 where that names none."""
+        """Return its rank by the header of a safetensors file, or the tensors of another kind of file; 0 where it has none."""
         try:
+            if self.path.suffix.lower() not in (".safetensors", ".sft"):
+                return rank_of({name: tensor.shape for name, tensor in self._tensors().items()})
             with safe_open(self.path, "pt") as file:
                 return rank_of({name: file.get_slice(name).get_shape() for name in file.keys()})  # noqa: SIM118
         except Exception:  # of any kind: what is wrong with it is told where it is trained on
@@ -37,7 +39,10 @@ class LoraFile:
 
     def save(self, path: Path) -> None:
         """Write the tensors as a safetensors file, whatever kind of file they are in."""
-        _save(comfy.utils.load_torch_file(str(self.path), safe_load=True), path)
+        _save(self._tensors(), path)
+
+    def _tensors(self) -> Any:
+        return comfy.utils.load_torch_file(str(self.path), safe_load=True)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainer.data.caption_cache import cache_captions, distinct_captions
-from trainer.data.concepts import ConceptCache
+from trainer.data.concepts import ConceptEncoder
 from trainer.data.latent_store import LatentStore
 from trainer.models.sd15 import BaseModel, load_tokenizer, noise_schedule, tokenize
 from trainer.run.events import Reporter
@@ -67,8 +67,8 @@ def our_gradient(model, dataset, class_dataset, folder, prior_loss_weight: float
     reporter, stop = Reporter(io.StringIO()), StopRequest(open_pipe())
     captions = cache_captions(texts, tokens, base.text_encoder(), (False,) * len(texts), folder, stop)
     vae = base.vae()
-    cache = ConceptCache(vae, texts, folder, LatentStore(folder, vae), reporter, stop)
-    concepts = cache.encode_all({"instance": dataset, "class": class_dataset}, LossSettings(**noise)).values()
+    encoder = ConceptEncoder(vae, texts, folder, LatentStore(folder, vae), reporter, stop)
+    concepts = encoder.encode_all({"instance": dataset, "class": class_dataset}, LossSettings(**noise)).values()
     schedule = noise_schedule()
     batches = [concept.training_batch(0, 0, 2, schedule) for concept in concepts]
     weights = timestep_weights(schedule, gamma, torch.device("cpu"))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.unit.test_masks import shape
 from trainer.data.batches import plan_batch
-from trainer.data.concepts import Batch, ConceptCache
+from trainer.data.concepts import Batch, ConceptEncoder
 from trainer.data.latent_cache import to_weights
 from trainer.data.latent_store import LatentStore
 from trainer.dataset.folder import read_folder
@@ -65,8 +65,10 @@ def vae(small_base):
 @pytest.fixture
 def encode(vae, tmp_path):
     def encoded(dataset):
-        cache = ConceptCache(vae, [""], tmp_path, LatentStore(tmp_path, vae), Reporter(io.StringIO()), StopRequest(open_pipe()))
-        return cache.encode("class", dataset.with_captions([""] * len(dataset.photos)))
+        encoder = ConceptEncoder(
+            vae, [""], tmp_path, LatentStore(tmp_path, vae), Reporter(io.StringIO()), StopRequest(open_pipe())
+        )
+        return encoder.encode("class", dataset.with_captions([""] * len(dataset.photos)))
 
     return encoded
 

@@ -116,6 +116,23 @@ def test_gradients_that_are_moved_away_are_those_of_few_buffers(monkeypatch):
         assert 0.6 * said < found < said
 
 
+@pytest.mark.parametrize(("batches", "expected"), [(1, 2), (2, 4), (3, 6)])
+def test_gradients_of_several_batches_take_what_is_counted(batches, expected):
+    """In bytes a weight, when the last backward pass is nearly done: as trainer/run/resources.py says."""
+    params = dict(make_unet("unet", "bf16").named_parameters())
+    weights = MasterWeights([params], torch.bfloat16)
+    live = LiveBytes()
+    live.known = {p.untyped_storage()._cdata: 0 for p in params.values()}
+    with live, torch.no_grad():
+        for batch in range(batches):
+            for p in params.values():
+                p.grad = torch.zeros(p.shape, dtype=torch.bfloat16, device="meta")
+            if batch == batches - 1:
+                break
+            weights.gather_gradients()
+        assert live.now / SD15_UNET_WEIGHTS == pytest.approx(expected, rel=0.02)
+
+
 def test_a_step_on_split_weights_takes_a_few_times_a_buffer():
     params = dict(make_unet("unet", "bf16").named_parameters())
     weights = MasterWeights([params], torch.bfloat16, splits=True)

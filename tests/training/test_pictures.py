@@ -13,6 +13,7 @@ from trainer.models.image_sampler import DRAWING_STEPS, GUIDANCE, ImageSampler, 
 from trainer.models.sd15 import BaseModel, freeze_as, noise_schedule
 from trainer.run.files import read_json
 from trainer.run.messages import Message
+from trainer.run.resources import CLASS_IMAGES_TOGETHER
 from trainer.run.stop_request import StopRequest
 
 from .runs import DREAMBOOTH, open_pipe, work_here
@@ -87,6 +88,7 @@ def test_class_images_are_drawn_a_few_at_a_time_and_only_those_that_are_missing(
         return draw_batch(drawing, states, empty, resolution, generators, stop)
 
     monkeypatch.setattr("trainer.models.image_sampler.DRAWING_STEPS", 2)
+    monkeypatch.setattr("trainer.data.class_images.TOGETHER", {"cpu": CLASS_IMAGES_TOGETHER})
     monkeypatch.setattr(ImageSampler, "draw_batch", note)
     run_dir = make_run(CLASS.replace(class_images=count))
     work_here(run_dir)

@@ -204,7 +204,7 @@ def distance_outside(base_file, run_dir, dataset: Dataset, settings) -> float:
 
 def test_a_mask_of_the_subject_does_not_weigh_what_the_teacher_says():
     latents = torch.ones(1, 4, 8, 8)
-    batch = Batch(noisy=latents, timesteps=torch.tensor([5]), noise=latents, captions=[0], mask_weights=latents / 2)
+    batch = Batch(noisy=latents, timesteps=torch.tensor([5]), target=latents, captions=[0], mask_weights=latents / 2)
     captions = SimpleNamespace(texts=("", CLASS_PROMPT), frozen_states=lambda captions: torch.zeros(1, 77, 768))
     loss: Any = SimpleNamespace(
         teacher=lambda *_: 3 * latents, captions=captions, dtype=torch.float32, context=SimpleNamespace(settings=TAUGHT)
@@ -213,4 +213,4 @@ def test_a_mask_of_the_subject_does_not_weigh_what_the_teacher_says():
     taught = DiffusionLoss.taught(loss, batch)
     assert taught.mask_weights is None
     assert taught.captions == [1]
-    assert torch.equal(taught.noise, 3 * latents)
+    assert torch.equal(taught.target, 3 * latents)

@@ -12,7 +12,8 @@ from trainer.dataset.photos import Dataset
 from trainer.parts import TRAIN
 from trainer.parts.lora import ADAPTED_WEIGHTS
 from trainer.parts.memory import SD15_UNET_WEIGHTS
-from trainer.run.choice import Asked, Device, choose
+from trainer.run.choice import Asked, choose
+from trainer.run.devices import Device, low_memory_refusal
 from trainer.run.messages import message
 from trainer.run.presets import NAMED
 from trainer.run.resources import (
@@ -119,6 +120,7 @@ def test_full_fine_tuning_costs_its_weights_gradients_and_moments():
         {"train": "unet_and_text_encoder"},
         {"prior": "teacher", "class_prompt": "a toy"},
         {"prior": "teacher_outside_masks"},
+        {"gradient_accumulation_steps": 2},
     ],
 )
 def test_what_costs_memory_is_counted(change):
@@ -222,7 +224,8 @@ def test_a_refusal_names_no_remedy_that_saves_next_to_nothing(optimizer):
 
 REMEDIES = {
     "gradient_checkpointing on": {"gradient_checkpointing": True},
-    "a smaller batch_size (gradient_accumulation_steps makes up for it)": {"batch_size": 1},
+    "a smaller batch_size": {"batch_size": 1},
+    "gradient_accumulation_steps 1": {"gradient_accumulation_steps": 1},
     "optimizer adamw_8bit": {"optimizer": "adamw_8bit"},
     "ema_decay 0": {"ema_decay": 0.0},
     "class_images 0": {"class_images": 0},
@@ -460,3 +463,19 @@ def test_the_tooltips_say_what_the_arithmetic_counts():
     assert needed(preset("8 GB card (LoRA)")).memory + DRIVER < int(size) * GB
     assert needed(STUDY.replace(batch_size=1, low_memory=True)).memory + DRIVER < 0.9 * int(size) * GB
     assert f"on a card of {size} GB" in tips["low_memory"]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "mps", "cuda", "xpu"])
+def test_low_memory_is_for_devices_with_memory_of_their_own(kind):
+    """Elsewhere nothing is saved: it is refused, and never named as a remedy."""
+    shares = kind in ("cpu", "mps")
+    assert bool(low_memory_refusal(kind, True)) == shares
+    assert low_memory_refusal(kind, False) is None
+    device = Device(kind=kind, memory=7 * GB, half="bf16")
+    assert ("low_memory on" in map(str, remedies(run_of(STUDY), device))) == (not shares)
+
+
+def test_gradients_of_several_batches_are_added_up_in_fp32():
+    """Beside those of the newest batch: 2 bytes a weight of the first, 4 of more."""
+    need = [training_bytes(STUDY.replace(batch_size=1, gradient_accumulation_steps=steps)) for steps in (1, 2, 3, 9)]
+    assert [round((more - need[0]) / SD15_UNET_WEIGHTS, 2) for more in need] == [0, 2, 4, 4]

@@ -21,6 +21,10 @@ from ..run.resources import CLASS_IMAGES_TOGETHER
 from ..run.run_dir import Run
 from .batches import generator
 
+TOGETHER = {"cuda": CLASS_IMAGES_TOGETHER, "xpu": CLASS_IMAGES_TOGETHER}
+"""Class images that are drawn at a time, by the kind of device. On a CPU more at once is no faster, and a stop would lose them;
+on a Mac the scores of attention, which are not counted, would take gigabytes."""
+
 
 def make_class_images(context: Context, base: BaseModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> Dataset:
     """Return the run's class images, those that are not there yet drawn from the base; processes share the work.
@@ -65,9 +69,11 @@ def _draw_missing(
     freeze_as(unet, DTYPES[context.settings.training.precision])
     use_fast_attention(unet, context.device, unet.dtype)
     sampler = ImageSampler(move(unet, context.device), base.vae())
-    own, begun = missing[accelerator.process_index :: accelerator.num_processes], time.monotonic()
-    for first in range(0, len(own), CLASS_IMAGES_TOGETHER):
-        batch = own[first : first + CLASS_IMAGES_TOGETHER]
+    # By their numbers: another process may have looked when some of ours were there.
+    own = [(number, path) for number, path in missing if number % accelerator.num_processes == accelerator.process_index]
+    begun, together = time.monotonic(), TOGETHER.get(context.device.type, 1)
+    for first in range(0, len(own), together):
+        batch = own[first : first + together]
         generators = [generator("class image", number) for number, _ in batch]
         context.stop.check()
         try:

@@ -31,8 +31,8 @@ class Batch:
     """(B, 4, h, w) fp32: noisy latents."""
     timesteps: Tensor
     """(B,) int64."""
-    noise: Tensor
-    """(B, 4, h, w) fp32."""
+    target: Tensor
+    """(B, 4, h, w) fp32: what the U-Net shall predict, the noise or what its teacher predicts."""
     captions: list[int]
     """Indices into `Captions.texts`."""
     mask_weights: Tensor | None = None
@@ -82,7 +82,7 @@ class Concept:
 
 
 @dataclass(frozen=True)
-class ConceptCache:
+class ConceptEncoder:
     """Encodes photos into concepts."""
 
     vae: AutoencoderKL
@@ -130,7 +130,7 @@ class ConceptCache:
 def encode_concepts(
     context: Context, vae: AutoencoderKL, texts: Sequence[str], datasets: Mapping[str, Dataset], prompts: Sequence[str] = ()
 ) -> dict[str, Concept]:
-    """Encode the run's datasets by their names, with files in the run's directory; the arguments are those of `ConceptCache`."""
+    """Encode the run's datasets by their names, with files in the run's directory; see `ConceptEncoder`."""
     folder = context.run_dir.path
-    cache = ConceptCache(vae, texts, folder, LatentStore(folder.parent, vae), context.reporter, context.stop)
-    return cache.encode_all(datasets, context.settings.loss, prompts)
+    encoder = ConceptEncoder(vae, texts, folder, LatentStore(folder.parent, vae), context.reporter, context.stop)
+    return encoder.encode_all(datasets, context.settings.loss, prompts)

@@ -32,14 +32,14 @@ class LatentStore:
             _remove_unused(self._folder)
 
     def posterior(self, picture: Image.Image, encode: Callable[[], Tensor]) -> Tensor:
-        """Return mean and standard deviation (2, 4, h, w) fp32 of a picture, what `encode` gives where no file has it."""
+        """Return mean and standard deviation (2, 4, h, w) fp32 of a picture, on the CPU: from a file, or else from `encode`."""
         shown = hashlib.sha256(repr((picture.mode, picture.size)).encode() + picture.tobytes())
         path = self._folder / f"{shown.hexdigest()[:32]}.safetensors"
         with contextlib.suppress(OSError, SafetensorError, KeyError):
             found = load_file(path)[POSTERIOR]
             os.utime(path)
             return found
-        made = encode()
+        made = encode().cpu()
         _write(path, made)
         return made
 

@@ -22,6 +22,7 @@ class FrozenUNet:
     result_kind = "embedding"
     learning_rate = 5e-3
     """That of the vectors that are trained through it; setting_groups.py takes it."""
+    published: "tuple[float, int] | None" = None
     teach = None
 
     @staticmethod

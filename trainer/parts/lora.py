@@ -32,6 +32,8 @@ class LoRA:
     result_kind = "lora"
     learning_rate = 1e-4
     """That of diffusers' example (examples/dreambooth/README.md)."""
+    published: "tuple[float, int] | None" = (learning_rate, 500)
+    """diffusers' (examples/dreambooth/README.md)."""
 
     @staticmethod
     def title(settings: "Settings") -> Message:

@@ -23,6 +23,8 @@ class Part(Protocol):
 
     learning_rate: float
     """A usual one; 0 on the text side for that of the U-Net."""
+    published: tuple[float, int] | None
+    """Rate and steps of an example that is published, the fewest; None for vectors of the token, which go by their own size."""
 
     @staticmethod
     def title(settings: "Settings") -> Message | None:

@@ -25,6 +25,8 @@ class TextEncoder:
     new_ids = ()
     learning_rate = 0.0
     """The U-Net's."""
+    published: "tuple[float, int] | None" = (2e-6, 800)
+    """diffusers' (examples/dreambooth/README.md)."""
 
     @staticmethod
     def title(settings: "Settings") -> Message:

@@ -27,6 +27,7 @@ class TextLoRA:
     new_ids = ()
     learning_rate = 5e-5
     """That of cloneofsimo's README (https://github.com/cloneofsimo/lora), beside 1e-4 for the U-Net's."""
+    published: "tuple[float, int] | None" = (learning_rate, 500)
 
     @staticmethod
     def title(settings: "Settings") -> Message:

@@ -22,6 +22,7 @@ class TokenRows:
 
     new_ids = ()
     learning_rate = TOKEN_RATE
+    published: "tuple[float, int] | None" = None
 
     @staticmethod
     def title(settings: "Settings") -> Message:

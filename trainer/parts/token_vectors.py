@@ -29,11 +29,15 @@ class TokenVectors:
     """Vectors (V, 768) that stand for the token; DreamBooth that trains the U-Net alone leaves them as they were given."""
 
     learning_rate = TOKEN_RATE
+    published: "tuple[float, int] | None" = None
 
     @staticmethod
     def are_trained(settings: "Settings") -> bool:
         """Return whether the vectors learn on; beside a U-Net that is trained alone they only mean what they were given as."""
-        return settings.method == TEXTUAL_INVERSION or settings.dreambooth.train != "unet"
+        from . import TRAIN
+
+        unet, *text = TRAIN[settings.dreambooth.train]
+        return settings.method == TEXTUAL_INVERSION or bool(text) or unet.result_kind == "lora"
 
     @staticmethod
     def title(settings: "Settings") -> Message | None:

@@ -26,6 +26,8 @@ class UNet:
     result_kind = "checkpoint"
     learning_rate = 2e-6
     """The study's."""
+    published: "tuple[float, int] | None" = (5e-6, 400)
+    """diffusers' (examples/dreambooth/README.md)."""
 
     @staticmethod
     def title(settings: "Settings") -> Message:

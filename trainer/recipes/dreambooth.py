@@ -20,7 +20,7 @@ from ..training.validation import Validation, split_held_out
 
 
 def train(context: Context) -> ExportInfo:
-    """Train what the settings name and write it: a checkpoint with the base's names and types, or a LoRA, and an embedding."""
+    """Train what the settings name and write it: a checkpoint with the base's names, or a LoRA, and an embedding."""
     run, settings = context.run, context.settings
 
     # The photos: those of the subject, those held out to measure overfitting, and those of the class.

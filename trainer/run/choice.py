@@ -10,7 +10,7 @@ from ..dataset.captions import check_class_word
 from ..dataset.photos import Dataset
 from ..parts import part_types, unused_settings
 from ..parts.memory import SD15_UNET_WEIGHTS
-from .devices import Device, precision_refusal
+from .devices import Device, low_memory_refusal, precision_refusal
 from .messages import Message, UserError, message
 from .names import DREAMBOOTH, NO_LORA, WIRED_LORA
 from .presets import LORA_SETTINGS, NAMED, OWN, candidates, check_text_rate, given, in_words, widget_values, with_rank
@@ -197,7 +197,8 @@ def never_fits(asked: Asked, device: Device) -> Choice | None:
         some = replace(asked, widgets={**asked.widgets, **least}, embedding=embedding, unet_weights=weights)
         settings = choose(some, replace(device, eight_bit=True)).settings
         run = _run(some, settings)
-        told = precision_refusal(device.kind, settings.training.precision)
+        training = settings.training
+        told = precision_refusal(device.kind, training.precision) or low_memory_refusal(device.kind, training.low_memory)
         told = told or refusal(estimate(run, asked.unet_weights), run, device, math.inf)
         if told is None:
             return None

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from .messages import Message, message
 
+SHARED = ("cpu", "mps")
+"""Kinds of devices that have the computer's own memory."""
 NAMES = {"privateuseone": "DirectML"}
 """What users know a kind of device as, where torch has another name."""
 
@@ -62,6 +64,16 @@ def precision_refusal(kind: str, precision: str) -> Message | None:
     """Return why a run of this precision cannot train on a kind of device; None when it can."""
     if precision == "fp16" and kind == "cpu":
         return message("fp16 training needs a GPU. Choose precision auto or fp32.")
+    return None
+
+
+def low_memory_refusal(kind: str, low_memory: bool) -> Message | None:
+    """Return why a kind of device cannot save memory by low_memory; None where it can, or shall not."""
+    if low_memory and kind in SHARED:
+        return message(
+            "low_memory is on, but this device has no memory of its own to save: what it saves goes to the computer's. Set it to "
+            "auto."
+        )
     return None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..parts import TRAIN, unused_by_train
 from .checks import check_option
+from .devices import SHARED
 from .messages import UserError
 from .names import DREAMBOOTH, NO_LORA, TEXTUAL_INVERSION, WIRED_LORA
 from .setting import AUTO
@@ -187,7 +188,7 @@ def _unused(method: str, has_embedding: bool) -> dict[str, list[str]]:
 def _auto(method: str, own: Mapping[str, Any], device_kind: str, start_lora: str) -> list[dict[str, Any]]:
     if method == TEXTUAL_INVERSION:
         return EMBEDDING
-    whole_model = [*WHOLE_MODEL, *([] if device_kind in ("cpu", "mps") else SMALL_CARDS)]
+    whole_model = [*WHOLE_MODEL, *([] if device_kind in SHARED else SMALL_CARDS)]
     if "train" in own:
         return ADAPTERS if _parts(own["train"])[0].result_kind == "lora" else whole_model
     adapters = [recipe | {"train": "lora_and_token"} for recipe in ADAPTERS] if "text_learning_rate" in own else ADAPTERS

@@ -7,7 +7,7 @@ from typing import Any
 from ..dataset.photos import MIN_RESOLUTION, Dataset
 from ..parts import part_types
 from ..parts.memory import FORWARD_FLOP, SD15_UNET_WEIGHTS, TEXT_ENCODER_WEIGHTS, BaseSize, PartMemory, bytes_when_frozen
-from .devices import Device
+from .devices import SHARED, Device
 from .messages import Message, message
 from .run_dir import Run
 from .settings import Settings
@@ -95,7 +95,7 @@ def estimate(run: Run, unet_weights: int = SD15_UNET_WEIGHTS, base_bytes: float 
     parts = [part.memory(settings, base) for part in part_types(run)]
     trained = sum(weights for part in parts for weights in part.trained_weights.values())
     best = 4 * trained if settings.validation.early_stopping != "off" else 0
-    caches = cache_bytes(run.dataset, run.class_dataset) * settings.training.devices
+    caches = cache_bytes(run.dataset, run.class_dataset) * (settings.training.devices + 1)  # and those that outlive the run
     exported = sum(part.exported_bytes for part in parts) * (1 + kept_files(settings))
     disk = base.file_bytes + 2 * trained * (4 + _state_bytes(run)) + best + exported + caches
     memory = max(phases(run, unet_weights).values())
@@ -150,10 +150,12 @@ def _needs(run: Run, parts: Sequence[PartMemory]) -> _Needs:
     weight = 2 if half else 4  # of the model's, whose type gradients have; in fp32 they are the masters themselves
     copies = weight if half and not run.settings.splits_weights else 0
     gradients = min(trained, BUFFERS) if run.settings.moves_gradients else trained
+    batches = run.settings.training.gradient_accumulation_steps
+    added_up = {1: 0, 2: weight}.get(batches, 4)  # beside those of the newest batch: of one in their type, of several in fp32
     return _Needs(
         held=trained * (4 + copies + _state_bytes(run) + (weight if together else 0)) + _frozen(parts),
-        gradients=0 if together else weight * gradients,
-        gathered=max(weight * gradients, SPLIT_STEP if run.settings.splits_weights else 0),
+        gradients=(0 if together else weight * gradients) + added_up * gradients,
+        gathered=max((weight if batches == 1 else 4) * gradients, SPLIT_STEP if run.settings.splits_weights else 0),
         activations=sum(part.activations for part in parts),
     )
 
@@ -281,7 +283,9 @@ def _changes(run: Run, device: Device | None) -> Iterator[tuple[Message, Run]]:
     training, eight_bit = run.settings.training, device is None or device.eight_bit
     yield message("gradient_checkpointing on"), changed(gradient_checkpointing=True)
     smaller = changed(batch_size=training.devices)
-    yield message("a smaller batch_size (gradient_accumulation_steps makes up for it)"), smaller
+    yield message("a smaller batch_size"), smaller
+    if training.gradient_accumulation_steps > 1:
+        yield message("gradient_accumulation_steps 1"), changed(gradient_accumulation_steps=1)
     if training.devices > 1:
         yield message("devices 1"), changed(devices=1)
     if eight_bit:
@@ -289,7 +293,8 @@ def _changes(run: Run, device: Device | None) -> Iterator[tuple[Message, Run]]:
     else:
         yield message("optimizer adafactor"), changed(optimizer="adafactor")
     yield message("ema_decay 0"), changed(ema_decay=0.0)
-    yield message("low_memory on"), changed(low_memory=True)
+    if not (device and device.kind in SHARED):
+        yield message("low_memory on"), changed(low_memory=True)
     if device and device.half and training.precision == "fp32":  # which the user has set: no preset takes it there
         yield message("precision auto"), changed(precision=device.half)
     if run.settings.has_teacher:

@@ -188,7 +188,7 @@ class TrainingSettings:
         low=0,
         high=2**64 - 1,
     )
-    # What is trained, and the optimizer, are always fp32.
+    # What is trained is always fp32.
     precision: str = setting(
         "fp32",
         "Type of the forward pass. auto: as the preset says, and where it says nothing, bf16 if the device has it, else fp16 on "
@@ -205,9 +205,10 @@ class TrainingSettings:
     )
     low_memory: bool = setting(
         False,
-        "Lets a whole model be trained on a card of 8 GB: gradients are kept in the computer's own memory, 2 GB of it, and what "
-        "bf16 cannot hold of a weight is kept apart. Takes more time; the result is the same but for rounding. It does most in "
-        "bf16 with adamw_8bit, less with ema_decay or several devices, nothing with prodigy. auto: as the preset says.",
+        "Lets a whole model be trained on a card of 8 GB: gradients are kept in the computer's own memory, 2 GB of it or with "
+        "gradient_accumulation_steps 6, and what bf16 cannot hold of a weight is kept apart. Takes more time; the result is the "
+        "same but for rounding. It does most in bf16 with adamw_8bit, less with ema_decay or several devices, nothing with "
+        "prodigy. auto: as the preset says.",
         decides=False,
         methods=(DREAMBOOTH,),
         auto=AUTO,

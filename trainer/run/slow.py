@@ -5,7 +5,7 @@ A step of Adam moves a number by about the learning rate, so that rate times ste
 
 from typing import TYPE_CHECKING
 
-from ..parts import LoRA, TextEncoder, TextLoRA, UNet, part_types
+from ..parts import LoRA, TextLoRA, part_types
 from ..parts.text_side import text_rate
 from .messages import Message, message
 from .names import DREAMBOOTH
@@ -15,9 +15,6 @@ from .settings import Settings
 if TYPE_CHECKING:
     from ..parts.part import Part
 
-USUAL = {UNet: (5e-6, 400), TextEncoder: (2e-6, 800), LoRA: (LoRA.learning_rate, 500), TextLoRA: (TextLoRA.learning_rate, 500)}
-"""Rates and steps of diffusers' examples (examples/dreambooth/README.md), by what is trained: the fewest that are published.
-The rate of a text encoder's LoRA is that of cloneofsimo's README."""
 COMPONENT = 0.014
 """About what a number of a token's embedding in CLIP ViT-L is. Not measured here, where there is no CLIP: it is 0.39 / sqrt(768),
 and 0.39 is the norm towards which cloneofsimo's trainer pulls the tokens that it trains (`target_norm` in
@@ -52,8 +49,8 @@ def _note(part: "type[Part]", settings: Settings, setting: str, rate: float) -> 
     if title is None:  # nothing of it is trained
         return None
     rate = given * mean_factor(settings)
-    usual_rate, usual_steps = USUAL.get(part, (part.learning_rate, 0))
-    if part not in USUAL:
+    usual_rate, usual_steps = part.published or (part.learning_rate, 0)
+    if not part.published:
         share, unit = rate * steps / COMPONENT, message("of the size of its numbers")
     else:
         scale = settings.dreambooth.lora_alpha / settings.dreambooth.lora_rank if part in (LoRA, TextLoRA) else 1.0

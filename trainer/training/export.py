@@ -35,7 +35,7 @@ class ResultFiles:
         """(V, 768)."""
 
     def replace_base_tensor(self, name: str, tensor: Tensor | LateTensor) -> None:
-        """Put a trained tensor in place of the base's of this LDM name; the file has it as the base's type."""
+        """Put a trained tensor in place of the base's of this LDM name; see _file_dtype for its type."""
         self.checkpoint[name], self.dtypes[name] = tensor, _file_dtype(self._base[name])
 
     def replace_token_rows(self, rows: Sequence[int], vectors: Tensor) -> None:

@@ -72,7 +72,7 @@ class DiffusionLoss(nn.Module):
         class_prompt = self.captions.texts.index(self.context.settings.dreambooth.class_prompt)
         captions = [class_prompt] * len(batch.captions)
         predicted = self.predict_as_before(batch, captions)
-        return replace(batch, captions=captions, noise=predicted, mask_weights=None)  # masks are about the subject
+        return replace(batch, captions=captions, target=predicted, mask_weights=None)  # masks are about the subject
 
     @torch.no_grad()
     def held_outside(self, batch: Batch) -> Batch:
@@ -113,7 +113,7 @@ def sample_losses(predicted: Tensor, batch: Batch, weight_of_timestep: Tensor) -
     still over all latents: what lies within a mask has the gradient that it has without one.
     """
     predicted = predicted.float()
-    squares = F.mse_loss(predicted, batch.noise, reduction="none")
+    squares = F.mse_loss(predicted, batch.target, reduction="none")
     if batch.mask_weights is not None:
         squares = squares * batch.mask_weights
     if batch.outside:

@@ -31,8 +31,7 @@ from .world import mission, subject
 WORK, OUTPUT = ROOT / "demo" / "work", ROOT / "demo" / "output"
 SEEDS = (1, 2, 3)
 FREE_GB = 6
-# The random stand-in, which tests and the help pages' pictures train: it learns at a far higher rate than SD v1.5, and at a size
-# that a CPU can bear.
+# The random stand-in, which tests train: it learns at a far higher rate than SD v1.5, and at a size that a CPU can bear.
 STANDIN_TRAINING = {
     "preset": "own settings",
     "steps": 500,

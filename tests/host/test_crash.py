@@ -152,7 +152,9 @@ def test_a_process_that_dies_in_training_is_told_and_the_run_goes_on(
             workers()[0].send_signal(number)
 
     with pytest.raises(
-        Failed, match=rf"ended unexpectedly \({reason}\)\. Queue .* less memory with: optimizer adamw_8bit, train 'lora'"
+        Failed,
+        match=rf"ended unexpectedly \({reason}\)\. Queue .* less memory with: optimizer adamw_8bit, "
+        r"low_memory on \(on a graphics card\), train 'lora'",
     ):
         server.run(quick_graph, on_text=die)
     result = server.run(quick_graph)

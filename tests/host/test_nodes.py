@@ -70,7 +70,7 @@ def test_rarely_used_widgets_are_advanced(info):
     both |= {"sample_every", "validate_every", "devices", "keep_state", "export_on_cancel", "save_every"}
     both |= {"batch_size", "seed", "learning_rate", "early_stopping"}
     dreambooth = {"prior", "prior_loss_weight", "start_lora", "text_learning_rate", "weight_decay", "caption_dropout"}
-    dreambooth |= {"lora_kind", "lora_rank", "lora_alpha", "lora_layers", "embedding"}
+    dreambooth |= {"lora_kind", "lora_rank", "lora_alpha", "lora_layers", "embedding", "low_memory"}
     for name, own in (("DreamBoothTrain", dreambooth), ("TextualInversionTrain", {"norm_limit"})):
         inputs = {**info[name]["input"]["required"], **info[name]["input"]["optional"]}
         advanced = {widget for widget, (_, options) in inputs.items() if options.get("advanced")}

@@ -140,7 +140,7 @@ def test_layers_behind_a_clip_skip_are_left_out(small_base, tmp_path):
     save_file(adapter_tensors(whole, TEXT_PREFIX, BOTH), file)
     used = base.text_encoder(-2)
     part = TextLoRA(
-        SimpleNamespace(settings=BOTH, run=SimpleNamespace(lora="given"), lora_file=file, device="cpu"),
+        SimpleNamespace(settings=BOTH, run=SimpleNamespace(lora="given"), lora_file=file, device=torch.device("cpu")),
         used,
         None,
     )

@@ -293,7 +293,9 @@ def _changes(run: Run, device: Device | None) -> Iterator[tuple[Message, Run]]:
     else:
         yield message("optimizer adafactor"), changed(optimizer="adafactor")
     yield message("ema_decay 0"), changed(ema_decay=0.0)
-    if not (device and device.kind in SHARED):
+    if device is None:
+        yield message("low_memory on (on a graphics card)"), changed(low_memory=True)
+    elif device.kind not in SHARED:
         yield message("low_memory on"), changed(low_memory=True)
     if device and device.half and training.precision == "fp32":  # which the user has set: no preset takes it there
         yield message("precision auto"), changed(precision=device.half)

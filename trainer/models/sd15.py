@@ -44,7 +44,12 @@ class BaseModel:
     """A base checkpoint, opened. Each part is built when asked for, in fp32 on the CPU, frozen."""
 
     def __init__(self, path: Path | str):
+        self._path = path
         self.weights = load_file(path)  # mapped, not read, until a part is built
+
+    def let_go(self) -> None:
+        """Give back the memory that holds what was read of the file, unless a part still uses it; it can be read again."""
+        self.weights = load_file(self._path)
 
     def unet(self) -> UNet2DConditionModel:
         """Return the U-Net; SD v1.5's, or a smaller one of the same architecture."""

@@ -51,6 +51,7 @@ def train(context: Context) -> ExportInfo:
     validation = Validation(context, loss, concepts)
     samples = SampleImages(context, captions, unet_part.model, vae)
     trainer = Trainer([group for part in parts for group in part.param_groups()], loss, context)
+    base.let_go()  # until the export
 
     # The loop: save the weights, look at them and export them where it is time for it, take one more step.
     while True:

@@ -48,6 +48,7 @@ def train(context: Context) -> ExportInfo:
     validation = Validation(context, loss, concepts)
     samples = SampleImages(context, captions, unet_part.model, vae)
     trainer = Trainer(vectors.param_groups(), loss, context)
+    base.let_go()
 
     # The loop: save the weights, look at them and export them where it is time for it, take one more step.
     while True:

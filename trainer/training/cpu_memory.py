@@ -15,5 +15,6 @@ def keep_freed_memory() -> None:
     """
     with suppress(OSError, TypeError, AttributeError):  # no such library (Windows), no such function (macOS, musl)
         libc = ctypes.CDLL(None)
+        libc.malloc_trim(0)  # what loading has freed is given back first
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, NEVER)

@@ -22,7 +22,6 @@ from ..training.validation import Validation, split_held_out
 def train(context: Context) -> ExportInfo:
     """Train what the settings name and write it: a checkpoint with the base's names, or a LoRA, and an embedding."""
     run, settings = context.run, context.settings
-
     # The photos: those of the subject, those held out to measure overfitting, and those of the class.
     context.reporter.phase(LOADING)
     base, tokenizer = BaseModel(context.run_dir.base), load_tokenizer(run.tokenizer_path)
@@ -46,7 +45,7 @@ def train(context: Context) -> ExportInfo:
     # The U-Net, whole or with adapters, and the loss: instance loss + prior_loss_weight x class loss (or that of the teacher).
     context.stop.check()
     unet_part = unet_type(context, base)
-    parts = [unet_part, *text_parts]
+    parts = unet_part, *text_parts
     loss = DiffusionLoss(context, unet_part, captions, concepts, {INSTANCE: 1.0, CLASS: settings.dreambooth.prior_loss_weight})
     validation = Validation(context, loss, concepts)
     samples = SampleImages(context, captions, unet_part.model, vae)

@@ -6,6 +6,8 @@ SD15_UNET_WEIGHTS = 859_520_964
 """Weights of SD v1.5's U-Net."""
 TEXT_ENCODER_WEIGHTS = 123_060_480
 """Weights of CLIP-L's text encoder."""
+BUFFER_WEIGHTS = 2**25
+"""Weights of a buffer of masters at most, where no single parameter has more: a step has the fp32 gradients of one at a time."""
 EMBEDDING_WIDTH = 768
 """Numbers in an embedding vector."""
 FORWARD_FLOP = 0.8e12

@@ -311,11 +311,12 @@ def _preset_and_own(asked: Asked) -> Message | str:
     """Return the name of the preset, and what was given that it does not say itself."""
     said = given(asked.method, widget_values(asked.method, NAMED.get(asked.preset, {})))  # as the page knows it
     own = {name: value for name, value in given(asked.method, asked.widgets).items() if said.get(name) != value}
+    prior = asked.widgets.get("prior", "class_images")
+    if said.get("class_images") and prior != "class_images":  # then it takes the place of what the preset says
+        own["prior"] = prior
     named = [f"{name} {in_words(value)}" for name, value in own.items()]
-    if said.get("class_images"):  # then these take the place of what it says
-        prior = asked.widgets.get("prior", "class_images")
-        named += [f"{name} {value}" for name, value in {"prior": prior}.items() if value != "class_images"]
-        named += ["class_dataset"] if asked.class_dataset is not None else []
+    if said.get("class_images") and asked.class_dataset is not None:
+        named.append("class_dataset")
     if not named or asked.preset == OWN:
         return asked.preset
     return message("{preset}, with {own}", preset=asked.preset, own=named)

@@ -6,7 +6,15 @@ from typing import Any
 
 from ..dataset.photos import MIN_RESOLUTION, Dataset
 from ..parts import part_types
-from ..parts.memory import FORWARD_FLOP, SD15_UNET_WEIGHTS, TEXT_ENCODER_WEIGHTS, BaseSize, PartMemory, bytes_when_frozen
+from ..parts.memory import (
+    BUFFER_WEIGHTS,
+    FORWARD_FLOP,
+    SD15_UNET_WEIGHTS,
+    TEXT_ENCODER_WEIGHTS,
+    BaseSize,
+    PartMemory,
+    bytes_when_frozen,
+)
 from .devices import SHARED, Device
 from .messages import Message, message
 from .run_dir import Run
@@ -49,9 +57,9 @@ CLASS_IMAGES_TOGETHER = 4
 DRAWING_STEPS = 25
 """Of the sampler of class images and sample pictures."""
 
-BUFFERS = 4 * 2**25
+BUFFERS = 4 * BUFFER_WEIGHTS
 """Gradients that are on the device at once where they are moved away: those of four buffers, incomplete or being moved."""
-SPLIT_STEP = 12 * 2**25
+SPLIT_STEP = 12 * BUFFER_WEIGHTS
 """Bytes of a step of the optimizer where weights are split: a buffer of masters, its gradient, and one of either more."""
 
 WORTH_NAMING = 0.1 * GB

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..parts.memory import BUFFER_WEIGHTS
 from .tensor_file import LateTensor
 
-BUFFER_WEIGHTS = 2**25
-"""Weights of a buffer at most, where no single parameter has more: a step has the fp32 gradients of one buffer at a time."""
 SMALL = 4096
 """Weights below which bitsandbytes keeps 32-bit moments of a parameter: such ones have buffers of their own."""
 BLOCK = 256

@@ -42,16 +42,33 @@ def fill_in(page, **training) -> None:
     set_widgets(page, values)
 
 
+PANEL = """
+const [type, name, selector, wanted] = arguments
+const node = window.app.graph.nodes.find((n) => n.type === type)
+const panel = node?.widgets?.find((w) => w.name === name)?.element
+const within = [...(panel?.querySelectorAll(selector) ?? [])]
+"""
+
+
 def panel(page, node_type: str, name: str):
     """A panel of the node, as an element of the page; None while there is none."""
-    return page.execute_script(
-        """
-        const node = window.app.graph.nodes.find((n) => n.type === arguments[0])
-        return node?.widgets?.find((w) => w.name === arguments[1])?.element
-        """,
-        node_type,
-        name,
-    )
+    return page.execute_script(PANEL + "return panel", node_type, name, "*")
+
+
+def each(page, view: tuple[str, str], selector: str, what: str = "textContent") -> list:
+    """A property of every such element of a panel, asked for at once: between two questions it may be drawn anew."""
+    return page.execute_script(PANEL + "return within.map((element) => element[wanted])", *view, selector, what)
+
+
+def press(page, view: tuple[str, str], selector: str, text: str) -> None:
+    """Click the element of a panel that has this text, once it is there."""
+    script = PANEL + "const found = within.find((e) => e.textContent === wanted); found?.click(); return !!found"
+    wait(page, lambda: page.execute_script(script, *view, selector, text))
+
+
+def text_box(page, view: tuple[str, str], number: int = 0):
+    """A text box of a panel, to type into, once it is there; a panel that is drawn anew keeps the one with the focus."""
+    return wait(page, lambda: page.execute_script(PANEL + "return within[wanted]", *view, "textarea", number))
 
 
 def wait(page, condition, seconds=300):
@@ -66,8 +83,7 @@ def draw_frames(page, count: int) -> None:
 
 
 def words(page, node_type: str, name: str) -> str:
-    found = panel(page, node_type, name)
-    return (found.get_property("value") or found.get_property("textContent")) if found else ""
+    return page.execute_script(PANEL + "return panel?.value || panel?.textContent || ''", node_type, name, "*")
 
 
 def covered(page) -> list[tuple[str, str]]:

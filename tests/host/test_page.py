@@ -17,15 +17,20 @@ from .pages import (
     WORKFLOWS,
     covered,
     draw_frames,
+    each,
     fill_in,
     open_template,
     panel,
+    press,
     read,
+    text_box,
     wait,
     words,
 )
 
 LANGUAGE = "SubjectTrainer.Language"
+RUN, LOADED, PHOTOS = ("DreamBoothTrain", "run_view"), ("LoadFinetuned", "run_view"), ("DatasetLoader", "photo_view")
+STOP = "Stop and use what there is"
 SHIPPED = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 pytestmark = NEEDS_BROWSER
 
@@ -70,8 +75,7 @@ def test_captions_and_result_are_shown_in_the_nodes(page, server):
     captions = wait(page, lambda: words(page, "CaptionWithToken", "caption_view"))
     assert "CLIP reads 'mysks' → my + sks" in captions
     assert "plush-4.jpg a photo of mysks plush toy in the snow" in captions
-    marks = panel(page, "CaptionWithToken", "caption_view").find_elements(By.TAG_NAME, "mark")
-    assert {mark.get_property("textContent") for mark in marks} == {"mysks", "plush toy"}
+    assert set(each(page, ("CaptionWithToken", "caption_view"), "mark")) == {"mysks", "plush toy"}
     queued = queued_prompt(page)
     assert queued["5"]["inputs"]["seed"] == 6_000
     assert not {"report", "run_view"} & queued["5"]["inputs"].keys()
@@ -122,8 +126,7 @@ def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_di
     queue(page)
 
     def drawn() -> list[int]:
-        view = panel(page, "DreamBoothTrain", "run_view")
-        return [len(view.find_elements(By.CSS_SELECTOR, tag)) for tag in (".u-over", ".st-strip img")] if view else [0, 0]
+        return [len(each(page, RUN, selector)) for selector in (".u-over", ".st-strip img")]
 
     wait(page, lambda: drawn()[0] and drawn()[1])
     pictures = drawn()[1]
@@ -151,15 +154,11 @@ def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_di
     page.close()
     page.switch_to.window(first)
 
-    def stop() -> list:
-        found = panel(page, "DreamBoothTrain", "run_view").find_elements(By.CSS_SELECTOR, ".st-buttons button")
-        return [button for button in found if button.accessible_name == "Stop and use what there is"]
-
-    page.execute_script("arguments[0].click()", wait(page, stop)[0])
+    press(page, RUN, "button", STOP)
     report = wait(page, lambda: words(page, "DreamBoothTrain", "report"))
     assert "Finished by you after " in report
     assert (base_directory / "output" / "loras" / report.splitlines()[-1]).is_file()  # what auto picks on a CPU
-    wait(page, lambda: not stop())
+    wait(page, lambda: STOP not in each(page, RUN, "button"))
     choose(page, "DreamBoothTrain", "optimizer", "prodigy")
     old = words(page, "DreamBoothTrain", "report")
     assert old == f"The last run, before what you have changed since:\n{report}"
@@ -173,10 +172,11 @@ def test_a_run_is_watched_reloaded_and_finished(either, request, server, base_di
 def test_a_sample_opens_large_and_closes_by_key(page, server):
     run = watched_run(server)
     load_finetuned(page, run)
-    facts = wait(page, lambda: words(page, "LoadFinetuned", "run_view") if drawn_strip(page) else "")
+    strip = ".st-strip button"
+    facts = wait(page, lambda: words(page, *LOADED) if each(page, LOADED, strip) else "")
     assert "In a promptmysks plush toy" in facts
     assert "Basestandin.safetensors" in facts
-    page.execute_script("arguments[0].click()", drawn_strip(page)[0])
+    press(page, LOADED, strip, each(page, LOADED, strip)[0])
     dialog = page.find_element(By.CSS_SELECTOR, "dialog[open]")
     assert dialog.find_element(By.TAG_NAME, "img").get_attribute("alt") == "After 0 steps: a photo of mysks"
     dialog.send_keys(Keys.ARROW_RIGHT)
@@ -195,10 +195,6 @@ def load_finetuned(page, run: str) -> None:
     choose(page, "LoadFinetuned", "run", run)
 
 
-def drawn_strip(page) -> list:
-    return panel(page, "LoadFinetuned", "run_view").find_elements(By.CSS_SELECTOR, ".st-strip button")
-
-
 HOSTILE = "<img src=x onerror=window.hacked=1> mysks"
 
 
@@ -210,9 +206,8 @@ def test_a_hostile_file_name_stays_text(page, base_directory):
     Image.new("RGB", (64, 64), "teal").save(folder / name)
     choose(page, "DatasetLoader", "folder", "hostile")
     wait(page, lambda: name in words(page, "DatasetLoader", "photo_view"))
-    picture = panel(page, "DatasetLoader", "photo_view").find_element(By.TAG_NAME, "img")
-    assert picture.get_attribute("alt") == name
-    wait(page, lambda: page.execute_script("return arguments[0].complete && arguments[0].naturalWidth > 0", picture))
+    assert each(page, PHOTOS, "img", "alt") == [name]
+    wait(page, lambda: each(page, PHOTOS, "img", "naturalWidth")[0] > 0)
     assert page.execute_script("return window.hacked === undefined")
 
 
@@ -224,7 +219,7 @@ def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(either, request
     try:
         fill_in(page)
         choose(page, "DatasetLoader", "folder", "plush")
-        box = wait(page, lambda: panel(page, "DatasetLoader", "photo_view").find_elements(By.TAG_NAME, "textarea"))[0]
+        box = text_box(page, PHOTOS)
         assert box.accessible_name == "Caption of plush-1.jpg"
         script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('change'))"
         page.execute_script(script, box, HOSTILE)
@@ -238,30 +233,26 @@ def test_a_caption_is_edited_in_place_and_hostile_ones_stay_text(either, request
         page.execute_script(script, box, "mine")
         wait(page, lambda: "changed elsewhere" in words(page, "DatasetLoader", "photo_view"))
         assert caption.read_text() == "changed elsewhere"
-        view = panel(page, "DatasetLoader", "photo_view")
-        other = view.find_elements(By.TAG_NAME, "textarea")[1]
+        other = text_box(page, PHOTOS, 1)
         before = other.get_property("value")
         page.execute_script("arguments[0].focus()", other)
         other.send_keys("half a w")
         choose(page, "DatasetLoader", "crop", "pad")  # The grid is drawn anew, and what is being written stays.
-        wait(page, lambda: "crop=pad" in view.find_element(By.TAG_NAME, "img").get_attribute("src"), 30)
+        wait(page, lambda: "crop=pad" in each(page, PHOTOS, "img", "src")[0], 30)
         assert "changed elsewhere" in words(page, "DatasetLoader", "photo_view")
         assert "half a w" in other.get_property("value")
         assert page.execute_script("return document.activeElement === arguments[0]", other)
         page.execute_script("arguments[0].value = arguments[1]", other, before)
-        mine = panel(page, "DatasetLoader", "photo_view").find_element(By.CSS_SELECTOR, ".st-state button")
-        page.execute_script("arguments[0].click()", mine)
+        press(page, PHOTOS, ".st-state button", "Write mine")
         wait(page, lambda: caption.read_text(encoding="utf-8") == "mine\n")
 
         fill_in(page, steps=1, name=f"hostile-{request.node.callspec.id}", sample_prompts=HOSTILE, sample_every=1)
-        box = panel(page, "DatasetLoader", "photo_view").find_element(By.TAG_NAME, "textarea")
+        box = text_box(page, PHOTOS)
         page.execute_script("arguments[0].focus(); arguments[0].select()", box)
         box.send_keys(HOSTILE, Keys.CONTROL, Keys.ENTER)  # queued from the box, while it still has the focus
         wait(page, lambda: words(page, "DreamBoothTrain", "report"))
         assert HOSTILE in wait(page, lambda: words(page, "CaptionWithToken", "caption_view"))
-        view = panel(page, "DreamBoothTrain", "run_view")
-        wait(page, lambda: view.find_elements(By.CSS_SELECTOR, ".st-strip img"))
-        assert view.find_element(By.CSS_SELECTOR, ".st-strip img").get_attribute("alt") == f"After 0 steps: {HOSTILE}"
+        assert wait(page, lambda: each(page, RUN, ".st-strip img", "alt"))[0] == f"After 0 steps: {HOSTILE}"
         assert page.execute_script("return window.hacked === undefined")
     finally:
         caption.write_text(was, encoding="utf-8")
@@ -320,7 +311,7 @@ def test_a_hundred_thousand_steps_are_drawn_within_bounds(page, server, base_dir
     page.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
     before = measured()
     load_finetuned(page, run)
-    wait(page, lambda: panel(page, "LoadFinetuned", "run_view").find_elements(By.CSS_SELECTOR, ".u-over"))
+    wait(page, lambda: each(page, LOADED, ".u-over"))
     page.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
     after = measured()
     script = after["ScriptDuration"] - before["ScriptDuration"]

@@ -8,14 +8,13 @@ from selenium.webdriver.common.keys import Keys
 
 from tools.browser import choose, queue, queued_prompt
 
-from .pages import CANVAS_AT_NIGHT, NEEDS_BROWSER, fill_in, panel, wait, words
+from .pages import CANVAS_AT_NIGHT, NEEDS_BROWSER, fill_in, press, text_box, wait, words
 from .test_settings_view import TRAIN
 from .test_tabs import said, stop
 
 pytestmark = NEEDS_BROWSER
 
 PHOTOS = ("DatasetLoader", "photo_view")
-TEXT = "textContent"
 
 
 @pytest.fixture
@@ -33,8 +32,7 @@ def jobs(server) -> int:
 
 
 def dialog(page) -> str:
-    found = page.find_elements(By.CSS_SELECTOR, "[role=dialog]")
-    return " ".join(one.get_property(TEXT) for one in found)
+    return page.execute_script("return [...document.querySelectorAll('[role=dialog]')].map((e) => e.textContent).join(' ')")
 
 
 @CANVAS_AT_NIGHT
@@ -42,7 +40,7 @@ def test_nothing_is_queued_before_an_edited_caption_is_saved(either, server, cop
     page, file = either, copied / "plush-1.txt"
     fill_in(page, steps=1, name="unsaved", train="lora", seed=31)
     choose(page, "DatasetLoader", "folder", copied.name)
-    box = wait(page, lambda: panel(page, *PHOTOS).find_elements(By.TAG_NAME, "textarea"), 60)[0]
+    box = text_box(page, PHOTOS)
     wait(page, lambda: words(page, *PHOTOS).count("plush-"), 60)
     before = jobs(server)
     file.write_text("somebody else's")
@@ -55,8 +53,7 @@ def test_nothing_is_queued_before_an_edited_caption_is_saved(either, server, cop
     assert file.read_text() == "somebody else's"
 
     page.find_element(By.TAG_NAME, "body").send_keys(Keys.ESCAPE)
-    (mine,) = (b for b in panel(page, *PHOTOS).find_elements(By.TAG_NAME, "button") if b.get_property(TEXT) == "Write mine")
-    page.execute_script("arguments[0].click()", mine)
+    press(page, PHOTOS, "button", "Write mine")
     wait(page, lambda: file.read_text() == "my own mysks toy\n", 30)
     assert "this caption is not saved" not in words(page, *PHOTOS)
     queue(page)
@@ -97,8 +94,7 @@ def test_the_first_of_many_jobs_is_shown_and_can_be_stopped(page, server):
     page.execute_script("window.app.queuePrompt(0, 25)")
     wait(page, lambda: len(server.get("/queue")["queue_pending"]) == 24, 120)
     wait(page, lambda: "Training: step" in said(page))
-    assert stop(page)
     server.post("/queue", {"clear": True})
-    page.execute_script("arguments[0].click()", stop(page)[0])
+    stop(page)
     wait(page, lambda: server.get("/queue")["queue_running"] == [])
     wait(page, lambda: "Finished by you after " in words(page, "DreamBoothTrain", "report"), 30)

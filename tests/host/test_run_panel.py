@@ -9,10 +9,11 @@ from selenium.webdriver.common.by import By
 from demo.run import node
 from tools.browser import choose, queue
 
-from .pages import NEEDS_BROWSER, fill_in, panel, wait, words
+from .pages import NEEDS_BROWSER, each, fill_in, panel, press, wait, words
 
 pytestmark = NEEDS_BROWSER
 
+RUN, LOADED, BUTTON = ("DreamBoothTrain", "run_view"), ("LoadFinetuned", "run_view"), ".st-buttons button"
 PROMPTS = "a photo of mysks\na toy\nmysks in the snow"
 """Enough of them that the last pictures take a while."""
 LISTEN = "window.previews = 0; comfyAPI.api.api.addEventListener('b_preview_with_metadata', () => (window.previews += 1))"
@@ -27,21 +28,14 @@ def step(page) -> int:
     return int(found[1]) if found else 0
 
 
-def buttons(page) -> dict:
-    """The buttons of the panel, by their texts."""
-    view = panel(page, "DreamBoothTrain", "run_view")
-    found = view.find_elements(By.CSS_SELECTOR, ".st-buttons button") if view else []
-    return {button.get_property("textContent"): button for button in found}
-
-
-def press(page, text: str) -> None:
-    page.execute_script("arguments[0].click()", wait(page, lambda: buttons(page).get(text)))
+def buttons(page) -> dict[str, str]:
+    """The buttons of the panel, with what each says under the pointer."""
+    return dict(zip(each(page, RUN, BUTTON), each(page, RUN, BUTTON, "title"), strict=True))
 
 
 def samples(page) -> list[int]:
     """The steps whose pictures the panel shows."""
-    view = panel(page, "DreamBoothTrain", "run_view")
-    titles = [image.get_attribute("alt") for image in view.find_elements(By.CSS_SELECTOR, ".st-strip img")]
+    titles = each(page, RUN, ".st-strip img", "alt")
     return [int(found[1]) for title in titles if (found := re.match(r"After (\d+) steps?", title))]
 
 
@@ -56,21 +50,21 @@ def test_samples_now_then_stop_undo_and_go_on(either, request, server, base_dire
     assert "$$node-text-preview" not in widgets(page)  # the panel says how far it is, and nothing else does
     (folder,) = (base_directory / "output" / "finetune").glob(f"{name}-*")
 
-    press(page, "Draw samples now")
+    press(page, RUN, BUTTON, "Draw samples now")
     drawn = wait(page, lambda: [s for s in samples(page) if s > 0])
     assert 0 < drawn[0] < 4000
     assert page.execute_script("return window.previews") >= 4  # three of the base, and one of these
 
     stop = wait(page, lambda: buttons(page).get("Stop and use what there is"))
-    assert folder.name in stop.get_attribute("title")
-    press(page, "Stop and use what there is")
-    press(page, "Train on after all")
+    assert folder.name in stop
+    press(page, RUN, BUTTON, "Stop and use what there is")
+    press(page, RUN, BUTTON, "Train on after all")
     at = step(page)
     wait(page, lambda: step(page) > at + 1 and "Stopping" not in said(page))
     assert not (folder / "finish").exists()
     assert not (folder / "result.json").exists()
 
-    press(page, "Stop and use what there is")
+    press(page, RUN, BUTTON, "Stop and use what there is")
     report = wait(page, lambda: words(page, "DreamBoothTrain", "report"))
     assert "Finished by you after " in report
     ended = int(report.split()[0])
@@ -82,7 +76,7 @@ def test_samples_now_then_stop_undo_and_go_on(either, request, server, base_dire
     assert [(image["filename"], image["type"]) for image in shown] == [("grid.jpg", "output"), ("loss.png", "output")]
     assert [server.image(image).width for image in shown][1] == 640
 
-    press(page, "Train on")
+    press(page, RUN, BUTTON, "Train on")
     wait(page, lambda: step(page) > ended)
     assert words(page, "DreamBoothTrain", "report") == ""
     server.post("/interrupt", {})
@@ -126,7 +120,7 @@ def test_the_chart_says_what_is_under_the_pointer_at_every_zoom(either, server, 
     page = either
     page.execute_script("const n = window.LiteGraph.createNode('LoadFinetuned'); n.pos = [-800, 0]; window.app.graph.add(n)")
     choose(page, "LoadFinetuned", "run", run.name)
-    wait(page, lambda: panel(page, "LoadFinetuned", "run_view").find_elements(By.CSS_SELECTOR, ".u-over"))
+    wait(page, lambda: each(page, LOADED, ".u-over"))
     for zoom in (0.5, 1, 2):
         page.execute_script(
             """
@@ -137,17 +131,18 @@ def test_the_chart_says_what_is_under_the_pointer_at_every_zoom(either, server, 
             """,
             zoom,
         )
-        chart = panel(page, "LoadFinetuned", "run_view").find_element(By.CSS_SELECTOR, ".u-over")
-        wait(page, lambda zoom=zoom, chart=chart: is_zoomed(page, chart, zoom), 30)
+        wait(page, lambda zoom=zoom: is_zoomed(page, chart(page), zoom), 30)
         wait(page, lambda: under_the_middle_of_the_chart(page) == ["50", "0.2500"], 30)
 
 
 def under_the_middle_of_the_chart(page) -> list[str]:
     """The step and the loss that the chart names while the pointer is there; a chart that is drawn anew forgets the pointer."""
-    view = panel(page, "LoadFinetuned", "run_view")
-    chart = view.find_element(By.CSS_SELECTOR, ".u-over")
-    ActionChains(page).move_to_element_with_offset(chart, -20, 5).move_to_element(chart).perform()
-    return [value.get_property("textContent") for value in view.find_elements(By.CSS_SELECTOR, ".u-value")[:2]]
+    ActionChains(page).move_to_element_with_offset(chart(page), -20, 5).move_to_element(chart(page)).perform()
+    return each(page, LOADED, ".u-value")[:2]
+
+
+def chart(page):
+    return panel(page, *LOADED).find_element(By.CSS_SELECTOR, ".u-over")
 
 
 def is_zoomed(page, element, zoom: float) -> bool:

@@ -9,10 +9,11 @@ from selenium.webdriver.common.keys import Keys
 from tools.browser import choose, load_workflow, queue, wait_for_page
 
 from .graphs import picture_graph
-from .pages import CANVAS_AT_NIGHT, NEEDS_BROWSER, fill_in, panel, read, wait, words
+from .pages import CANVAS_AT_NIGHT, NEEDS_BROWSER, each, fill_in, press, read, wait, words
 
 pytestmark = NEEDS_BROWSER
 
+RUN, STOP = ("DreamBoothTrain", "run_view"), "Stop and use what there is"
 TEMPLATE = "Train a subject (DreamBooth or LoRA)"
 PATH = "return window.app.extensionManager.workflow.activeWorkflow.path"
 
@@ -26,8 +27,7 @@ def report(page, node_type: str = "DreamBoothTrain") -> str:
 
 
 def drawn(page) -> bool:
-    view = panel(page, "DreamBoothTrain", "run_view")
-    return bool(view and view.find_elements(By.CSS_SELECTOR, ".u-over"))
+    return bool(each(page, RUN, ".u-over"))
 
 
 def shows_nothing(page) -> bool:
@@ -69,10 +69,8 @@ def reload(page) -> None:
     wait_for_page(page)
 
 
-def stop(page) -> list:
-    view = panel(page, "DreamBoothTrain", "run_view")
-    found = view.find_elements(By.CSS_SELECTOR, ".st-buttons button") if view else []
-    return [button for button in found if button.get_property("textContent") == "Stop and use what there is"]
+def stop(page) -> None:
+    press(page, RUN, ".st-buttons button", STOP)
 
 
 def file_of(page) -> str:
@@ -98,7 +96,7 @@ def test_a_result_stays_with_its_workflow(either, request, server, base_director
     assert shows_nothing(page)
     reload(page)
     go_to(page, first)
-    page.execute_script("arguments[0].click()", wait(page, lambda: stop(page))[0])
+    stop(page)
     go_to(page, second)
     wait(page, lambda: server.get("/queue")["queue_running"] == [])
     assert shows_nothing(page)
@@ -134,7 +132,7 @@ def test_a_report_is_marked_as_of_the_last_run_exactly_while_the_node_says_somet
     queue(page)
     wait(page, lambda: "Training: step" in said(page))
     edit("prodigy")
-    page.execute_script("arguments[0].click()", wait(page, lambda: stop(page))[0])
+    stop(page)
     old = wait(page, lambda: report(page))
     assert old.startswith("The last run, before what you have changed since:\n")
     wait(page, lambda: server.get("/queue")["queue_running"] == [])
@@ -190,8 +188,7 @@ return { ...app.graph.serialize(), id: undefined }
 
 
 def captions(page) -> list[str]:
-    view = panel(page, "DatasetLoader", "photo_view")
-    return [box.get_property("value") for box in view.find_elements(By.TAG_NAME, "textarea")] if view else []
+    return each(page, ("DatasetLoader", "photo_view"), "textarea", "value")
 
 
 def queue_behind(page, server) -> None:

@@ -8,13 +8,13 @@ import uuid
 
 import pytest
 from PIL import Image
-from selenium.webdriver.common.by import By
 
 from tools.browser import choose, open_workflow, queued_prompt, set_setting
 from tools.server import HOST, Refused
 
-from .pages import NEEDS_BROWSER, panel, read, wait, words
+from .pages import NEEDS_BROWSER, each, read, wait, words
 
+PHOTOS = ("DatasetLoader", "photo_view")
 DROP = """
 const [target, names, done] = arguments
 const node = window.app.graph.nodes.find((n) => n.type === "DatasetLoader")
@@ -161,18 +161,15 @@ class TestPage:
         assert sorted(p.name for p in (base_directory / "input" / folder).iterdir()) == [
             "toy-1.png", "toy-2.png", "toy-2.txt", "toy-3.png",
         ]  # fmt: skip
-        view = panel(either, "DatasetLoader", "photo_view")
-        wait(either, lambda: len(view.find_elements(By.CSS_SELECTOR, ".st-photo img")) == 3)
-        captions = [box.get_property("value") for box in view.find_elements(By.TAG_NAME, "textarea")]
-        assert captions == ["", "text of toy-2.txt", ""]
+        wait(either, lambda: len(each(either, PHOTOS, ".st-photo img")) == 3)
+        assert each(either, PHOTOS, "textarea", "value") == ["", "text of toy-2.txt", ""]
         label = either.execute_script(LOADER + "return folder.options.getOptionLabel(folder.value)")
         assert label == f"{folder} (3 photos)"
         assert [n["inputs"]["folder"] for n in queued_prompt(either).values() if n["class_type"] == "DatasetLoader"] == [folder]
 
     def test_nothing_is_added_to_a_folder_that_is_not_there(self, either):
         def offered() -> list[str]:
-            view = panel(either, "DatasetLoader", "photo_view")
-            return [b.text for b in view.find_elements(By.TAG_NAME, "button") if b.is_displayed()] if view else []
+            return each(either, PHOTOS, "button:not([hidden])")
 
         wait(either, offered, 60)
         assert chosen(either) == "my-photos"  # as the template has it

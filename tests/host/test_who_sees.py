@@ -17,8 +17,8 @@ from tools.browser import open_browser, open_workflow, queue
 from tools.server import HOST
 
 from .graphs import up_to_training
-from .pages import NEEDS_BROWSER, fill_in, read, wait
-from .test_tabs import TEMPLATE, report, said, stop
+from .pages import NEEDS_BROWSER, each, fill_in, read, wait
+from .test_tabs import RUN, STOP, TEMPLATE, report, said, stop
 
 pytestmark = pytest.mark.nightly
 
@@ -126,12 +126,12 @@ def test_a_browser_shows_and_stops_its_own_run_alone(server, quick_graph, two_br
         if owner in two_browsers:
             wait(two_browsers[owner], lambda owner=owner: "Training: step" in said(two_browsers[owner]))
         sees = [name for name, page in two_browsers.items() if "Training: step" in said(page)]
-        can_stop = [name for name, page in two_browsers.items() if stop(page)]
+        can_stop = [name for name, page in two_browsers.items() if STOP in each(page, RUN, "button")]
         print(f"{owner} trains {run}: seen in {sees}, to be stopped in {can_stop}")
         assert sees == can_stop == [owner] * (owner in two_browsers)
         if owner in two_browsers:
             page = two_browsers[owner]
-            page.execute_script("arguments[0].click()", stop(page)[0])
+            stop(page)
             wait(page, lambda page=page: "Finished by you after " in report(page))
         else:
             assert may_end(server, run, prompt)

@@ -9,7 +9,7 @@ from PIL import Image
 from tools.browser import queue, queued_prompt
 from tools.server import Failed
 
-from .pages import NEEDS_BROWSER, panel, wait, words
+from .pages import NEEDS_BROWSER, each, press, text_box, wait, words
 
 
 @pytest.fixture(scope="module")
@@ -124,15 +124,13 @@ class TestPage:
         assert "captions" in next(n for n in queued_prompt(either).values() if n["class_type"] == "DatasetLoader")["inputs"]
         queue(either)
         wait(either, lambda: "from the graph" in words(either, "DatasetLoader", "photo_view"), 60)
-        view = panel(either, "DatasetLoader", "photo_view")
-        boxes = view.find_elements("tag name", "textarea")
-        assert [box.get_property("value") for box in boxes] == ["a red toy", "a green toy"]
+        view = ("DatasetLoader", "photo_view")
+        assert each(either, view, "textarea", "value") == ["a red toy", "a green toy"]
         either.execute_async_script("const [done] = arguments; window.app.queuePrompt(0, 1).then(() => done())")
         assert not list(pair.glob("*.txt"))
         edit = "arguments[0].value = 'a toy of mine'; arguments[0].dispatchEvent(new Event('change'))"
-        either.execute_script(edit, boxes[0])
+        either.execute_script(edit, text_box(either, view))
         wait(either, lambda: (pair / "0.txt").is_file(), 60)
-        press = "[...arguments[0].querySelectorAll('button')].find((b) => b.textContent === 'Save all captions').click()"
-        either.execute_script(press, view)
+        press(either, view, "button", "Save all captions")
         wait(either, lambda: (pair / "1.txt").is_file(), 60)
         assert [(pair / f"{number}.txt").read_text() for number in (0, 1)] == ["a toy of mine\n", "a green toy\n"]

@@ -114,13 +114,13 @@ def test_a_learning_rate_of_zero_exports_exactly_the_base(server, quick_graph, b
 
 def test_an_edited_caption_is_a_new_run(server, quick_graph, base_directory):
     train = node(quick_graph, "DreamBoothTrain")
-    quick_graph[train]["inputs"]["name"] = "edited"
-    caption = base_directory / "input" / "plush" / "plush-1.txt"
+    quick_graph[train]["inputs"] |= {"name": "edited", "train": "lora", "steps": 1}
+    graph, caption = up_to_training(quick_graph), base_directory / "input" / "plush" / "plush-1.txt"
     original = caption.read_text()
-    first = server.run(quick_graph).outputs[train]["text"]
+    first = server.run(graph).outputs[train]["text"]
     caption.write_text("a photo of a plush toy under a tree")
     try:
-        assert server.run(quick_graph).outputs[train]["text"] != first
+        assert server.run(graph).outputs[train]["text"] != first
     finally:
         caption.write_text(original)
 
@@ -161,7 +161,7 @@ def test_class_photos_train_beside_the_subject(server, quick_graph, base_directo
     quick_graph["class"] = {"class_type": "DatasetLoader", "inputs": inputs}
     quick_graph[train]["inputs"] |= {"class_dataset": ["class", 0], "name": "prior"}
     texts = []
-    server.run(quick_graph, on_text=lambda _, text: texts.append(text))
+    server.run(up_to_training(quick_graph, "class"), on_text=lambda _, text: texts.append(text))
     assert "Encoding class images: 3 of 3" in texts
     (run_dir,) = (base_directory / "output" / "finetune").glob("prior-*")
     run = RunDir(run_dir).load_run()

@@ -18,12 +18,12 @@ from demo.world import mission, subject
 from demo.world.drawing import decode, draw, encode, sample_latents
 from demo.world.judge import Verdict, decoded, judge
 from demo.world.mission import SUNSET, WATERCOLOR, Figures, Wanted, change, count, of_thing
-from demo.world.scenes import Scene, draw_scene
+from demo.world.scenes import COLOURS, PLACES, THINGS, Scene, draw_scene
 from tests.pack import load
 from trainer.dataset.captions import caption_with_token
 from trainer.dataset.folder import read_folder
 from trainer.dataset.photos import Dataset
-from trainer.models.sd15 import BaseModel, load_tokenizer
+from trainer.models.sd15 import LATENT_FACTOR, BaseModel, load_tokenizer, noise_schedule
 from trainer.run.settings import Settings
 
 from .runs import DREAMBOOTH, INVERSION, TOKENIZER, work_here, write_run
@@ -132,6 +132,27 @@ def test_the_judges_formula_is_what_the_vae_does(taught_base):
     assert difference <= 4
 
 
+@torch.no_grad()
+def test_the_base_predicts_a_scene_best_under_its_own_caption(taught_base):
+    """The taught weights are read as they were taught; what the base draws by them is a longer test."""
+    r, base = random.Random(3), BaseModel(taught_base)
+    scenes = [Scene(thing, colour, place, mission.PHOTO) for thing, colour, place in zip(THINGS, COLOURS, PLACES, strict=True)]
+    drawn = [decoded(draw_scene(r, scene)) for scene in scenes]
+    pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2) / 127.5 - 1
+    latents = base.vae().encode(pixels).latent_dist.mean * LATENT_FACTOR
+    states, unet, schedule = encode(base, [scene.caption for scene in scenes]), base.unet(), noise_schedule()
+
+    def losses(timestep: int, texts: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(timestep))
+        noisy = schedule.add_noise(latents, noise, torch.tensor([timestep]))
+        return (unet(noisy, timestep, texts).sample - noise).square().mean(dim=(1, 2, 3))
+
+    own, other = (sum(losses(timestep, texts) for timestep in (600, 800)) for texts in (states, states.roll(1, dims=0)))
+    print(f"\nloss under another scene's caption, of that under one's own: {(other / own).tolist()}")
+    assert (other > 2 * own).all()
+
+
+@pytest.mark.nightly
 def test_the_base_draws_what_it_was_taught(taught_base, kept_before):
     """The limit of everything below: what the base itself draws wrong, nobody can blame on training."""
     wanted = tuple(

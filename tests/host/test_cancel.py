@@ -47,7 +47,7 @@ def test_cancelled_in_a_phase_it_stops_at_once_and_ends_with_the_same_bytes(serv
         assert workers() == []
         (run,) = (base_directory / "output" / "finetune").glob("cancelled-*")
         assert not (run / "result.json").exists()
-        assert (run / "checkpoint.safetensors").is_file() == (phase in ("Training: step", "Exporting"))
+        assert (run / "state.safetensors").is_file() == (phase in ("Training: step", "Exporting"))
     print(f"\nseconds from the interrupt to the node's end: {times}")
     assert max(times.values()) <= SECONDS
     result = server.run(graph)
@@ -95,7 +95,7 @@ def test_cancelled_on_several_devices_it_leaves_no_process(server, workers, quic
         assert len(seen) == 3  # the launcher and two processes
         assert workers() == []
         (run,) = (base_directory / "output" / "finetune").glob("together-*")
-        assert (run / "checkpoint.safetensors").is_file() == (phase == "Training: step")
+        assert (run / "state.safetensors").is_file() == (phase == "Training: step")
     result = server.run(quick_graph)
     assert result.outputs[node(quick_graph, "DreamBoothTrain")]["text"][0].startswith("30 steps")
     assert "resuming after step" in (run / "log.txt").read_text()

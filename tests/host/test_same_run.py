@@ -190,7 +190,7 @@ def test_a_copy_of_another_step_is_not_the_result(server, quick_graph, base_dire
 def test_a_damaged_folder_hides_and_stops_nothing(server, inversion, base_directory, file):
     folder = base_directory / "output" / "finetune" / "damaged-0123456789ab"
     folder.mkdir(exist_ok=True)
-    (folder / "checkpoint.safetensors").touch()
+    (folder / "state.safetensors").touch()
     for damage in ("[" * 100_000, "{}", '{"kind": [], "file": 5}', '{"kind": "lora", "file": "a", "exported": [1]}'):
         (folder / file).write_text(damage)
         assert folder.name not in server.options("LoadFinetuned", "run")

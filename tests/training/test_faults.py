@@ -250,7 +250,7 @@ def test_a_full_disk_costs_nothing_but_the_step(make_run, small_disk):
     on_disk.base.symlink_to(moved.base)
     with pytest.raises(OSError, match="The disk is full") as error:
         work_here(on_disk)
-    assert "checkpoint.safetensors" in str(describe(error.value, on_disk.path))
+    assert "state.safetensors" in str(describe(error.value, on_disk.path))
     assert any(name.startswith("param/") for name in load_file(on_disk.state))
     small_disk(state * 10)
     assert work_here(on_disk)[-1]["event"] == "done"

@@ -7,7 +7,7 @@
     lora.safetensors   the LoRA that the run goes on from, if one was given
     metrics.jsonl      the losses of the steps and of the measurements; see metrics_file.py
     evaluations.jsonl  what EvaluateSubject measured of its steps' pictures; by the host
-    checkpoint.safetensors   newest complete state; only while the run is unfinished or ended early, unless keep_state is set
+    state.safetensors   newest complete state; only while the run is unfinished or ended early, unless keep_state is set
     best.safetensors   the weights with the lowest held-out loss, if wanted; only while the run is unfinished or ended early
     finish             the step whose result the user asked for, once asked; only while the run is unfinished
     samples/           step-000500-0.png: picture of prompt 0 after 500 steps; grid.jpg: all of them
@@ -151,7 +151,7 @@ class RunDir:
     embedding = property(lambda self: self.path / "embedding.safetensors")
     lora = property(lambda self: self.path / "lora.safetensors")
     # Not the exported checkpoint, but named so in all runs that were ever begun.
-    state = property(lambda self: self.path / "checkpoint.safetensors")
+    state = property(lambda self: self.path / "state.safetensors")
     best = property(lambda self: self.path / "best.safetensors")
     finish = property(lambda self: self.path / "finish")
     drawing = property(lambda self: self.path / "drawing.json")

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from demo.run import adapt, node
-from tools.browser import load_workflow, open_browser, open_page, open_workflow
+from tools.browser import load_workflow, open_browser, open_page
 from tools.server import Server, free_port
 from tools.setup import ROOT, comfyui_path
 
@@ -104,13 +104,6 @@ def browser():
     driver.quit()
 
 
-@pytest.fixture
-def page(browser, server):
-    """ComfyUI's page, opened anew with the first of the shipped workflows."""
-    open_workflow(browser, server.port, read("Train a subject (DreamBooth or LoRA)"))
-    return browser
-
-
 def shared_page(browser, server, elements: bool):
     """ComfyUI's page as the test before has left it, if that has opened no other and left no dialog; else opened anew.
 
@@ -127,6 +120,13 @@ def shared_page(browser, server, elements: bool):
 def opened(browser, server):
     """ComfyUI's page with whatever workflows: for tests that load their own."""
     return shared_page(browser, server, elements=False)
+
+
+@pytest.fixture
+def page(opened):
+    """ComfyUI's page with the first of the shipped workflows, in a tab of its own."""
+    load_workflow(opened, read("Train a subject (DreamBooth or LoRA)"))
+    return opened
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["canvas", "elements"])

@@ -65,33 +65,44 @@ def evaluation(**inputs) -> dict:
     }
 
 
-def by_transformers(models, pictures: list[Image.Image]) -> torch.Tensor:
-    """The vectors of pictures and of the prompt, (N + 1, 768), by another implementation of the same encoders."""
+@pytest.fixture(scope="module")
+def by_transformers(models):
+    """Give the vectors of pictures and of the prompt, (N + 1, 768), by another implementation of the same encoders."""
     vision = CLIPVisionConfig(
         hidden_size=1024, intermediate_size=4096, projection_dim=768, num_hidden_layers=24, num_attention_heads=16, patch_size=14
     )
-    found = []
-    with torch.no_grad():
-        weights = {k: v.float() for k, v in load_file(models / "clip_vision" / "random.safetensors").items()}
-        with init_empty_weights():
-            model = CLIPVisionModelWithProjection(vision).eval()
-        assert not model.load_state_dict(weights, strict=False, assign=True).unexpected_keys
+    text = CLIPTextConfig(hidden_size=768, intermediate_size=3072, projection_dim=768, num_hidden_layers=12)
+    text.num_attention_heads = 12
+    eyes = filled(CLIPVisionModelWithProjection, vision, models / "clip_vision" / "random.safetensors")
+    reader = filled(CLIPTextModelWithProjection, text, models / "text_encoders" / "random-clip-l.safetensors")
+    tokenizer = CLIPTokenizer.from_pretrained(str(comfyui_path() / "comfy" / "sd1_tokenizer"))
+    ids = tokenizer(PROMPT, padding="max_length", max_length=77, return_tensors="pt").input_ids
+    known: dict[bytes, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def vectors(pictures: list[Image.Image]) -> torch.Tensor:
         for picture in pictures:
-            pixels = (np.asarray(picture, dtype=float) / 255 - MEAN) / STD
-            found.append(model(torch.from_numpy(pixels).float().permute(2, 0, 1)[None]).image_embeds)
-        text = CLIPTextConfig(hidden_size=768, intermediate_size=3072, projection_dim=768, num_hidden_layers=12)
-        text.num_attention_heads = 12
-        weights = {k: v.float() for k, v in load_file(models / "text_encoders" / "random-clip-l.safetensors").items()}
-        with init_empty_weights():
-            model = CLIPTextModelWithProjection(text).eval()
-        assert not model.load_state_dict(weights, strict=False, assign=True).unexpected_keys
-        tokenizer = CLIPTokenizer.from_pretrained(str(comfyui_path() / "comfy" / "sd1_tokenizer"))
-        ids = tokenizer(PROMPT, padding="max_length", max_length=77, return_tensors="pt").input_ids
-        found.append(model(ids).text_embeds)
-    return torch.nn.functional.normalize(torch.cat(found).double(), dim=1)
+            if picture.tobytes() not in known:
+                pixels = (np.asarray(picture, dtype=float) / 255 - MEAN) / STD
+                known[picture.tobytes()] = eyes(torch.from_numpy(pixels).float().permute(2, 0, 1)[None]).image_embeds
+        found = [*(known[picture.tobytes()] for picture in pictures), prompt]
+        return torch.nn.functional.normalize(torch.cat(found).double(), dim=1)
+
+    with torch.no_grad():
+        prompt = reader(ids).text_embeds
+    return vectors
 
 
-def test_the_numbers_are_those_of_another_implementation_and_copies_are_flagged(server, models, pair):
+def filled(model_class: type, config, file: Path):
+    """The model of a class of transformers, with the weights of a file, fp32."""
+    with init_empty_weights():
+        model = model_class(config).eval()
+    weights = {name: tensor.float() for name, tensor in load_file(file).items()}
+    assert not model.load_state_dict(weights, strict=False, assign=True).unexpected_keys
+    return model
+
+
+def test_the_numbers_are_those_of_another_implementation_and_copies_are_flagged(server, by_transformers, pair):
     graph = evaluation(
         pictures_before=["inverted", 0],
         class_before=["photos", 1],
@@ -108,7 +119,7 @@ def test_the_numbers_are_those_of_another_implementation_and_copies_are_flagged(
     result = server.run(graph)
     likeness, copying, copied, variety, drift, fidelity = (float(result.outputs[str(n)]["text"][0]) for n in range(6))
 
-    a, b, a2, b2, prompt = by_transformers(models, [*pair, *map(ImageOps.invert, pair)])
+    a, b, a2, b2, prompt = by_transformers([*pair, *map(ImageOps.invert, pair)])
     assert likeness == pytest.approx(float(2 + 2 * a @ b) / 4, abs=1e-5)
     assert variety == pytest.approx(float(1 - a @ b), abs=1e-5)
     assert drift == pytest.approx(float(1 - (a @ a2 + b @ b2) / 2), abs=1e-5)
@@ -149,7 +160,9 @@ def test_steps_of_a_run_are_kept_in_its_folder_and_compared(server, models, pair
     assert "Of 2 measured steps, 2 has the highest likeness of those that copy least" in said
 
 
-def test_masked_photos_are_compared_as_the_subject_alone_and_copies_as_whole_photos(server, models, pair, base_directory):
+def test_masked_photos_are_compared_as_the_subject_alone_and_copies_as_whole_photos(
+    server, by_transformers, pair, base_directory
+):
     folder = base_directory / "input" / "pair-with-masks"
     folder.mkdir()
     mask = Image.new("L", (SIDE, SIDE), 0)
@@ -164,7 +177,7 @@ def test_masked_photos_are_compared_as_the_subject_alone_and_copies_as_whole_pho
     result = server.run(graph)
     likeness, copying = (float(result.outputs[name]["text"][0]) for name in ("likeness", "copying"))
     alone = Image.composite(pair[0], Image.new("RGB", pair[0].size, "grey"), mask)
-    a, b, subject, _ = by_transformers(models, [*pair, alone])
+    a, b, subject, _ = by_transformers([*pair, alone])
     assert likeness == pytest.approx(float(a @ subject + b @ subject + a @ b + 1) / 4, abs=1e-5)
     assert abs(likeness - float(2 + 2 * a @ b) / 4) > 1e-3
     assert copying == pytest.approx(1, abs=1e-5)
@@ -219,7 +232,9 @@ def test_files_and_pictures_that_do_not_go_together_are_refused(server, best_ste
 
 
 @pytest.mark.nightly
-def test_class_drift_is_that_of_the_step_to_use_and_other_encoders_are_not_mixed(server, best_step, models, base_directory):
+def test_class_drift_is_that_of_the_step_to_use_and_other_encoders_are_not_mixed(
+    server, best_step, models, by_transformers, base_directory
+):
     graph, folder = up_to_training(best_step[0]), base_directory / "input" / "three"
     folder.mkdir()
     three = [photos.draw_photo(*photos.SCENES[scene], shift=0).resize((SIDE, SIDE)) for scene in list(photos.SCENES)[:3]]
@@ -236,7 +251,7 @@ def test_class_drift_is_that_of_the_step_to_use_and_other_encoders_are_not_mixed
     graph["inverted"]["inputs"]["image"] = ["three", 1]
     graph["drift"] = {"class_type": "PreviewAny", "inputs": {"source": ["numbers", 4]}}
     result = server.run(graph)
-    a, *after, _ = by_transformers(models, [three[0], *map(ImageOps.invert, three)])
+    a, *after, _ = by_transformers([three[0], *map(ImageOps.invert, three)])
     # One photo in place of the class before, a batch of the other three for each step; the first step's picture is the photo.
     assert float(result.outputs["drift"]["text"][0]) == pytest.approx(float(1 - a @ after[0]), abs=1e-5)
     file = result.outputs[train]["text"][0].splitlines()[-1]

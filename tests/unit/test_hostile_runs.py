@@ -87,9 +87,7 @@ def test_no_file_gives_a_number_that_json_does_not_know(tmp_path, number):
 
 
 @no_pipes
-@pytest.mark.parametrize(
-    "name", ["run.json", "result.json", "state.safetensors", "metrics.jsonl", "evaluations.jsonl", "finish"]
-)
+@pytest.mark.parametrize("name", ["run.json", "result.json", "state.safetensors", "metrics.jsonl", "evaluations.jsonl", "finish"])
 def test_no_pipe_is_waited_for(run_dir, name):
     path = run_dir.path / name
     path.unlink(missing_ok=True)

@@ -325,9 +325,7 @@ def test_a_file_says_which_run_it_is_of(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a right of their own")
-@pytest.mark.parametrize(
-    "name", ["run.json", "result.json", "state.safetensors", "log.txt", "lock", "metrics.jsonl", "finish"]
-)
+@pytest.mark.parametrize("name", ["run.json", "result.json", "state.safetensors", "log.txt", "lock", "metrics.jsonl", "finish"])
 def test_what_is_no_file_of_the_run_is_in_the_way(tmp_path, name):
     run_dir = RunDir(tmp_path)
     assert run_dir.in_the_way() is None

@@ -15,7 +15,7 @@ def exported(graph: dict, result, base_directory: Path) -> dict:
     return load_file(base_directory / "output" / "checkpoints" / file)
 
 
-def picture_graph(loader: dict, prompt: str | list, clip: list | None = None, size: int = 64) -> dict:
+def picture_graph(loader: dict, prompt: str | list, clip: list | None = None, size: int = 64, steps: int = 25) -> dict:
     """Sample with what the loader node gives (MODEL, CLIP, VAE in this order): node "save" shows the picture."""
     clip = clip or ["loader", 1]
     return {
@@ -31,7 +31,7 @@ def picture_graph(loader: dict, prompt: str | list, clip: list | None = None, si
                 "negative": ["negative", 0],
                 "latent_image": ["latent", 0],
                 "seed": 1,
-                "steps": 25,
+                "steps": steps,
                 "cfg": 1.0,
                 "sampler_name": "euler",
                 "scheduler": "normal",
@@ -47,6 +47,11 @@ def up_to_training(graph: dict, *more: str) -> dict:
     """Only what the training node needs, and the nodes of these ids."""
     wanted = ("CheckpointLoaderSimple", "DatasetLoader", "CaptionWithToken", "DreamBoothTrain")
     return {i: n for i, n in graph.items() if n["class_type"] in wanted or i in more}
+
+
+def without_before(graph: dict) -> dict:
+    """The shipped workflow without the picture that its base draws."""
+    return {i: n for i, n in graph.items() if not n["_meta"]["title"].endswith(("(before)", "before training"))}
 
 
 def train_node(**changes) -> dict:

@@ -19,7 +19,7 @@ from demo.run import node
 from tools.server import Failed, ServerError
 from trainer.run.run_dir import RunDir
 
-from .graphs import exported
+from .graphs import exported, up_to_training
 
 SECONDS = 120
 
@@ -109,7 +109,9 @@ def test_two_servers_on_one_folder_train_a_run_once(start_server, server, worker
 @pytest.mark.skipif(not hasattr(psutil, "RLIMIT_AS"), reason="limits the memory of a process: Linux only")
 def test_a_run_without_memory_ends_with_a_sentence_and_the_server_goes_on(server, workers, quick_graph, base_directory):
     """It waits for a lock meanwhile, so that the base model, 0.7 GB, is the first for which there is no memory."""
-    quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"] |= {"name": "starved", "seed": 73}  # no other test's run
+    graph = up_to_training(quick_graph)
+    train = node(graph, "DreamBoothTrain")
+    graph[train]["inputs"] |= {"name": "starved", "seed": 73, "batch_size": 1}  # no other test's run
     with ExitStack() as locked:
 
         def starve(_, text: str) -> None:
@@ -125,9 +127,9 @@ def test_a_run_without_memory_ends_with_a_sentence_and_the_server_goes_on(server
         with pytest.raises(
             Failed, match=r"The memory ran out: with SD v1\.5 this run needs about \d+\.\d GB .* less with: optimizer adamw_8bit"
         ):
-            server.run(quick_graph, on_text=starve)
+            server.run(graph, on_text=starve)
     assert workers() == []
-    assert "2 steps, mean loss" in server.run(quick_graph).outputs[node(quick_graph, "DreamBoothTrain")]["text"][0]
+    assert "2 steps, mean loss" in server.run(graph).outputs[train]["text"][0]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
@@ -141,8 +143,9 @@ def test_a_run_without_memory_ends_with_a_sentence_and_the_server_goes_on(server
 def test_a_process_that_dies_in_training_is_told_and_the_run_goes_on(
     server, workers, quick_graph, base_directory, number, reason
 ):
-    train = quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"]
-    train |= {"name": f"dies-{number}", "seed": number, "steps": 30, "batch_size": 1, "checkpoint_every": 3}
+    graph = up_to_training(quick_graph)
+    train = node(graph, "DreamBoothTrain")
+    graph[train]["inputs"] |= {"name": f"dies-{number}", "seed": number, "steps": 10, "batch_size": 1, "checkpoint_every": 3}
     seen = []
 
     def die(_, text: str) -> None:
@@ -156,9 +159,9 @@ def test_a_process_that_dies_in_training_is_told_and_the_run_goes_on(
         match=rf"ended unexpectedly \({reason}\)\. Queue .* less memory with: optimizer adamw_8bit, "
         r"low_memory on \(on a graphics card\), train 'lora'",
     ):
-        server.run(quick_graph, on_text=die)
-    result = server.run(quick_graph)
-    assert result.outputs[node(quick_graph, "DreamBoothTrain")]["text"][0].startswith("30 steps")
+        server.run(graph, on_text=die)
+    result = server.run(graph)
+    assert result.outputs[train]["text"][0].startswith("10 steps")
     (run,) = (base_directory / "output" / "finetune").glob(f"dies-{number}-*")
     log = RunDir(run).log.read_text()
     assert ("Fatal Python error: Segmentation fault" in log) == (number == signal.SIGSEGV)

@@ -11,6 +11,8 @@ import pytest
 from demo.run import node
 from tools.server import Failed
 
+from .graphs import up_to_training
+
 ROOT = Path(__file__).parents[2]
 GRAPH = "custom_nodes/comfyui-subject-trainer/workflows/api/Train a subject (DreamBooth or LoRA).json"
 HEADLESS = (ROOT / "docs" / "headless.md").read_text(encoding="utf-8")
@@ -19,6 +21,7 @@ HEADLESS = (ROOT / "docs" / "headless.md").read_text(encoding="utf-8")
 @pytest.fixture
 def folder(tmp_path, server, quick_graph):
     """Where the commands are run: a small graph under the name of the shipped one."""
+    quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"] |= {"train": "lora", "batch_size": 1, "learning_rate": 0.05}
     path = tmp_path / GRAPH
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(quick_graph), encoding="utf-8")
@@ -112,14 +115,15 @@ def test_the_curl_lines_queue_and_cancel(server, folder):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
 def test_the_worker_ends_by_itself_what_a_graph_began(server, tmp_path, quick_graph, base_directory):
-    quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"] |= {"name": "by-itself", "steps": 20}
+    graph = up_to_training(quick_graph)
+    graph[node(graph, "DreamBoothTrain")]["inputs"] |= {"name": "by-itself", "train": "lora", "steps": 30, "batch_size": 1}
 
     def cancel(_: str, text: str) -> None:
         if text.startswith("Training"):
             server.post("/interrupt", {})
 
     with pytest.raises(Failed, match="interrupted"):
-        server.run(quick_graph, on_text=cancel)
+        server.run(graph, on_text=cancel)
     (run,) = (base_directory / "output" / "finetune").glob("by-itself-*")
     (tmp_path / "custom_nodes").mkdir()
     (tmp_path / "custom_nodes" / "comfyui-subject-trainer").symlink_to(ROOT)
@@ -129,5 +133,5 @@ def test_the_worker_ends_by_itself_what_a_graph_began(server, tmp_path, quick_gr
     done = subprocess.run([sys.executable, script, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == {"event": "done"}
     shown = []
-    server.run(quick_graph, on_text=lambda _, text: shown.append(text))
+    server.run(graph, on_text=lambda _, text: shown.append(text))
     assert not any(text.startswith("Training") for text in shown)  # it loads the result

@@ -1,7 +1,6 @@
 """The files of a run are found wherever the user has moved them, and missed where they are gone."""
 
 import shutil
-import zlib
 from pathlib import Path
 
 import pytest
@@ -13,19 +12,24 @@ from .graphs import up_to_training
 
 
 @pytest.fixture
-def stepped(request, quick_graph) -> dict:
+def stepped(server, quick_graph, base_directory, tmp_path):
     """A LoRA with files of steps 2 and 4, which all come to LoadFinetuned: node "shown" says their trigger texts.
 
-    Each test has a run of its own, for each moves its files.
+    It is trained once: each test moves its files, and finds them where they were.
     """
-    seed = zlib.crc32(request.node.name.encode())
     graph = up_to_training(quick_graph)
     train = node(graph, "DreamBoothTrain")
-    graph[train]["inputs"] |= {"name": "moved", "train": "lora", "seed": seed, "steps": 5, "save_every": 2, "batch_size": 1}
+    graph[train]["inputs"] |= {"name": "moved", "train": "lora", "seed": 44, "steps": 5, "save_every": 2, "batch_size": 1}
     graph["load"] = {"class_type": "LoadFinetuned", "inputs": {"run": "none", "path": [train, 6]}}
     graph["shown"] = {"class_type": "PreviewAny", "inputs": {"source": ["load", 3]}}
     graph["paths"] = {"class_type": "PreviewAny", "inputs": {"source": [train, 6]}}
-    return graph
+    files = paths_of(server.run(graph))
+    for file in files:
+        shutil.copy2(file, tmp_path)
+    yield graph
+    shutil.rmtree(base_directory / "models" / "loras" / "mine", ignore_errors=True)
+    for file in files:
+        shutil.copy2(tmp_path / file.name, file)
 
 
 def paths_of(result) -> list[Path]:

@@ -25,7 +25,7 @@ def broken_server(start_server, tmp_path, monkeypatch):
 def test_8bit_that_cannot_run_is_decided_before_the_memory_is_checked(server, broken_server, quick_graph, base_directory):
     graph = up_to_training(quick_graph)
     train = graph[node(graph, "DreamBoothTrain")]["inputs"]
-    train |= {"name": "eight", "optimizer": "adamw_8bit", "steps": 200, "batch_size": 1, "checkpoint_every": 1}
+    train |= {"name": "eight", "train": "lora", "optimizer": "adamw_8bit", "steps": 200, "batch_size": 1}
 
     def interrupt(_: str, text: str) -> None:
         if "loss" in text:

@@ -57,7 +57,7 @@ def test_before_and_after_are_sampled_alike(server, quick_graph, base_directory,
     unpatched = shown(server, server.run(plain), before)
     graph = behind_patches(quick_graph)
     training = node(graph, "DreamBoothTrain")
-    graph[training]["inputs"] |= {**RATE_ZERO, "name": f"patched-{train}", "train": train}
+    graph[training]["inputs"] |= {**RATE_ZERO, "batch_size": 1, "name": f"patched-{train}", "train": train}
     result = server.run(graph)
     assert same(shown(server, result, before), shown(server, result, after))
     assert not same(shown(server, result, before), unpatched)
@@ -66,9 +66,10 @@ def test_before_and_after_are_sampled_alike(server, quick_graph, base_directory,
     assert json.loads((run / "run.json").read_text())["settings"]["training"]["text_layer"] == -2
 
     # Any day later: the same clip skip, without a node for it. Sampling patches are not of the run.
-    loaded = picture_graph({"class_type": "LoadFinetuned", "inputs": {"run": run.name}}, "a photo of mysks plush toy")
+    loader = {"class_type": "LoadFinetuned", "inputs": {"run": run.name}}
+    loaded = picture_graph(loader, "a photo of mysks plush toy", steps=4)
     base = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "standin.safetensors"}}
-    skipping = picture_graph(base, "a photo of mysks plush toy", clip=["skip", 0])
+    skipping = picture_graph(base, "a photo of mysks plush toy", clip=["skip", 0], steps=4)
     skipping["skip"] = {"class_type": "CLIPSetLastLayer", "inputs": {"clip": ["loader", 1], "stop_at_clip_layer": -2}}
     pictures = [shown(server, server.run(graph), "save") for graph in (loaded, skipping)]
     assert same(*pictures)
@@ -76,9 +77,8 @@ def test_before_and_after_are_sampled_alike(server, quick_graph, base_directory,
 
 def test_a_textual_inversion_keeps_the_clip_skip(server, base_directory):
     """Its CLIP gives what the base's gives after the same CLIP Set Last Layer, for a prompt without the token."""
-    graph = picture_graph(
-        {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "standin.safetensors"}}, "a toy", clip=["train", 0]
-    )
+    base = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "standin.safetensors"}}
+    graph = picture_graph(base, "a toy", clip=["train", 0], steps=4)
     graph["photos"] = {"class_type": "DatasetLoader", "inputs": {"folder": "plush", "resolution": 64, "crop": "center"}}
     graph["skip"] = {"class_type": "CLIPSetLastLayer", "inputs": {"clip": ["loader", 1], "stop_at_clip_layer": -2}}
     graph["train"] = train_node(clip=["skip", 0], token="skipped", steps=2)

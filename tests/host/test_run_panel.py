@@ -9,6 +9,7 @@ from selenium.webdriver.common.by import By
 from demo.run import node
 from tools.browser import choose, queue
 
+from .graphs import up_to_training
 from .pages import NEEDS_BROWSER, each, fill_in, panel, press, wait, words
 
 pytestmark = NEEDS_BROWSER
@@ -103,7 +104,7 @@ def is_whole(page, element) -> bool:
 
 
 def test_no_samples_are_offered_where_there_are_no_prompts(page, server):
-    fill_in(page, steps=5000, name="silent", seed=30_000, sample_prompts="")
+    fill_in(page, steps=5000, name="silent", seed=30_000, train="lora", sample_prompts="")
     queue(page)
     wait(page, lambda: step(page) > 0)
     assert list(wait(page, lambda: buttons(page))) == ["Stop and use what there is"]
@@ -112,8 +113,8 @@ def test_no_samples_are_offered_where_there_are_no_prompts(page, server):
 
 
 def test_the_chart_says_what_is_under_the_pointer_at_every_zoom(either, server, quick_graph, base_directory):
-    quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"] |= {"name": "pointed", "seed": 30_001}
-    server.run(quick_graph)
+    quick_graph[node(quick_graph, "DreamBoothTrain")]["inputs"] |= {"name": "pointed", "seed": 30_001, "train": "lora"}
+    server.run(up_to_training(quick_graph))
     (run,) = (base_directory / "output" / "finetune").glob("pointed-*")
     lines = [f'{{"step": {step}, "loss": {0.2 + step / 1000}}}\n' for step in range(101)]
     (run / "metrics.jsonl").write_text("".join(lines))

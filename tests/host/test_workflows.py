@@ -103,9 +103,7 @@ def test_inversion_then_dreambooth_gives_both(server, pivotal, base_directory):
     prompt = graph[node(graph, "PrimitiveStringMultiline")]["inputs"]["value"].replace("SUBJECT", "mysks plush toy")
 
     def sampled(loader: dict, text: str | list):
-        again = picture_graph(loader, text)
-        again["sample"]["inputs"] |= {"seed": 1, "steps": 4, "cfg": 1.0}
-        return shown(server, server.run(again), "save")
+        return shown(server, server.run(picture_graph(loader, text, steps=4)), "save")
 
     # LoadFinetuned gives the model and the word; ComfyUI's own loader and `embedding:` do too.
     loaded = {"class_type": "LoadFinetuned", "inputs": {"run": run_id}}
@@ -151,7 +149,7 @@ def test_files_that_are_no_embedding_are_named(server, pivotal, base_directory, 
 
 def test_methods_are_compared_in_a_labelled_grid(server, base_directory):
     graph = small("Compare DreamBooth with Textual Inversion")
-    graph[node(graph, "DreamBoothTrain")]["inputs"]["steps"] = 6
+    graph[node(graph, "DreamBoothTrain")]["inputs"] |= {"train": "lora", "steps": 6, "learning_rate": 0.02}
     result = server.run(graph)
     grid = np.asarray(shown(server, result, node(graph, "SaveImage")), dtype=float)
     assert grid.shape == (64 + 8 + 64, 64 + 8 + 64 + 8 + 64, 3)
@@ -221,6 +219,7 @@ def test_class_pictures_made_in_the_graph_are_trained_beside(server, base_direct
     graph = small("Train a subject and keep its class (class images)")
     graph[node(graph, "EmptyLatentImage", "in all")]["inputs"]["batch_size"] = 3
     graph[node(graph, "RebatchLatents")]["inputs"]["batch_size"] = 2
+    graph[node(graph, "DreamBoothTrain")]["inputs"]["train"] = "lora"
     result = server.run(graph)
     assert result.outputs[node(graph, "DatasetLoader", "of the class")]["text"][0].startswith("3 photos, 0 captions, ready")
     (path,) = (base_directory / "output" / "finetune").glob("Train a subject and keep its class-*")

@@ -175,7 +175,7 @@ def test_skipped_steps_resume_to_the_same_bytes_with_every_optimizer(make_run, b
     ],
 )
 def test_many_skipped_steps_in_a_row_end_the_run_with_its_last_good_state(make_run, monkeypatch, broken_steps, good, sentence):
-    monkeypatch.setattr("trainer.training.metrics.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("trainer.training.trainer.REPORT_SECONDS", 0.0)
     run_dir = make_run(QUICK.replace(steps=40))
     broken_steps(set(range(good, 40)), "loss")
     with pytest.raises(TrainingError, match=sentence):
@@ -191,7 +191,7 @@ def test_many_skipped_steps_in_a_row_end_the_run_with_its_last_good_state(make_r
 
 
 def test_a_run_of_skipped_steps_alone_is_no_result_however_often_it_is_queued(make_run, monkeypatch, broken_steps):
-    monkeypatch.setattr("trainer.training.metrics.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("trainer.training.trainer.REPORT_SECONDS", 0.0)
     short, longer = make_run(QUICK, "short"), make_run(QUICK.replace(steps=30), "longer")
     broken_steps(set(range(30)), "loss")
     for run_dir, count in ((short, 4), (short, 4), (longer, 20), (longer, 21)):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer, noise
 from trainer.run.events import FINISH, GO_ON, SAMPLE
 from trainer.run.files import read_json
 from trainer.run.summary import stopped
+from trainer.training.loss import DiffusionLoss
 from trainer.training.validation import split_held_out
 
 from .runs import DREAMBOOTH, INVERSION, TOKENIZER, work_here
@@ -30,6 +32,22 @@ def test_held_out_photos_are_never_trained_on_and_at_least_one_is_left(dataset):
     assert split_held_out(dataset, 0, seed=0) == (dataset, None)
     with pytest.raises(ValueError, match="hold_out is 4, but there are only 4 photos"):
         split_held_out(dataset, 4, seed=0)
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_progress_is_told_each_second_however_often_a_state_is_saved_or_a_loss_measured(make_run, monkeypatch, every):
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("trainer.training.trainer.time", clock)
+    forward = DiffusionLoss.forward
+
+    def slow(loss: DiffusionLoss, batch_index: int) -> torch.Tensor:
+        clock.now += 0.4
+        return forward(loss, batch_index)
+
+    monkeypatch.setattr(DiffusionLoss, "forward", slow)
+    settings = DREAMBOOTH.replace(train="lora", steps=10, checkpoint_every=every, validate_every=every, hold_out=every)
+    events = work_here(make_run(settings))
+    assert [event["done"] for event in events if "loss" in event] == [3, 6, 9, 10]
 
 
 def test_a_run_that_learns_by_heart_stops_by_itself_and_exports_its_best_step(make_run, dataset, class_dataset):

@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import os
-import time
 
 import psutil
 import torch
@@ -14,8 +13,6 @@ from ..context import TrainingError
 from ..run.files import partial_file
 from ..run.metrics_file import is_measurement, read_metrics
 from ..run.run_dir import RunDir
-
-FLUSH_SECONDS = 1.0
 
 
 class Metrics:
@@ -41,7 +38,6 @@ class Metrics:
             self._file = run_dir.metrics.open("a", encoding="utf-8")
         self._pending: list[tuple[int, Tensor, float]] = []
         self._newest = math.nan
-        self._flushed = time.monotonic()
 
     def add(self, step: int, losses: Tensor, learning_rate: float, skipped: Tensor) -> None:
         """Note the losses (2,) of the `step`-th step (1, 2, ...), that of the photos alone second, and whether it was skipped.
@@ -55,11 +51,6 @@ class Metrics:
         self.flush()
         self.measured.append({"step": step, **losses})
         self._write(self.measured[-1])
-
-    @property
-    def is_due(self) -> bool:
-        """Return whether the last flush is long enough ago."""
-        return time.monotonic() - self._flushed >= FLUSH_SECONDS
 
     def flush(self) -> float:
         """Write what is pending and return the newest loss. Raises TrainingError when a loss is exactly 0."""
@@ -75,7 +66,6 @@ class Metrics:
         if self._file:
             self._file.flush()
         self._pending.clear()
-        self._flushed = time.monotonic()
         return self._newest
 
     def sync(self) -> None:

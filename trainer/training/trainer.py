@@ -22,6 +22,8 @@ from .optimizers import LossScale, ParamGroup, learning_rate_schedule, make_opti
 from .state import load_best, load_state, save_best, save_state
 
 NOT_MEASURED = message("The loss under fixed noise could not be measured at every step where it is due")
+REPORT_SECONDS = 1.0
+"""How often the losses are waited for and told."""
 STATE_SECONDS, STATE_SHARE = 300, 0.05
 """How much work may be lost where no number of steps is set, and how much of the time may go into saving it."""
 MAX_SKIPPED = 20
@@ -96,7 +98,8 @@ class Trainer:
         self.metrics = Metrics(context.run_dir, self._start, writes=context.is_main)
         self.stop_requested = False
         self._finish_at = context.run_dir.finish_at()  # asked for before the process or the export failed
-        self._began, self._looking = time.monotonic(), 0.0
+        self._began = self._reported = time.monotonic()
+        self._looking = 0.0
         self._next_state, self._state_due = self._began + STATE_SECONDS, False
         if context.device.type == "cpu":
             keep_freed_memory()
@@ -126,7 +129,8 @@ class Trainer:
         self.step += 1
         self.metrics.add(self.step, losses, self.settings.optimizer.learning_rate * factor, skipped)
         self._hear()
-        if self.metrics.is_due or self.result_requested or self.step == self.settings.training.steps:
+        is_due = time.monotonic() - self._reported >= REPORT_SECONDS
+        if is_due or self.result_requested or self.step == self.settings.training.steps:
             self._report()
 
     def _hear(self) -> None:
@@ -164,6 +168,7 @@ class Trainer:
 
     def _report(self) -> None:
         steps, loss = self.settings.training.steps, self._checked_loss()
+        self._reported = time.monotonic()
         per_step = (time.monotonic() - self._began - self._looking) / (self.step - self._start)
         self.context.reporter.progress(
             self.step,

@@ -182,6 +182,7 @@ def test_a_lora_of_another_node_is_gone_on_from_as_its_file_is(server, quick_gra
 
 
 def test_without_a_lora_its_output_says_so(server, quick_graph, train):
+    train |= {"steps": 1, "batch_size": 1}
     graph = up_to_training(quick_graph)
     inputs = {"lora": [node(quick_graph, "DreamBoothTrain"), 5], "prefix": "loras/x", "steps": 1}
     graph["save"] = {"class_type": "SaveLoRA", "inputs": inputs}

@@ -69,12 +69,13 @@ class EvaluateSubject(io.ComfyNode):
         files, threshold = files_of_pictures(more), copy_threshold[0]
         steps = [file.step for file in files] or [0]
         check_class_pictures(more, len(steps))
+        prompt = the_prompt(more)
         sets = encoded_sets(clip_vision[0], dataset[0], more, NodeProgress(cls.hidden.unique_id))
         of_steps = {name: by_step(sets[name], batch_sizes(more[name]), len(steps)) for name in WIRED if name in sets}
         photos = sets["dataset"], sets["subjects"]
         rows = {"dataset": score_photos(*photos, threshold)}
         scores = [score(vectors, *photos, threshold) for vectors in of_steps[PICTURES]]
-        singles = single_numbers(of_steps, more)
+        singles = single_numbers(of_steps, more, prompt)
         if BEFORE in sets:
             rows[BEFORE] = score(sets[BEFORE], *photos, threshold)
         common = {MEASURED_WITH: measured_with(encoder_name(clip_vision[0]), dataset[0], threshold)}
@@ -222,14 +223,26 @@ def batch_sizes(batches: Sequence) -> list[int]:
     return [len(batch) for batch in batches if len(batch)]
 
 
-def single_numbers(of_steps: Mapping[str, list[Tensor]], inputs: Mapping[str, list]) -> list[dict[str, float]]:
+def the_prompt(inputs: Mapping[str, list]) -> str:
+    """Return the prompt that the pictures are compared with, "" for none. Raises UserError for several."""
+    prompts = {prompt.strip() for prompt in inputs.get("prompt", [])}
+    if len(prompts) > 1:
+        raise UserError(
+            "{count} prompts come through prompt, and all pictures are compared with one. Measure the pictures of each prompt by "
+            "themselves, or leave prompt empty.",
+            count=len(prompts),
+        )
+    return prompts.pop() if prompts else ""
+
+
+def single_numbers(of_steps: Mapping[str, list[Tensor]], inputs: Mapping[str, list], prompt: str) -> list[dict[str, float]]:
     """Return for each step the numbers that are not measured against the photos; NaN for what is not wired."""
     found = [{"class_drift": math.nan, "prompt_fidelity": math.nan} for _ in of_steps[PICTURES]]
     if CLASS_AFTER in of_steps:
         for numbers, before, after in zip(found, of_steps[CLASS_BEFORE], of_steps[CLASS_AFTER], strict=True):
             numbers["class_drift"] = drift(before, after)
-    if inputs.get("clip") and inputs.get("prompt", [""])[0].strip():
-        vector = prompt_vector(inputs["clip"][0], inputs["prompt"][0], of_steps[PICTURES][0].shape[1])
+    if inputs.get("clip") and prompt:
+        vector = prompt_vector(inputs["clip"][0], prompt, of_steps[PICTURES][0].shape[1])
         for numbers, pictures in zip(found, of_steps[PICTURES], strict=True):
             numbers["prompt_fidelity"] = fidelity(pictures, vector)
     return found

@@ -73,7 +73,8 @@ Lora = LoraFile | WiredLora
 
 def _save(tensors: Any, path: Path) -> None:
     with partial_file(path) as partial:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items() if torch.is_tensor(t)}, partial)
+        # Copies: the file format knows no two tensors that share memory, and one node may give the same alpha to all layers.
+        save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items() if torch.is_tensor(t)}, partial)
 
 
 def lora_names() -> list[str]:

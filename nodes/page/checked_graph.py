@@ -81,9 +81,11 @@ def switched_off(node_id: str, name: str) -> tuple[str, Message] | None:
     """
     try:
         graph, own = _page_graph(node_id)
-        nodes = {str(node["id"]): node for node in graph["nodes"]}
+        nodes, sources = {str(node["id"]): node for node in graph["nodes"]}, dict(_links(graph))
         (wired,) = (known["link"] for known in nodes[own]["inputs"] if known["name"] == name)
-        (origin,) = (nodes[source] for link, source in _links(graph) if link == wired)
+        origin, passed = nodes[sources[wired]], 0
+        while origin["type"] == "Reroute" and passed < len(nodes):  # a node that only the page has
+            origin, passed = nodes[sources[origin["inputs"][0]["link"]]], passed + 1
         return str(origin.get("title") or origin["type"]), SWITCHED_OFF[origin["mode"]]
     except (KeyError, ValueError, TypeError, AttributeError, IndexError):
         return None

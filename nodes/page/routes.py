@@ -4,6 +4,7 @@ Every name that comes in is looked up where the nodes look it up, with the same 
 """
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -130,7 +131,8 @@ async def get_thumbnail(request: web.Request) -> web.Response:
         path = _photo(request.query.get("folder", ""), request.query.get("name", ""))
         mask = folder_view.mask_of(path, masks_folder(request.query.get("masks", "")))
         framing, files = _framing(request.query), [file.stat() for file in sorted({path, mask}) if file.is_file()]
-        tag = "-".join([*(f"{status.st_mtime_ns:x}-{status.st_size:x}" for status in files), *map(str, framing), mask.name])
+        parts = [*((status.st_mtime_ns, status.st_size) for status in files), *framing, mask.name]
+        tag = hashlib.sha256(repr(parts).encode()).hexdigest()  # a header takes few letters
         return tag, None if tag in [one.value for one in known] else folder_view.thumbnail(path, *framing, mask)
 
     try:

@@ -13,6 +13,7 @@ from ...trainer.run.metrics_file import (
     MEASURED,
     is_measurement,
     metrics_entry,
+    photos_loss,
 )
 from ...trainer.run.presets import widget_values
 from ...trainer.run.run_dir import Run, RunDir
@@ -124,7 +125,7 @@ class Curves:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for entry in filter(None, map(metrics_entry, lines)):
             if "loss" in entry:
-                self._losses.append(entry.get("instance_loss", entry["loss"]))
+                self._losses.append(photos_loss(entry))
                 self._steps.append(entry["step"])
             elif is_measurement(entry):
                 self._measurements.append({name: entry[name] for name in ("step", *MEASURED) if name in entry})

@@ -72,13 +72,17 @@ def test_a_socket_that_gets_nothing_is_told_with_what_it_needs(server, kind, nam
 
 
 def page_graph(mode: object, inside: bool) -> dict:
-    """What the page sends along: a switched-off node before the asked one, both of them in a subgraph, or in the workflow."""
+    """What the page sends along: a switched-off node before the asked one, both of them in a subgraph, or in the workflow.
+
+    In the workflow two nodes lie between them that pass on what comes, and that the page alone has.
+    """
     nodes = [
         {"id": 7, "type": "DatasetLoader", "title": "My photos", "mode": mode, "inputs": []},
         {"id": 8, "type": "CaptionWithToken", "mode": 0, "inputs": [{"name": "dataset", "link": 3}]},
     ]
     if not inside:
-        return {"nodes": nodes, "links": [[3, 7, 0, 8, 0, "SUBJECT_DATASET"]]}
+        nodes += [{"id": 9 + n, "type": "Reroute", "mode": 0, "inputs": [{"name": "", "link": 4 + n}]} for n in range(2)]
+        return {"nodes": nodes, "links": [[link, source, 0, 8, 0, "*"] for link, source in ((3, 9), (4, 10), (5, 7))]}
     subgraph = {"id": "aaaa", "nodes": nodes, "links": [{"id": 3, "origin_id": 7, "origin_slot": 0}]}
     return {"nodes": [{"id": 5, "type": "aaaa", "mode": 0}], "links": [], "definitions": {"subgraphs": [subgraph]}}
 

@@ -160,9 +160,12 @@ def caption(base_directory):
     file.write_text(was, encoding="utf-8")
 
 
-def test_a_thumbnail_is_sent_once_while_its_photo_stays(server, base_directory):
-    url = f"http://{HOST}:{server.port}{path('photo', folder='plush', name='plush-2.jpg', resolution=64, crop='center')}"
-    photo = base_directory / "input" / "plush" / "plush-2.jpg"
+@pytest.mark.parametrize("name", ["photo.png", "a photo.png", "фото.png"])
+def test_a_thumbnail_is_sent_once_while_its_photo_stays(server, base_directory, name):
+    photo = base_directory / "input" / "thumbnails" / name
+    photo.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (64, 64), "teal").save(photo)
+    url = f"http://{HOST}:{server.port}{path('photo', folder='thumbnails', name=name, resolution=64, crop='center')}"
 
     def status(tag: str) -> tuple[int, str]:
         with (

@@ -103,7 +103,7 @@ def test_captions_with_the_token_of_another_node_are_refused(server):
         server.run(graph)
 
 
-def test_training_starts_from_an_embedding_file_and_finds_it_changed(server, trained, base_directory):
+def test_training_starts_from_an_embedding_file_finds_it_changed_and_overwrites_nothing(server, trained, base_directory):
     """Named as in a prompt; the number of vectors is the file's. Another file under the name is another run.
 
     Its token is the same, and it overwrites nothing.

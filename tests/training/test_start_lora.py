@@ -44,6 +44,11 @@ PROGRAMS: dict[str, tuple[Callable[[str, str], str], dict[str, str]]] = {
         lambda layer, ldm: "unet." + re.sub(r"\.0$", "", layer.replace(".to_", ".processor.to_")),
         {"lora_down": "_lora.down", "lora_up": "_lora.up"},
     ),
+    "diffusers' first, of the U-Net alone": (
+        lambda layer, ldm: re.sub(r"\.0$", "", layer.replace(".to_", ".processor.to_")),
+        {"lora_down": "_lora.down", "lora_up": "_lora.up"},
+    ),
+    "LyCORIS": (lambda layer, ldm: f"lycoris_{layer.replace('.', '_')}", {}),
     "peft": (lambda layer, ldm: f"base_model.model.{layer}", PEFT),
     "ComfyUI": (lambda layer, ldm: f"diffusion_model.{ldm}", {}),
 }
@@ -154,6 +159,7 @@ def test_layers_behind_a_clip_skip_are_left_out(small_base, tmp_path):
         ({"lora_rank": 8}, r"lora_down\.weight is 4 x \d+.*, this run's is 8 x"),
         ({"lora_layers": "attention"}, r"it has \d+ tensors more, for example lora_unet_"),
         ({"lora_kind": "lokr"}, r"it lacks \d+ of \d+ tensors"),
+        ({"norms": True}, r"changes norms and biases too, in 2 tensors such as diffusion_model\.out\.0\.diff: .* Load LoRA"),
         ({"train": "lora"}, r"it has 1 tensor more, for example lora_te_text_model_encoder_layers_0_mlp_fc1\.alpha"),
     ],
     ids=str,
@@ -163,6 +169,8 @@ def test_another_lora_is_refused_with_what_differs(small_base, tmp_path, change,
     tensors = adapter_tensors(add_lora(base.unet(), SETTINGS), UNET_PREFIX, SETTINGS)
     if "train" in change:
         tensors["lora_te_text_model_encoder_layers_0_mlp_fc1.alpha"] = torch.tensor(2.0)
+    if change.pop("norms", False):
+        tensors |= {f"diffusion_model.out.0.{kind}": torch.ones(64) for kind in ("diff", "diff_b")}
     save_file(tensors, tmp_path / "given.safetensors")
     settings = SETTINGS.replace(**change)
     params = add_lora(base.unet(), settings)

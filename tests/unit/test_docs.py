@@ -145,7 +145,7 @@ PROMISES = {
         "test_a_name_stays_one_file_name_on_every_system",
         "test_nothing_outside_the_roots_is_read_or_written",
         "test_only_embeddings_of_comfyuis_folders_are_read",
-        "test_another_run_with_the_same_token_overwrites_nothing",
+        "test_training_starts_from_an_embedding_file_finds_it_changed_and_overwrites_nothing",
     ],
     "Links": [
         "test_no_route_follows_a_link_inside_a_folder_that_leads_out",
@@ -175,7 +175,7 @@ PROMISES = {
     "Routes": [
         "test_nothing_outside_the_roots_is_read_or_written",
         "test_a_wrong_request_is_refused",
-        "test_a_run_can_be_finished_from_the_page",
+        "test_a_run_is_finished_from_the_page_and_trains_on",
         "test_a_run_is_its_own_client_s",
         "test_curves_of_a_hundred_thousand_steps_stay_small",
         "test_of_a_large_folder_the_first_photos_are_listed",
@@ -332,7 +332,9 @@ SENTENCES = {
     "docs/files.md": {
         "Load Checkpoint lists it": ["test_a_finished_run_is_loaded_everywhere_and_never_trained_again"],
         "Load LoRA lists it": ["test_a_token_that_is_learned_beside_a_lora_is_an_embedding"],
-        "where that name was taken, nothing is overwritten": ["test_another_run_with_the_same_token_overwrites_nothing"],
+        "where that name was taken, nothing is overwritten": [
+            "test_training_starts_from_an_embedding_file_finds_it_changed_and_overwrites_nothing"
+        ],
         "the token of a DreamBooth run that began with an embedding": ["test_inversion_then_dreambooth_gives_both"],
         "log.txt, samples/, loss.png": ["test_the_files_of_a_run_are_all_listed"],
         "later runs use them again": ["test_class_images_are_made_once_by_the_base_and_shared"],
@@ -386,7 +388,7 @@ SENTENCES = {
     },
     "docs/security.md": {
         "A run writes to no name that was taken when it was queued": [
-            "test_another_run_with_the_same_token_overwrites_nothing",
+            "test_training_starts_from_an_embedding_file_finds_it_changed_and_overwrites_nothing",
             "test_what_is_no_file_of_the_run_is_in_the_way",
         ],
         "neither a caption nor a file of a run": [
@@ -414,11 +416,10 @@ SENTENCES = {
             "test_an_upload_that_cannot_be_is_refused_with_a_reason",
         ],
         "end a run early and take it up again": [
-            "test_a_run_can_be_finished_from_the_page",
-            "test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on",
+            "test_a_run_is_finished_from_the_page_and_trains_on",
         ],
         "Only who names the job (its `prompt_id`) is told how it goes or can end it": ["test_a_run_is_its_own_client_s"],
-        "its result stays until a graph of it is queued": ["test_a_run_that_was_ended_early_shows_its_pictures_and_trains_on"],
+        "its result stays until a graph of it is queued": ["test_a_run_is_finished_from_the_page_and_trains_on"],
         "to nobody where a graph was queued without a client id": ["test_a_job_without_a_client_is_told_to_nobody"],
         "Their answers are of bounded size": [
             "test_curves_of_a_hundred_thousand_steps_stay_small",

@@ -15,6 +15,8 @@ from .key_mapping import UNET_PREFIX
 
 SCALED = ("lora_B", "lokr_w1", "lokr_w1_a")
 """The factor of a layer that takes up the difference between the file's scale and the run's."""
+WHOLE = (".diff", ".diff_b")
+"""Of a layer: the change of its weight, or of its bias, that is not made of two factors."""
 TEXT_BEGINNINGS = ("lora_te", "text_encoder")
 
 
@@ -34,7 +36,9 @@ def unet_stems(layer: str, table: Mapping[str, str]) -> list[str]:
     ldm = table[f"{layer}.weight"].removeprefix(UNET_PREFIX).removesuffix(".weight")
     processor = layer.replace(".to_", ".processor.to_").removesuffix(".0")  # of diffusers' first LoRAs
     kohya = [f"lora_unet_{name.replace('.', '_')}" for name in (layer, ldm)]
-    return [*kohya, f"unet.{layer}", f"base_model.model.{layer}", layer, f"unet.{processor}", f"diffusion_model.{ldm}"]
+    lycoris = f"lycoris_{layer.replace('.', '_')}"
+    plain = [f"unet.{layer}", f"base_model.model.{layer}", layer, f"unet.{processor}", processor, f"diffusion_model.{ldm}"]
+    return [*kohya, lycoris, *plain]
 
 
 def text_stems(layer: str) -> list[str]:
@@ -60,6 +64,14 @@ def go_on_from(
     """
     scale = settings.dreambooth.lora_alpha / settings.dreambooth.lora_rank
     tensors = {name: tensor for name, tensor in load_file(path).items() if belongs(name)}
+    whole = [name for name in tensors if name.endswith(WHOLE)]
+    if whole:
+        raise UserError(
+            "The LoRA to go on from changes norms and biases too, in {count} tensors such as {first}: ComfyUI's Train LoRA makes "
+            "such files. No run can go on from it; load it with Load LoRA, or begin without it.",
+            count=len(whole),
+            first=whole[0],
+        )
     used, missing = set(), []
     for name, param in params.items():
         layer, factor = name.removesuffix(".weight").removesuffix(".default").rsplit(".", 1)

@@ -51,6 +51,11 @@ def is_measurement(entry: dict) -> bool:
     return "learning_rate" not in entry and "loss" not in entry
 
 
+def photos_loss(entry: dict) -> float:
+    """Return the loss of a step's photos alone."""
+    return entry.get("instance_loss", entry["loss"])
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and abs(value) <= LARGEST
 

@@ -36,7 +36,7 @@ from ..dataset.photos import Dataset
 from ..parts import TokenVectors, part_types, unused_settings
 from .files import read_bytes, read_json, tensor_metadata
 from .messages import Message, UserError
-from .metrics_file import is_measurement, read_metrics
+from .metrics_file import is_measurement, photos_loss, read_metrics
 from .setting_groups import MAX_STEPS
 from .settings import Settings
 
@@ -260,8 +260,12 @@ class RunDir:
                 path.unlink(missing_ok=True)
 
     def losses(self) -> list[float]:
-        """Return the loss of every step so far that had one."""
+        """Return the loss of every step so far that had one: what is trained on, with that of the class."""
         return [entry["loss"] for entry in read_metrics(self.metrics) if "loss" in entry]
+
+    def instance_losses(self) -> list[float]:
+        """Return the same of the photos alone, as the charts draw it."""
+        return [photos_loss(entry) for entry in read_metrics(self.metrics) if "loss" in entry]
 
     def steps_done(self) -> int:
         """Return how many steps were done so far, skipped ones among them."""

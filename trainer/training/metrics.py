@@ -53,7 +53,10 @@ class Metrics:
         self._write(self.measured[-1])
 
     def flush(self) -> float:
-        """Write what is pending and return the newest loss. Raises TrainingError when a loss is exactly 0."""
+        """Write what is pending and return the newest loss of the photos alone, as the charts draw it.
+
+        Raises TrainingError when a loss is exactly 0.
+        """
         values = torch.stack([pending for _, pending, _ in self._pending]).tolist() if self._pending else []
         for (step, _, learning_rate), (loss, instance, skipped) in zip(self._pending, values, strict=True):
             _check_loss(step, loss)
@@ -62,7 +65,7 @@ class Metrics:
             self._write({"step": step, **finite, "learning_rate": learning_rate, **({"skipped": 1} if skipped else {})})
             self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
             self.skipped += bool(skipped)
-            self._newest = loss
+            self._newest = instance
         if self._file:
             self._file.flush()
         self._pending.clear()

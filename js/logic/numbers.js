@@ -2,7 +2,7 @@
 // How many decimals a number widget needs, and what it holds of what its arrows have made.
 
 const MAX_DECIMALS = 20 // that browsers write
-const DIGITS = 12
+const DIGITS = 15 // All that a number holds whatever it is: a typed one stays as it is.
 
 /**
  * How many decimals a number has: 2 of 0.25, 8 of 2.25e-6.

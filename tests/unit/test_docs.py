@@ -274,6 +274,7 @@ SENTENCES = {
         "It takes a list with a text for each photo": ["test_pictures_and_texts_of_lists_go_together"],
         "or one text with a line for each": ["test_one_text_may_have_a_line_for_each"],
         "A file beside the photo goes first": ["test_photos_without_a_caption_get_theirs_by_the_order_of_the_names"],
+        "also where you empty it": ["test_a_caption_that_the_user_empties_stays_empty"],
         "up to 100 are allowed": ["test_what_may_stand_for_repeats", "test_repeats_that_are_no_whole_number_are_refused"],
         "UTF-16 is read, too": ["test_every_encoding_that_can_be_told_is_read"],
         "Others cannot be told from each other": ["test_an_encoding_that_cannot_be_told_is_named_with_its_file"],

@@ -5,6 +5,7 @@ import re
 import pytest
 from PIL import Image
 
+from trainer.dataset.caption_files import write_caption
 from trainer.dataset.folder import read_folder
 from trainer.dataset.wired import Wired
 from trainer.run.messages import UserError
@@ -27,6 +28,12 @@ def captions(folder, *texts: str) -> list[str]:
 def test_photos_without_a_caption_get_theirs_by_the_order_of_the_names(folder):
     assert captions(folder, "one", "two", "three") == ["one", "settled on", "three"]
     assert [photo.repeats for photo in read_folder(folder, 64, wired=Wired(["one", "two", "three"]))[0].photos] == [1, 1, 3]
+
+
+def test_a_caption_that_the_user_empties_stays_empty(folder):
+    write_caption(folder, "a.png", "", "")
+    write_caption(folder, "b.png", "", "settled on")
+    assert captions(folder, "one", "two", "three") == ["", "", "three"]
 
 
 def test_one_text_may_have_a_line_for_each(folder):

@@ -30,6 +30,8 @@ class CaptionSet:
     """The captions of photos by their file names, and what the user should know of the files."""
 
     captions: dict[str, Caption]
+    settled: frozenset[str]
+    """Photos that have a file beside them, be it empty: what it says is what the user wants."""
     shared: dict[str, str]
     """By photo the caption file that it shares with another photo."""
     notes: tuple[Message, ...]
@@ -56,17 +58,18 @@ def read_captions(folder: Path, names: Sequence[str], files: FolderFiles | None 
     known = _read_metadata(folder, tables, photos, notes)
     sidecars = _sidecars(photos, files.captions)
     counts = Counter(sidecars.values())
-    captions, texts = {}, {}
+    captions, settled, texts = {}, set(), {}
     for name in names:
         caption, sidecar = known.get(name, Caption()), sidecars.get(name)
         if sidecar and is_inside(folder, folder / sidecar):
             if sidecar not in texts:  # two photos may share it
                 texts[sidecar] = _alternatives(_read_text(folder, sidecar, notes), sidecar)
             caption = Caption(texts[sidecar], caption.repeats)
+            settled.add(name)
         captions[name] = caption
     shared = {name: sidecar for name, sidecar in sidecars.items() if counts[sidecar] > 1}
     used = {*sidecars.values(), *tables.values()}
-    return CaptionSet(captions, shared, (*notes, *_file_notes(folder, files, used, shared)))
+    return CaptionSet(captions, frozenset(settled), shared, (*notes, *_file_notes(folder, files, used, shared)))
 
 
 def write_caption(folder: Path, name: str, text: str, was: str) -> None:

@@ -63,7 +63,7 @@ def read_folder(
     check_folder(folder, files)
     problems = dict(files.foreign)
     found = read_captions(folder, files.photos, files)
-    captions = found.captions if wired.captions is None else with_wired_captions(found.captions, wired.captions)
+    captions = found.captions if wired.captions is None else with_wired_captions(found, wired.captions)
     masks = mask_files(folder, files)
     photos: list[Photo] = []
     previews: list[Image.Image] = []

@@ -1,6 +1,6 @@
 """Pictures and captions that come from the graph. Plain data, no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ..run.messages import UserError
+from .caption_files import CaptionSet
 from .metadata_files import Caption
 from .text_file import clean
 
@@ -67,15 +68,16 @@ def check_one_for_each(name: str, count: int, photos: int) -> None:
         )
 
 
-def with_wired_captions(captions: Mapping[str, Caption], texts: Sequence[str]) -> dict[str, Caption]:
-    """Return the captions by photo, with a wired text where a photo has none: a file beside it is what the user has settled on.
+def with_wired_captions(found: CaptionSet, texts: Sequence[str]) -> dict[str, Caption]:
+    """Return the captions by photo, with a wired text where a photo has none, nor an empty file beside it.
 
     The texts are in the order of the photos, or one text with a line for each. Raises UserError when there are more or fewer.
     """
+    captions = found.captions
     lines = texts[0].splitlines() if len(texts) == 1 and len(captions) > 1 else texts
     check_one_for_each("captions", len(lines), len(captions))
     wired = {name: clean(text) for name, text in zip(captions, lines, strict=True)}
     return {
-        name: caption if caption.texts or not wired[name] else replace(caption, texts=(wired[name],))
+        name: caption if caption.texts or name in found.settled or not wired[name] else replace(caption, texts=(wired[name],))
         for name, caption in captions.items()
     }

@@ -272,6 +272,7 @@ SENTENCES = {
         "what the base puts there": BACKGROUNDS,
         "all four drew the subject": BACKGROUNDS,
         "It takes a list with a text for each photo": ["test_pictures_and_texts_of_lists_go_together"],
+        "also a list within the list": ["test_a_list_within_the_list_is_what_is_in_it"],
         "or one text with a line for each": ["test_one_text_may_have_a_line_for_each"],
         "A file beside the photo goes first": ["test_photos_without_a_caption_get_theirs_by_the_order_of_the_names"],
         "also where you empty it": ["test_a_caption_that_the_user_empties_stays_empty"],

@@ -5,6 +5,7 @@ import re
 import pytest
 from PIL import Image
 
+from tests.pack import load
 from trainer.dataset.caption_files import write_caption
 from trainer.dataset.folder import read_folder
 from trainer.dataset.wired import Wired
@@ -42,6 +43,12 @@ def test_one_text_may_have_a_line_for_each(folder):
 
 def test_a_wired_caption_is_one_line_without_what_cannot_be_seen(folder):
     assert captions(folder, " a dog,\n\n barking\u200b ", "", "") == ["a dog, barking", "settled on", ""]
+
+
+def test_a_list_within_the_list_is_what_is_in_it():
+    """As Florence-2 gives it for a batch."""
+    unnested = load("nodes.inputs").unnested
+    assert unnested([["one", "two"], "three", ("four",), []]) == ["one", "two", "three", "four", []]
 
 
 def test_none_wired_is_none_given(folder):

@@ -41,6 +41,19 @@ def test_one_text_may_have_a_line_for_each(folder):
     assert captions(folder, "one\ntwo\r\nthree\n") == ["one", "settled on", "three"]
 
 
+@pytest.mark.parametrize("text", ["one\n\ntwo\n \n\nthree", "\none\rtwo\r\n\r\nthree\n\n", "one\ntwo\nthree\n\u200b\n"])
+def test_blank_lines_are_left_out_where_there_are_too_many(folder, text):
+    assert captions(folder, text) == ["one", "settled on", "three"]
+
+
+def test_a_blank_line_in_its_place_is_no_caption(folder):
+    assert captions(folder, "one\ntwo\n\n") == captions(folder, "one\n\n ") == ["one", "settled on", ""]
+
+
+def test_only_ends_of_lines_part_a_text(folder):
+    assert captions(folder, "one\u2028more\ntwo\vmore\x85\nthree") == ["one more", "settled on", "three"]
+
+
 def test_a_wired_caption_is_one_line_without_what_cannot_be_seen(folder):
     assert captions(folder, " a dog,\n\n barking\u200b ", "", "") == ["a dog, barking", "settled on", ""]
 

@@ -12,7 +12,7 @@ from ..run.messages import Message, MessageError, UserError, message
 from .folder_files import CAPTION_SUFFIXES, FolderFiles, folder_files, is_inside, lower_suffix, read_inside, same_name, shown_name
 from .metadata_files import MAX_ALTERNATIVES, Caption, match, read_entries
 from .named import listed
-from .text_file import clean, decode_text
+from .text_file import LINE_END, clean, decode_text
 
 MAX_CAPTION = 20_000
 """Characters that a caption may have when it is written."""
@@ -172,7 +172,7 @@ def _names(names: Sequence[str]) -> Message | Sequence[str | Message]:
 
 def _alternatives(text: str, name: str) -> tuple[str, ...]:
     """Return the captions of a text, one a line. Raises UserError for more than can be."""
-    texts = tuple(dict.fromkeys(filter(None, map(clean, re.split(r"\r\n|\r|\n", text)))))
+    texts = tuple(dict.fromkeys(filter(None, map(clean, LINE_END.split(text)))))
     if len(texts) > MAX_ALTERNATIVES:
         raise UserError(
             "{name} has {count} lines; each is a caption of the whole photo, and at most {most} are read. Make one line of "

@@ -10,7 +10,7 @@ from PIL import Image
 from ..run.messages import UserError
 from .caption_files import CaptionSet
 from .metadata_files import Caption
-from .text_file import clean
+from .text_file import LINE_END, clean
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,20 @@ def check_one_for_each(name: str, count: int, photos: int) -> None:
         )
 
 
+def _lines(text: str, count: int) -> list[str]:
+    """Return the lines of a text: `count`, counting the blank ones, else those that are not blank."""
+    *lines, last = LINE_END.split(text)
+    lines += [last] if last else []
+    return lines if len(lines) == count else [line for line in lines if clean(line)]
+
+
 def with_wired_captions(found: CaptionSet, texts: Sequence[str]) -> dict[str, Caption]:
     """Return the captions by photo, with a wired text where a photo has none, nor an empty file beside it.
 
     The texts are in the order of the photos, or one text with a line for each. Raises UserError when there are more or fewer.
     """
     captions = found.captions
-    lines = texts[0].splitlines() if len(texts) == 1 and len(captions) > 1 else texts
+    lines = _lines(texts[0], len(captions)) if len(texts) == 1 and len(captions) > 1 else texts
     check_one_for_each("captions", len(lines), len(captions))
     wired = {name: clean(text) for name, text in zip(captions, lines, strict=True)}
     return {

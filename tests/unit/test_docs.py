@@ -273,6 +273,9 @@ SENTENCES = {
         "all four drew the subject": BACKGROUNDS,
         "It takes a list with a text for each photo": ["test_pictures_and_texts_of_lists_go_together"],
         "blank ones left out where there are too many": ["test_blank_lines_are_left_out_where_there_are_too_many"],
+        "of more than 100 photos, IMAGE has the first 100 alone": [
+            "test_of_more_photos_than_image_has_the_difference_is_explained"
+        ],
         "also a list within the list": ["test_a_list_within_the_list_is_what_is_in_it"],
         "or one text with a line for each": ["test_one_text_may_have_a_line_for_each"],
         "A file beside the photo goes first": ["test_photos_without_a_caption_get_theirs_by_the_order_of_the_names"],

@@ -8,7 +8,7 @@ from PIL import Image
 from tests.pack import load
 from trainer.dataset.caption_files import write_caption
 from trainer.dataset.folder import read_folder
-from trainer.dataset.wired import Wired
+from trainer.dataset.wired import Wired, check_one_for_each
 from trainer.run.messages import UserError
 
 
@@ -66,6 +66,20 @@ def test_a_list_within_the_list_is_what_is_in_it():
 
 def test_none_wired_is_none_given(folder):
     assert [photo.caption for photo in read_folder(folder, 64)[0].photos] == ["", "settled on", ""]
+
+
+def test_of_more_photos_than_image_has_the_difference_is_explained(tmp_path):
+    for number in range(101):
+        Image.new("RGB", (64, 64), (number, 20, 30)).save(tmp_path / f"{number:03}.png")
+    said = (
+        "100 captions come through captions, and there are 101 photos: IMAGE of Load Photos of a Subject has the first 100 alone."
+    )
+    with pytest.raises(UserError, match=said):
+        captions(tmp_path, *map(str, range(100)))
+    with pytest.raises(UserError, match=r"99 captions come through captions, and there are 101 photos\. Wire one for each"):
+        captions(tmp_path, *map(str, range(99)))
+    with pytest.raises(UserError, match="100 masks come through masks, and there are 101 photos: IMAGE of Load Photos"):
+        check_one_for_each("masks", 100, 101)
 
 
 @pytest.mark.parametrize("texts", [[], ["one"], ["one", "two"], ["1", "2", "3", "4"], ["1\n2"]], ids=str)

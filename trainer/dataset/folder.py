@@ -20,12 +20,10 @@ from .metadata_files import MAX_REPEATS, Caption
 from .named import listed
 from .photo_checks import is_blank
 from .photos import Dataset, Photo, PhotoFile, check_framing, read_photo
-from .wired import NOTHING_WIRED, Wired, with_wired_captions
+from .wired import MAX_PREVIEWS, NOTHING_WIRED, Wired, with_wired_captions
 
 MAX_VARIANTS = 64
 MAX_JITTER = 0.5
-MAX_PREVIEWS = 100
-"""So many prepared pictures are returned; those of a large folder would fill the memory."""
 MOST_SUBFOLDERS = 100
 """So many subfolders of a folder are looked into."""
 _REPEATS = re.compile(r"([0-9]{1,3})_.")

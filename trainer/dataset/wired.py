@@ -24,6 +24,8 @@ class Wired:
 
 
 NOTHING_WIRED = Wired()
+MAX_PREVIEWS = 100
+"""So many prepared pictures are returned; those of a large folder would fill the memory."""
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -58,6 +60,15 @@ def as_image(pixels: np.ndarray) -> Image.Image:
 
 def check_one_for_each(name: str, count: int, photos: int) -> None:
     """Raise UserError unless as many captions or masks come through the socket `name`, called after them, as there are photos."""
+    if count == MAX_PREVIEWS < photos:
+        raise UserError(
+            "{count} {name} come through {name}, and there are {photos} photos: IMAGE of Load Photos of a Subject has the first "
+            "{count} alone. Make folders of at most {count} photos, or give the node that makes the {name} all photos from "
+            "another loader.",
+            count=count,
+            name=name,
+            photos=photos,
+        )
     if count != photos:
         raise UserError(
             "{count} {name} come through {name}, and there are {photos} photos. Wire one for each, in the order of the photos: "

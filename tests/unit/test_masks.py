@@ -91,6 +91,17 @@ def test_a_mask_that_cannot_be_read_is_named(folder):
         masked(folder)
 
 
+def test_a_wired_mask_that_cannot_be_used_is_named_by_its_photo(folder, tmp_path_factory):
+    masks = tmp_path_factory.mktemp("masks")
+    for name, size in (("label", (75, 75)), ("see-through", (75, 55)), ("whole", (75, 75))):
+        shape().resize(size).save(masks / f"{name}.png.png")
+    said = (
+        r"^2 of 3 images cannot be read: label\.png \(its wired mask: a mask of 75x75 .*, whole\.png \(its wired mask: a mask of"
+    )
+    with pytest.raises(UserError, match=said):
+        masked(folder, wired=Wired(masks=masks))
+
+
 def test_masks_decide_the_result_where_they_count_and_only_there(folder, tmp_path_factory):
     plain = tmp_path_factory.mktemp("plain")
     (folder / "whole.png").rename(plain / "whole.png")

@@ -79,7 +79,10 @@ def read_folder(
         try:
             photo = _with_mask(photo, mask_path(path, masks.get(name), wired.masks), read.has_alpha)
         except UserError as error:
-            problems[masks.get(name, name)] = error.message
+            if wired.masks:
+                problems[name] = message("its wired mask: {reason}", reason=error.message)
+            else:
+                problems[masks.get(name, name)] = error.message
         photos.append(photo)
         notes += [message("{name} ({reason})", name=name, reason=note) for note in read.notes]
         blank += [name] if is_blank(read.image) else []
@@ -89,7 +92,7 @@ def read_folder(
             "{unreadable} of {total} images cannot be read: {images}. Where nothing else is said, convert them to jpg or png, or "
             "remove them.",
             unreadable=len(problems),
-            total=len(photos) + len(problems),
+            total=len({*files.photos, *problems}),
             images=listed(
                 [message("{name} ({reason})", name=shown_name(n), reason=reason) for n, reason in sorted(problems.items())]
             ),

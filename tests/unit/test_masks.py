@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from tests.pack import load
 from trainer.dataset.folder import read_folder
-from trainer.dataset.masks import decode_mask
+from trainer.dataset.masks import decode_mask, mask_path
 from trainer.dataset.photos import Dataset, read_photo
 from trainer.dataset.wired import Wired
+from trainer.run.files import partial_file
 from trainer.run.messages import UserError
 
 folder_view = load("nodes.page.folder_view")
@@ -56,6 +57,17 @@ def test_a_wired_mask_takes_the_place_of_both(folder, tmp_path_factory):
     photos = masked(folder, wired=Wired(masks=masks)).photos
     assert [Path(photo.mask).parent for photo in photos] == [masks] * 3
     assert decode_mask(Path(photos[0].mask).read_bytes(), (150, 110), False).size == (150, 110)
+
+
+@pytest.mark.parametrize("ending", [".png", "x" * 240 + ".png", "x" * 250 + ".png", "ї" * 124 + ".jpeg"], ids=len)
+def test_a_photo_of_the_longest_name_may_have_a_wired_mask(tmp_path_factory, ending):
+    folder, masks = tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("masks")
+    for photo, left in (("a" + ending, 20), ("b" + ending, 40)):
+        shape().convert("RGB").save(folder / photo, "PNG")
+        with partial_file(mask_path(folder / photo, None, masks)) as partial:
+            shape(spot=(left, 15, 90, 70)).save(partial, "PNG")
+    for photo, left in zip(masked(folder, wired=Wired(masks=masks)).photos, (20, 40), strict=True):
+        assert Image.open(photo.mask).tobytes() == shape(spot=(left, 15, 90, 70)).tobytes()
 
 
 @pytest.mark.parametrize("grey", [0, 255])

@@ -1,5 +1,7 @@
 """Masks of photos: white is the subject, black what is around it. Plain data, no torch."""
 
+import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ from .folder_files import FolderFiles, is_inside, same_name
 
 SAME_SHAPE = 0.02
 """By which part the sides of a mask may be in another proportion than its photo's: scaled down, they are rounded."""
+LONGEST_NAME = 128
+"""Bytes of a photo's name that its wired mask is called after: a file system takes 255, some 143, and the mask's is longer."""
 LABEL = "-masklabel"
 """How OneTrainer ends the name of a mask: a-masklabel.png is that of a.jpg."""
 
@@ -24,9 +28,10 @@ def mask_files(folder: Path, files: FolderFiles) -> dict[str, str]:
 
 def mask_path(photo: Path, beside: str | None, wired: Path | None) -> Path:
     """Return where the mask of a photo would be: the one from the graph, else the file beside it, else the photo's own alpha."""
-    if wired:
-        return wired / f"{photo.name}.png"
-    return photo.with_name(beside) if beside else photo
+    if not wired:
+        return photo.with_name(beside) if beside else photo
+    name = os.fsencode(photo.name)
+    return wired / f"{photo.name if len(name) <= LONGEST_NAME else hashlib.sha256(name).hexdigest()}.png"
 
 
 def decode_mask(raw: bytes, size: tuple[int, int], is_alpha: bool) -> Image.Image | None:

@@ -70,11 +70,20 @@ def test_a_photo_of_the_longest_name_may_have_a_wired_mask(tmp_path_factory, end
         assert Image.open(photo.mask).tobytes() == shape(spot=(left, 15, 90, 70)).tobytes()
 
 
-@pytest.mark.parametrize("grey", [0, 255])
+@pytest.mark.parametrize("grey", [0, 7, 248, 255])
 def test_a_mask_that_tells_nothing_is_none(folder, grey):
     """LoadImage gives a black one for each picture without transparency."""
     Image.new("L", (64, 64), grey).save(folder / "label-masklabel.png")
     assert masked(folder).photos[0].mask == ""
+
+
+def test_a_soft_mask_that_found_nothing_is_none_and_a_faint_subject_is_one(folder):
+    noise = np.random.default_rng(0).integers(0, 8, (110, 150), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "label-masklabel.png")
+    assert masked(folder).photos[0].mask == ""
+    noise[40:60, 50:80] = 30
+    Image.fromarray(noise).save(folder / "label-masklabel.png")
+    assert Path(masked(folder).photos[0].mask).name == "label-masklabel.png"
 
 
 @pytest.mark.parametrize("size", [(110, 150), (110, 110), (150, 100), (75, 59)])

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,6 +16,8 @@ SAME_SHAPE = 0.02
 """By which part the sides of a mask may be in another proportion than its photo's: scaled down, they are rounded."""
 LONGEST_NAME = 128
 """Bytes of a photo's name that its wired mask is called after: a file system takes 255, some 143, and the mask's is longer."""
+FAINT = 8
+"""Steps of 255 from black, or from white, within which a mask tells nothing: what a soft one leaves that has found nothing."""
 LABEL = "-masklabel"
 """How OneTrainer ends the name of a mask: a-masklabel.png is that of a.jpg."""
 
@@ -37,12 +40,16 @@ def mask_path(photo: Path, beside: str | None, wired: Path | None) -> Path:
 def decode_mask(raw: bytes, size: tuple[int, int], is_alpha: bool) -> Image.Image | None:
     """Return the mask in a file's bytes as L, of the size of its photo; of the photo's own file, its alpha channel.
 
-    None when it tells nothing: all white, all black, or no alpha. Raises UserError, with the reason alone, for no picture, and
-    for one of another shape: that of a cropped or turned photo would lie beside the subject.
+    None when it tells nothing: all white or all black but for FAINT, or no alpha. Raises UserError, with the reason alone, for no
+    picture, and for one of another shape: that of a cropped or turned photo would lie beside the subject.
     """
     decoded = decode(raw)
     mask = decoded.alpha if is_alpha else decoded.image.convert("L")
-    if mask is None or mask.getextrema() in ((0, 0), (255, 255)):
+    if mask is None:
+        return None
+    extrema: Any = mask.getextrema()
+    darkest, brightest = extrema
+    if brightest < FAINT or darkest > 255 - FAINT:
         return None
     if abs(mask.width * size[1] / (mask.height * size[0]) - 1) > SAME_SHAPE:
         raise UserError(

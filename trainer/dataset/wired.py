@@ -20,7 +20,7 @@ class Wired:
     captions: Sequence[str] | None = None
     """In the order of the photos."""
     masks: Path | None = None
-    """Folder of the masks, <name of the photo>.png."""
+    """Folder of the masks, where `mask_path` finds them."""
 
 
 NOTHING_WIRED = Wired()

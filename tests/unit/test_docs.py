@@ -256,6 +256,9 @@ SENTENCES = {
         "the first of these counts": ["test_a_wired_mask_takes_the_place_of_both"],
         "One that is all white or all black": ["test_a_mask_that_tells_nothing_is_none"],
         "or within 7 steps of 255 of that, is none": ["test_a_soft_mask_that_found_nothing_is_none_and_a_faint_subject_is_one"],
+        "less than a tenth of what it shows, the node names the photo": [
+            "test_photos_whose_masked_subject_the_crop_cuts_off_are_named"
+        ],
         "A mask shows the whole photo, at any size": [
             "test_a_mask_of_another_shape_is_refused_and_not_squeezed",
             "test_a_mask_of_another_size_is_scaled",

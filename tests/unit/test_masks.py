@@ -168,6 +168,29 @@ def test_a_mask_is_framed_as_its_photo_is(tmp_path, crop, jitter, size):
     assert len(views) == dataset.views == (8 if jitter else 2)
 
 
+@pytest.mark.parametrize(
+    ("crop", "named"), [("center", "left.png, top.png"), ("top", "left.png"), ("pad", ""), ("bucket", "")], ids=str
+)
+def test_photos_whose_masked_subject_the_crop_cuts_off_are_named(tmp_path, crop, named):
+    """But for a twentieth. What is small, or cut to a fifth, is there."""
+    cases = {
+        "left": ((200, 100), (0, 0, 52, 100)),
+        "top": ((100, 200), (0, 0, 100, 52)),
+        "fifth": ((200, 100), (0, 0, 62, 100)),
+        "small": ((200, 100), (100, 50, 104, 54)),
+    }
+    for name, (size, box) in cases.items():
+        shape(size).convert("RGB").save(tmp_path / f"{name}.png")
+        mask = Image.new("L", size, 0)
+        mask.paste(255, box)
+        mask.save(tmp_path / f"{name}-masklabel.png")
+    said = f"The crop cuts off what the masks of these photos show: {named}. Choose another crop, pad for example."
+    warnings = [str(note) for note in read_folder(tmp_path, 256, crop, mask_weight=0.1)[0].warnings]
+    assert [note for note in warnings if "masks of these" in note] == ([said] if named else [])
+    plain = [str(note) for note in read_folder(tmp_path, 256, crop, mask_weight=1.0)[0].warnings]
+    assert plain == [note for note in warnings if note != said]
+
+
 def test_colour_and_light_leave_a_mask_where_its_photo_is(tmp_path):
     shape().convert("RGB").save(tmp_path / "a.png")
     shape().save(tmp_path / "a-masklabel.png")

@@ -15,7 +15,7 @@ from ..run.messages import Message, UserError, message
 from .caption_files import read_captions
 from .crop import is_small
 from .folder_files import FolderFiles, count_photos, folder_files, shown_name, subfolders
-from .masks import decode_mask, mask_files, mask_path
+from .masks import decode_mask, is_cut_off, mask_files, mask_path
 from .metadata_files import MAX_REPEATS, Caption
 from .named import listed
 from .photo_checks import is_blank
@@ -66,6 +66,7 @@ def read_folder(
     photos: list[Photo] = []
     previews: list[Image.Image] = []
     blank: list[str] = []
+    cut_off: list[str] = []
     notes: list[Message] = []
     for done, name in enumerate(files.photos):
         on_photo(done, len(files.photos))
@@ -77,7 +78,8 @@ def read_folder(
             continue
         photo = _photo(path, read, captions[name])
         try:
-            photo = _with_mask(photo, mask_path(path, masks.get(name), wired.masks), read.has_alpha)
+            photo, mask = _with_mask(photo, mask_path(path, masks.get(name), wired.masks), read.has_alpha)
+            cut_off += [name] if mask and empty.mask_weight < 1 and is_cut_off(mask, resolution, crop) else []
         except UserError as error:
             if wired.masks:
                 problems[name] = message("its wired mask: {reason}", reason=error.message)
@@ -88,18 +90,23 @@ def read_folder(
         blank += [name] if is_blank(read.image) else []
         previews += [empty.view(read.image, photo, number) for number in range(min(empty.views, MAX_PREVIEWS - len(previews)))]
     if problems:
-        raise UserError(
-            "{unreadable} of {total} images cannot be read: {images}. Where nothing else is said, convert them to jpg or png, or "
-            "remove them.",
-            unreadable=len(problems),
-            total=len({*files.photos, *problems}),
-            images=listed(
-                [message("{name} ({reason})", name=shown_name(n), reason=reason) for n, reason in sorted(problems.items())]
-            ),
-        )
+        raise _unreadable(problems, total=len({*files.photos, *problems}))
     dataset = replace(empty, photos=tuple(photos))
-    told = (*_warnings(dataset), *_photo_notes(blank, notes), *file_notes(folder, files, found.captions), *found.notes)
+    told = (*_warnings(dataset), *_photo_notes(blank, cut_off, notes), *file_notes(folder, files, found.captions), *found.notes)
     return replace(dataset, warnings=told), previews
+
+
+def _unreadable(problems: dict[str, Message], total: int) -> UserError:
+    """Return the error that names the images that cannot be read, each with its reason."""
+    return UserError(
+        "{unreadable} of {total} images cannot be read: {images}. Where nothing else is said, convert them to jpg or png, or "
+        "remove them.",
+        unreadable=len(problems),
+        total=total,
+        images=listed(
+            [message("{name} ({reason})", name=shown_name(n), reason=reason) for n, reason in sorted(problems.items())]
+        ),
+    )
 
 
 def _photo(path: Path, read: PhotoFile, caption: Caption) -> Photo:
@@ -115,15 +122,19 @@ def _photo(path: Path, read: PhotoFile, caption: Caption) -> Photo:
     )
 
 
-def _with_mask(photo: Photo, path: Path, has_alpha: bool) -> Photo:
-    """Return the photo with the mask in a file, if that tells anything. Raises UserError, with the reason, for no picture."""
+def _with_mask(photo: Photo, path: Path, has_alpha: bool) -> tuple[Photo, Image.Image | None]:
+    """Return the photo with the mask in a file, and the mask, if that tells anything.
+
+    Raises UserError, with the reason, for no picture.
+    """
     is_alpha = path.name == Path(photo.path).name
     if is_alpha and not has_alpha:
-        return photo
+        return photo, None
     raw = path.read_bytes()
-    if decode_mask(raw, (photo.width, photo.height), is_alpha) is None:
-        return photo
-    return replace(photo, mask=str(path.parent.resolve() / path.name), mask_sha256=hashlib.sha256(raw).hexdigest())
+    mask = decode_mask(raw, (photo.width, photo.height), is_alpha)
+    if mask is None:
+        return photo, None
+    return replace(photo, mask=str(path.parent.resolve() / path.name), mask_sha256=hashlib.sha256(raw).hexdigest()), mask
 
 
 def folder_repeats(folder: Path) -> int:
@@ -187,14 +198,21 @@ def subfolders_with_photos(folder: Path, depth: int = 3) -> dict[str, int]:
     return counts
 
 
-def _photo_notes(blank: list[str], notes: list[Message]) -> list[Message]:
-    """Return what was odd about photos that were read, and which show nothing."""
+def _photo_notes(blank: list[str], cut_off: list[str], notes: list[Message]) -> list[Message]:
+    """Return what was odd about photos that were read, which show nothing, and of which subjects the crop leaves nothing."""
     told = []
     if notes:
         told.append(message("Photos that were read with a remark: {photos}.", photos=listed(notes)))
     if blank:
         told.append(
             message("Photos of one colour, or all transparent, have nothing to learn from: {photos}.", photos=listed(blank))
+        )
+    if cut_off:
+        told.append(
+            message(
+                "The crop cuts off what the masks of these photos show: {photos}. Choose another crop, pad for example.",
+                photos=listed(cut_off),
+            )
         )
     return told
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageStat
 
 from ..run.messages import UserError
+from .crop import prepare
 from .decode import decode
 from .folder_files import FolderFiles, is_inside, same_name
 
@@ -18,6 +19,8 @@ LONGEST_NAME = 128
 """Bytes of a photo's name that its wired mask is called after: a file system takes 255, some 143, and the mask's is longer."""
 FAINT = 8
 """Steps of 255 from black, or from white, within which a mask tells nothing: what a soft one leaves that has found nothing."""
+CUT_OFF = 0.1
+"""A crop that leaves a smaller part of what a mask shows has cut the subject off."""
 LABEL = "-masklabel"
 """How OneTrainer ends the name of a mask: a-masklabel.png is that of a.jpg."""
 
@@ -61,6 +64,13 @@ def decode_mask(raw: bytes, size: tuple[int, int], is_alpha: bool) -> Image.Imag
             photo_height=size[1],
         )
     return mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
+
+
+def is_cut_off(mask: Image.Image, resolution: int, crop: str) -> bool:
+    """Return whether the crop leaves next to nothing of what the mask of a photo (L, of its size) shows."""
+    seen = prepare(mask, resolution, crop)
+    scale = (min if crop == "pad" else max)(seen.width / mask.width, seen.height / mask.height)
+    return ImageStat.Stat(seen).sum[0] < CUT_OFF * scale**2 * ImageStat.Stat(mask).sum[0]
 
 
 def wired_mask(values: np.ndarray, number: int) -> Image.Image:

@@ -88,6 +88,7 @@ class CaptionEditor {
     /** @param {string} text */
     const settle = (text) => {
       this.saved = theirs
+      this.wired = ""
       this.box.value = text
       this.status.textContent = ""
       this.save()

@@ -10,11 +10,11 @@ import torch
 from comfy_api.latest import io
 
 from ..trainer.dataset.crop import CROPS
-from ..trainer.dataset.folder import MAX_JITTER, MAX_PREVIEWS, MAX_VARIANTS, fingerprint, read_folder
+from ..trainer.dataset.folder import MAX_JITTER, MAX_VARIANTS, fingerprint, read_folder
 from ..trainer.dataset.folder_files import photo_names
 from ..trainer.dataset.photos import MAX_RESOLUTION, MIN_RESOLUTION, RESOLUTION_STEP, check_framing
 from ..trainer.dataset.photos import Dataset as PhotoDataset
-from ..trainer.dataset.wired import Wired
+from ..trainer.dataset.wired import MAX_PREVIEWS, Wired
 from ..trainer.run.messages import Message, UserError, message
 from .comfy.folders import captions_of_pictures, photo_folder, photo_folders, pictures_name, write_masks, write_pictures
 from .comfy.progress import NodeProgress

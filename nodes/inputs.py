@@ -4,7 +4,7 @@ import functools
 import math
 import operator
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ def checked_inputs(execute: Callable) -> Callable:
         inputs = {known.id: known for known in schema.inputs}
         checked = {}
         for name, value in given.items():
-            values = list(value) if schema.is_input_list and isinstance(value, list | tuple) else [value]
+            values = unnested(value) if schema.is_input_list and isinstance(value, list | tuple) else [value]
             kept = [item for item in values if not (item is None and inputs[name].optional)]
             if kept or not inputs[name].optional:
                 kept = [coerce_input(name, inputs[name].io_type, item) for item in kept or [None]]
@@ -33,6 +33,14 @@ def checked_inputs(execute: Callable) -> Callable:
         return execute(cls, **checked)
 
     return execute_checked
+
+
+def unnested(values: Sequence) -> list:
+    """Return the values, those of a list among them one by one: many a node returns a list where it should return a value.
+
+    An empty one stays, to be refused: nothing at all would pass for an input that is not wired.
+    """
+    return [inner for value in values for inner in (value if isinstance(value, list | tuple) and value else [value])]
 
 
 def coerce_input(name: str, socket: str, value: Any) -> Any:

@@ -37,7 +37,7 @@ import { DATASET, LOADING } from "./node_types.js"
  * }} RunCard
  */
 /** @typedef {{ folder: string, resolution: number, crop: string }} PhotoSettings */
-/** @typedef {{ name: string, caption: string, notes: string[] }} Photo */
+/** `settled`: its caption is in a file beside it, be it empty. @typedef {{ name: string, caption: string, settled: boolean, notes: string[] }} Photo */
 
 const ROOT = "/subject_trainer"
 const RETRY_MS = 5000

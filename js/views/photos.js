@@ -35,12 +35,12 @@ class CaptionEditor {
    * @param {Photo} photo
    * @param {string} [wired] What the graph calls a photo that has no caption of its own.
    */
-  constructor(folder, { name, caption }, wired = "") {
+  constructor(folder, { name, caption, settled }, wired = "") {
     this.folder = folder
     this.name = name
     this.saved = caption // What the file holds, as far as the page knows.
-    this.wired = caption ? "" : wired
-    this.box = element("textarea", { value: caption || wired, label: t("caption_of", { name }), spellcheck: true })
+    this.wired = caption || settled ? "" : wired
+    this.box = element("textarea", { value: caption || this.wired, label: t("caption_of", { name }), spellcheck: true })
     this.status = element("div", { className: "st-state", role: "status" })
     if (this.wired) {
       const save = element("button", { type: "button", text: t("save"), onclick: () => this.save() })
@@ -53,8 +53,7 @@ class CaptionEditor {
   }
 
   isEdited() {
-    const text = this.box.value
-    return text !== this.saved && !(this.wired && text === this.wired)
+    return this.box.value !== (this.wired || this.saved)
   }
 
   isInUse() {
@@ -69,7 +68,7 @@ class CaptionEditor {
 
   async write() {
     const text = this.box.value
-    if (text === this.saved) return
+    if (text === this.saved && !this.wired) return // To empty what the graph says is an edit, too.
     try {
       await saveCaption({ folder: this.folder, name: this.name, text, was: this.saved })
       this.saved = text
@@ -89,6 +88,7 @@ class CaptionEditor {
     /** @param {string} text */
     const settle = (text) => {
       this.saved = theirs
+      this.wired = ""
       this.box.value = text
       this.status.textContent = ""
       this.save()

@@ -10,7 +10,7 @@ import folder_paths
 import torch
 from blake3 import blake3
 
-from ...trainer.dataset.masks import wired_mask
+from ...trainer.dataset.masks import mask_path, wired_mask
 from ...trainer.dataset.photo_roots import chosen_folders, find_folder, leads_into
 from ...trainer.dataset.upload import make_folder
 from ...trainer.dataset.wired import as_image, check_one_for_each, wired_pixels
@@ -79,9 +79,10 @@ def write_pictures(pictures: list[torch.Tensor]) -> Path:
 
 
 def write_masks(masks: list[torch.Tensor], names: list[str]) -> Path:
-    """Write the masks of a MASK socket, each (H, W) in [0, 1], as <name>.png for the photos of these names; return their folder.
+    """Write the masks of a MASK socket, each (H, W) in [0, 1], for the photos of these names; return their folder.
 
-    It is named after what is in it. Raises UserError when there are more or fewer than photos, and for what is no mask.
+    It is named after what is in it, and `mask_path` finds them there. Raises UserError when there are more or fewer than photos,
+    and for what is no mask.
     """
     check_one_for_each("masks", len(masks), len(names))
     pictures = [wired_mask(mask.float().cpu().numpy(), number) for number, mask in enumerate(masks, 1)]
@@ -90,7 +91,7 @@ def write_masks(masks: list[torch.Tensor], names: list[str]) -> Path:
         hasher.update(f"{name}\n{picture.size}".encode() + picture.tobytes())
     folder = runs_root() / MASKS / hasher.hexdigest()[:16]
     for picture, name in zip(pictures, names, strict=True):
-        path = folder / f"{name}.png"
+        path = mask_path(Path(name), None, folder)
         if not path.is_file():
             with partial_file(path) as partial:
                 picture.save(partial, "PNG")

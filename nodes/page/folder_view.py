@@ -22,10 +22,11 @@ THUMBNAIL_SIDE = 224
 
 
 def photo_list(folder: Path, resolution: int, crop: str, catalog: Catalog) -> dict:
-    """Return {"total", "notes", "photos": [{"name", "caption", "notes": [sentence]}]}: the first MAX_PHOTOS of the folder.
+    """Return {"total", "notes", "photos": [{"name", "caption", "settled", "notes": [sentence]}]}: the first MAX_PHOTOS.
 
-    The notes say what is suspicious about the folder and about each photo, in the catalog's language. Raises UserError for a
-    folder without pictures.
+    The notes say what is suspicious about the folder and about each photo, in the catalog's language. settled: the caption is
+    in a file beside the photo, be it empty, and none from the graph takes its place. Raises UserError for a folder without
+    pictures.
     """
     files = folder_files(folder)
     check_folder(folder, files)
@@ -45,7 +46,14 @@ def photo_list(folder: Path, resolution: int, crop: str, catalog: Catalog) -> di
         notes = _notes(check, others, caption, is_small(check.width, check.height, resolution, crop))
         if name in found.shared:
             notes.append(message("shares {file} with another photo", file=found.shared[name]))
-        photos.append({"name": shown_name(name), "caption": caption.text, "notes": [note.text(catalog) for note in notes]})
+        photos.append(
+            {
+                "name": shown_name(name),
+                "caption": caption.text,
+                "settled": name in found.settled,
+                "notes": [note.text(catalog) for note in notes],
+            }
+        )
     notes = [note.text(catalog) for note in (*file_notes(folder, files, found.captions), *found.notes)]
     return {"total": len(names), "notes": notes, "photos": photos}
 

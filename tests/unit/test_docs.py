@@ -254,7 +254,11 @@ SENTENCES = {
             "test_a_caption_file_without_a_photo_is_told",
         ],
         "the first of these counts": ["test_a_wired_mask_takes_the_place_of_both"],
-        "One that is all white or all black is none": ["test_a_mask_that_tells_nothing_is_none"],
+        "One that is all white or all black": ["test_a_mask_that_tells_nothing_is_none"],
+        "or within 7 steps of 255 of that, is none": ["test_a_soft_mask_that_found_nothing_is_none_and_a_faint_subject_is_one"],
+        "less than a tenth of what it shows, the node names the photo": [
+            "test_photos_whose_masked_subject_the_crop_cuts_off_are_named"
+        ],
         "A mask shows the whole photo, at any size": [
             "test_a_mask_of_another_shape_is_refused_and_not_squeezed",
             "test_a_mask_of_another_size_is_scaled",
@@ -272,8 +276,14 @@ SENTENCES = {
         "what the base puts there": BACKGROUNDS,
         "all four drew the subject": BACKGROUNDS,
         "It takes a list with a text for each photo": ["test_pictures_and_texts_of_lists_go_together"],
+        "blank ones left out where there are too many": ["test_blank_lines_are_left_out_where_there_are_too_many"],
+        "of more than 100 photos, IMAGE has the first 100 alone": [
+            "test_of_more_photos_than_image_has_the_difference_is_explained"
+        ],
+        "also a list within the list": ["test_a_list_within_the_list_is_what_is_in_it"],
         "or one text with a line for each": ["test_one_text_may_have_a_line_for_each"],
         "A file beside the photo goes first": ["test_photos_without_a_caption_get_theirs_by_the_order_of_the_names"],
+        "also where you empty it": ["test_a_caption_that_the_user_empties_stays_empty"],
         "up to 100 are allowed": ["test_what_may_stand_for_repeats", "test_repeats_that_are_no_whole_number_are_refused"],
         "UTF-16 is read, too": ["test_every_encoding_that_can_be_told_is_read"],
         "Others cannot be told from each other": ["test_an_encoding_that_cannot_be_told_is_named_with_its_file"],

@@ -49,6 +49,15 @@ def test_of_a_large_folder_the_first_photos_are_listed(tmp_path):
     assert [photo["name"] for photo in listed["photos"]] == [f"{number:04}.png" for number in range(200)]
 
 
+def test_a_caption_is_settled_by_a_file_beside_its_photo_be_it_empty(tmp_path, photo):
+    for name in "abc":
+        photo.save(tmp_path / f"{name}.png")
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "b.txt").write_text("a mysks")
+    listed = folder_view.photo_list(tmp_path, 64, "center", ENGLISH)["photos"]
+    assert [(photo["caption"], photo["settled"]) for photo in listed] == [("", True), ("a mysks", True), ("", False)]
+
+
 def test_a_photo_that_changed_is_looked_at_again(tmp_path, photo):
     photo.save(tmp_path / "a.png")
     before = check_photo(tmp_path / "a.png")

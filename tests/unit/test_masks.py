@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from tests.pack import load
 from trainer.dataset.folder import read_folder
-from trainer.dataset.masks import decode_mask
+from trainer.dataset.masks import decode_mask, mask_path
 from trainer.dataset.photos import Dataset, read_photo
 from trainer.dataset.wired import Wired
+from trainer.run.files import partial_file
 from trainer.run.messages import UserError
 
 folder_view = load("nodes.page.folder_view")
@@ -58,11 +59,31 @@ def test_a_wired_mask_takes_the_place_of_both(folder, tmp_path_factory):
     assert decode_mask(Path(photos[0].mask).read_bytes(), (150, 110), False).size == (150, 110)
 
 
-@pytest.mark.parametrize("grey", [0, 255])
+@pytest.mark.parametrize("ending", [".png", "x" * 240 + ".png", "x" * 250 + ".png", "ї" * 124 + ".jpeg"], ids=len)
+def test_a_photo_of_the_longest_name_may_have_a_wired_mask(tmp_path_factory, ending):
+    folder, masks = tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("masks")
+    for photo, left in (("a" + ending, 20), ("b" + ending, 40)):
+        shape().convert("RGB").save(folder / photo, "PNG")
+        with partial_file(mask_path(folder / photo, None, masks)) as partial:
+            shape(spot=(left, 15, 90, 70)).save(partial, "PNG")
+    for photo, left in zip(masked(folder, wired=Wired(masks=masks)).photos, (20, 40), strict=True):
+        assert Image.open(photo.mask).tobytes() == shape(spot=(left, 15, 90, 70)).tobytes()
+
+
+@pytest.mark.parametrize("grey", [0, 7, 248, 255])
 def test_a_mask_that_tells_nothing_is_none(folder, grey):
     """LoadImage gives a black one for each picture without transparency."""
     Image.new("L", (64, 64), grey).save(folder / "label-masklabel.png")
     assert masked(folder).photos[0].mask == ""
+
+
+def test_a_soft_mask_that_found_nothing_is_none_and_a_faint_subject_is_one(folder):
+    noise = np.random.default_rng(0).integers(0, 8, (110, 150), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "label-masklabel.png")
+    assert masked(folder).photos[0].mask == ""
+    noise[40:60, 50:80] = 30
+    Image.fromarray(noise).save(folder / "label-masklabel.png")
+    assert Path(masked(folder).photos[0].mask).name == "label-masklabel.png"
 
 
 @pytest.mark.parametrize("size", [(110, 150), (110, 110), (150, 100), (75, 59)])
@@ -89,6 +110,17 @@ def test_a_mask_that_cannot_be_read_is_named(folder):
     (folder / "label-masklabel.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"1 of 4 images cannot be read: label-masklabel\.png \("):
         masked(folder)
+
+
+def test_a_wired_mask_that_cannot_be_used_is_named_by_its_photo(folder, tmp_path_factory):
+    masks = tmp_path_factory.mktemp("masks")
+    for name, size in (("label", (75, 75)), ("see-through", (75, 55)), ("whole", (75, 75))):
+        shape().resize(size).save(masks / f"{name}.png.png")
+    said = (
+        r"^2 of 3 images cannot be read: label\.png \(its wired mask: a mask of 75x75 .*, whole\.png \(its wired mask: a mask of"
+    )
+    with pytest.raises(UserError, match=said):
+        masked(folder, wired=Wired(masks=masks))
 
 
 def test_masks_decide_the_result_where_they_count_and_only_there(folder, tmp_path_factory):
@@ -134,6 +166,29 @@ def test_a_mask_is_framed_as_its_photo_is(tmp_path, crop, jitter, size):
             seen, weighed = seen[inside], weighed[inside]
         assert np.abs(seen - weighed).max() <= 1
     assert len(views) == dataset.views == (8 if jitter else 2)
+
+
+@pytest.mark.parametrize(
+    ("crop", "named"), [("center", "left.png, top.png"), ("top", "left.png"), ("pad", ""), ("bucket", "")], ids=str
+)
+def test_photos_whose_masked_subject_the_crop_cuts_off_are_named(tmp_path, crop, named):
+    """But for a twentieth. What is small, or cut to a fifth, is there."""
+    cases = {
+        "left": ((200, 100), (0, 0, 52, 100)),
+        "top": ((100, 200), (0, 0, 100, 52)),
+        "fifth": ((200, 100), (0, 0, 62, 100)),
+        "small": ((200, 100), (100, 50, 104, 54)),
+    }
+    for name, (size, box) in cases.items():
+        shape(size).convert("RGB").save(tmp_path / f"{name}.png")
+        mask = Image.new("L", size, 0)
+        mask.paste(255, box)
+        mask.save(tmp_path / f"{name}-masklabel.png")
+    said = f"The crop cuts off what the masks of these photos show: {named}. Choose another crop, pad for example."
+    warnings = [str(note) for note in read_folder(tmp_path, 256, crop, mask_weight=0.1)[0].warnings]
+    assert [note for note in warnings if "masks of these" in note] == ([said] if named else [])
+    plain = [str(note) for note in read_folder(tmp_path, 256, crop, mask_weight=1.0)[0].warnings]
+    assert plain == [note for note in warnings if note != said]
 
 
 def test_colour_and_light_leave_a_mask_where_its_photo_is(tmp_path):

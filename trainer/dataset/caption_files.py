@@ -12,7 +12,7 @@ from ..run.messages import Message, MessageError, UserError, message
 from .folder_files import CAPTION_SUFFIXES, FolderFiles, folder_files, is_inside, lower_suffix, read_inside, same_name, shown_name
 from .metadata_files import MAX_ALTERNATIVES, Caption, match, read_entries
 from .named import listed
-from .text_file import clean, decode_text
+from .text_file import LINE_END, clean, decode_text
 
 MAX_CAPTION = 20_000
 """Characters that a caption may have when it is written."""
@@ -30,6 +30,8 @@ class CaptionSet:
     """The captions of photos by their file names, and what the user should know of the files."""
 
     captions: dict[str, Caption]
+    settled: frozenset[str]
+    """Photos that have a file beside them, be it empty: what it says is what the user wants."""
     shared: dict[str, str]
     """By photo the caption file that it shares with another photo."""
     notes: tuple[Message, ...]
@@ -56,17 +58,18 @@ def read_captions(folder: Path, names: Sequence[str], files: FolderFiles | None 
     known = _read_metadata(folder, tables, photos, notes)
     sidecars = _sidecars(photos, files.captions)
     counts = Counter(sidecars.values())
-    captions, texts = {}, {}
+    captions, settled, texts = {}, set(), {}
     for name in names:
         caption, sidecar = known.get(name, Caption()), sidecars.get(name)
         if sidecar and is_inside(folder, folder / sidecar):
             if sidecar not in texts:  # two photos may share it
                 texts[sidecar] = _alternatives(_read_text(folder, sidecar, notes), sidecar)
             caption = Caption(texts[sidecar], caption.repeats)
+            settled.add(name)
         captions[name] = caption
     shared = {name: sidecar for name, sidecar in sidecars.items() if counts[sidecar] > 1}
     used = {*sidecars.values(), *tables.values()}
-    return CaptionSet(captions, shared, (*notes, *_file_notes(folder, files, used, shared)))
+    return CaptionSet(captions, frozenset(settled), shared, (*notes, *_file_notes(folder, files, used, shared)))
 
 
 def write_caption(folder: Path, name: str, text: str, was: str) -> None:
@@ -169,7 +172,7 @@ def _names(names: Sequence[str]) -> Message | Sequence[str | Message]:
 
 def _alternatives(text: str, name: str) -> tuple[str, ...]:
     """Return the captions of a text, one a line. Raises UserError for more than can be."""
-    texts = tuple(dict.fromkeys(filter(None, map(clean, re.split(r"\r\n|\r|\n", text)))))
+    texts = tuple(dict.fromkeys(filter(None, map(clean, LINE_END.split(text)))))
     if len(texts) > MAX_ALTERNATIVES:
         raise UserError(
             "{name} has {count} lines; each is a caption of the whole photo, and at most {most} are read. Make one line of "

@@ -15,17 +15,15 @@ from ..run.messages import Message, UserError, message
 from .caption_files import read_captions
 from .crop import is_small
 from .folder_files import FolderFiles, count_photos, folder_files, shown_name, subfolders
-from .masks import decode_mask, mask_files, mask_path
+from .masks import decode_mask, is_cut_off, mask_files, mask_path
 from .metadata_files import MAX_REPEATS, Caption
 from .named import listed
 from .photo_checks import is_blank
 from .photos import Dataset, Photo, PhotoFile, check_framing, read_photo
-from .wired import NOTHING_WIRED, Wired, with_wired_captions
+from .wired import MAX_PREVIEWS, NOTHING_WIRED, Wired, with_wired_captions
 
 MAX_VARIANTS = 64
 MAX_JITTER = 0.5
-MAX_PREVIEWS = 100
-"""So many prepared pictures are returned; those of a large folder would fill the memory."""
 MOST_SUBFOLDERS = 100
 """So many subfolders of a folder are looked into."""
 _REPEATS = re.compile(r"([0-9]{1,3})_.")
@@ -63,11 +61,12 @@ def read_folder(
     check_folder(folder, files)
     problems = dict(files.foreign)
     found = read_captions(folder, files.photos, files)
-    captions = found.captions if wired.captions is None else with_wired_captions(found.captions, wired.captions)
+    captions = found.captions if wired.captions is None else with_wired_captions(found, wired.captions)
     masks = mask_files(folder, files)
     photos: list[Photo] = []
     previews: list[Image.Image] = []
     blank: list[str] = []
+    cut_off: list[str] = []
     notes: list[Message] = []
     for done, name in enumerate(files.photos):
         on_photo(done, len(files.photos))
@@ -79,26 +78,35 @@ def read_folder(
             continue
         photo = _photo(path, read, captions[name])
         try:
-            photo = _with_mask(photo, mask_path(path, masks.get(name), wired.masks), read.has_alpha)
+            photo, mask = _with_mask(photo, mask_path(path, masks.get(name), wired.masks), read.has_alpha)
+            cut_off += [name] if mask and empty.mask_weight < 1 and is_cut_off(mask, resolution, crop) else []
         except UserError as error:
-            problems[masks.get(name, name)] = error.message
+            if wired.masks:
+                problems[name] = message("its wired mask: {reason}", reason=error.message)
+            else:
+                problems[masks.get(name, name)] = error.message
         photos.append(photo)
         notes += [message("{name} ({reason})", name=name, reason=note) for note in read.notes]
         blank += [name] if is_blank(read.image) else []
         previews += [empty.view(read.image, photo, number) for number in range(min(empty.views, MAX_PREVIEWS - len(previews)))]
     if problems:
-        raise UserError(
-            "{unreadable} of {total} images cannot be read: {images}. Where nothing else is said, convert them to jpg or png, or "
-            "remove them.",
-            unreadable=len(problems),
-            total=len(photos) + len(problems),
-            images=listed(
-                [message("{name} ({reason})", name=shown_name(n), reason=reason) for n, reason in sorted(problems.items())]
-            ),
-        )
+        raise _unreadable(problems, total=len({*files.photos, *problems}))
     dataset = replace(empty, photos=tuple(photos))
-    told = (*_warnings(dataset), *_photo_notes(blank, notes), *file_notes(folder, files, found.captions), *found.notes)
+    told = (*_warnings(dataset), *_photo_notes(blank, cut_off, notes), *file_notes(folder, files, found.captions), *found.notes)
     return replace(dataset, warnings=told), previews
+
+
+def _unreadable(problems: dict[str, Message], total: int) -> UserError:
+    """Return the error that names the images that cannot be read, each with its reason."""
+    return UserError(
+        "{unreadable} of {total} images cannot be read: {images}. Where nothing else is said, convert them to jpg or png, or "
+        "remove them.",
+        unreadable=len(problems),
+        total=total,
+        images=listed(
+            [message("{name} ({reason})", name=shown_name(n), reason=reason) for n, reason in sorted(problems.items())]
+        ),
+    )
 
 
 def _photo(path: Path, read: PhotoFile, caption: Caption) -> Photo:
@@ -114,15 +122,19 @@ def _photo(path: Path, read: PhotoFile, caption: Caption) -> Photo:
     )
 
 
-def _with_mask(photo: Photo, path: Path, has_alpha: bool) -> Photo:
-    """Return the photo with the mask in a file, if that tells anything. Raises UserError, with the reason, for no picture."""
+def _with_mask(photo: Photo, path: Path, has_alpha: bool) -> tuple[Photo, Image.Image | None]:
+    """Return the photo with the mask in a file, and the mask, if that tells anything.
+
+    Raises UserError, with the reason, for no picture.
+    """
     is_alpha = path.name == Path(photo.path).name
     if is_alpha and not has_alpha:
-        return photo
+        return photo, None
     raw = path.read_bytes()
-    if decode_mask(raw, (photo.width, photo.height), is_alpha) is None:
-        return photo
-    return replace(photo, mask=str(path.parent.resolve() / path.name), mask_sha256=hashlib.sha256(raw).hexdigest())
+    mask = decode_mask(raw, (photo.width, photo.height), is_alpha)
+    if mask is None:
+        return photo, None
+    return replace(photo, mask=str(path.parent.resolve() / path.name), mask_sha256=hashlib.sha256(raw).hexdigest()), mask
 
 
 def folder_repeats(folder: Path) -> int:
@@ -186,14 +198,21 @@ def subfolders_with_photos(folder: Path, depth: int = 3) -> dict[str, int]:
     return counts
 
 
-def _photo_notes(blank: list[str], notes: list[Message]) -> list[Message]:
-    """Return what was odd about photos that were read, and which show nothing."""
+def _photo_notes(blank: list[str], cut_off: list[str], notes: list[Message]) -> list[Message]:
+    """Return what was odd about photos that were read, which show nothing, and of which subjects the crop leaves nothing."""
     told = []
     if notes:
         told.append(message("Photos that were read with a remark: {photos}.", photos=listed(notes)))
     if blank:
         told.append(
             message("Photos of one colour, or all transparent, have nothing to learn from: {photos}.", photos=listed(blank))
+        )
+    if cut_off:
+        told.append(
+            message(
+                "The crop cuts off what the masks of these photos show: {photos}. Choose another crop, pad for example.",
+                photos=listed(cut_off),
+            )
         )
     return told
 

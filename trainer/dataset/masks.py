@@ -1,16 +1,26 @@
 """Masks of photos: white is the subject, black what is around it. Plain data, no torch."""
 
+import hashlib
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageStat
 
 from ..run.messages import UserError
+from .crop import prepare
 from .decode import decode
 from .folder_files import FolderFiles, is_inside, same_name
 
 SAME_SHAPE = 0.02
 """By which part the sides of a mask may be in another proportion than its photo's: scaled down, they are rounded."""
+LONGEST_NAME = 128
+"""Bytes of a photo's name that its wired mask is called after: a file system takes 255, some 143, and the mask's is longer."""
+FAINT = 8
+"""Steps of 255 from black, or from white, within which a mask tells nothing: what a soft one leaves that has found nothing."""
+CUT_OFF = 0.1
+"""A crop that leaves a smaller part of what a mask shows has cut the subject off."""
 LABEL = "-masklabel"
 """How OneTrainer ends the name of a mask: a-masklabel.png is that of a.jpg."""
 
@@ -24,20 +34,25 @@ def mask_files(folder: Path, files: FolderFiles) -> dict[str, str]:
 
 def mask_path(photo: Path, beside: str | None, wired: Path | None) -> Path:
     """Return where the mask of a photo would be: the one from the graph, else the file beside it, else the photo's own alpha."""
-    if wired:
-        return wired / f"{photo.name}.png"
-    return photo.with_name(beside) if beside else photo
+    if not wired:
+        return photo.with_name(beside) if beside else photo
+    name = os.fsencode(photo.name)
+    return wired / f"{photo.name if len(name) <= LONGEST_NAME else hashlib.sha256(name).hexdigest()}.png"
 
 
 def decode_mask(raw: bytes, size: tuple[int, int], is_alpha: bool) -> Image.Image | None:
     """Return the mask in a file's bytes as L, of the size of its photo; of the photo's own file, its alpha channel.
 
-    None when it tells nothing: all white, all black, or no alpha. Raises UserError, with the reason alone, for no picture, and
-    for one of another shape: that of a cropped or turned photo would lie beside the subject.
+    None when it tells nothing: all white or all black but for FAINT, or no alpha. Raises UserError, with the reason alone, for no
+    picture, and for one of another shape: that of a cropped or turned photo would lie beside the subject.
     """
     decoded = decode(raw)
     mask = decoded.alpha if is_alpha else decoded.image.convert("L")
-    if mask is None or mask.getextrema() in ((0, 0), (255, 255)):
+    if mask is None:
+        return None
+    extrema: Any = mask.getextrema()
+    darkest, brightest = extrema
+    if brightest < FAINT or darkest > 255 - FAINT:
         return None
     if abs(mask.width * size[1] / (mask.height * size[0]) - 1) > SAME_SHAPE:
         raise UserError(
@@ -49,6 +64,13 @@ def decode_mask(raw: bytes, size: tuple[int, int], is_alpha: bool) -> Image.Imag
             photo_height=size[1],
         )
     return mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
+
+
+def is_cut_off(mask: Image.Image, resolution: int, crop: str) -> bool:
+    """Return whether the crop leaves next to nothing of what the mask of a photo (L, of its size) shows."""
+    seen = prepare(mask, resolution, crop)
+    scale = (min if crop == "pad" else max)(seen.width / mask.width, seen.height / mask.height)
+    return ImageStat.Stat(seen).sum[0] < CUT_OFF * scale**2 * ImageStat.Stat(mask).sum[0]
 
 
 def wired_mask(values: np.ndarray, number: int) -> Image.Image:

@@ -13,13 +13,12 @@ from typing import Any
 from ..run.messages import Message, UserError, message
 from .folder_files import same_name, shown_name
 from .named import listed
-from .text_file import clean
+from .text_file import LINE_END, clean
 
 MAX_REPEATS = 100
 MAX_ALTERNATIVES = 100
 FILE_KEYS = ("file_name", "image", "file", "filename", "path")
 TEXT_KEYS = ("text", "caption", "prompt")
-_LINE_END = re.compile(r"\r\n|\r|\n")
 _BEFORE_COLUMNS = re.compile(r"(?:[\s,;]*[\r\n])?(?:(?i:sep)=([,;\t])[\s,;]*[\r\n])?")
 """Of a spreadsheet: empty rows, and the row in which Excel is told the separator."""
 
@@ -133,8 +132,7 @@ def _entry(place: str, data: dict[str, Any]) -> Entry:
 def _lines(text: str) -> tuple[list[Entry], Message | None]:
     """Read the lines of metadata.jsonl; one without a text is a photo without a caption."""
     entries, untold = [], []
-    lines = _LINE_END.split(text)  # not splitlines: JSON may hold other separators of lines as they are
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(LINE_END.split(text), 1):
         if not line.strip():
             continue
         try:
@@ -157,8 +155,8 @@ def _rows(text: str) -> tuple[list[Entry], Message | None]:
     entries = []
     before = _BEFORE_COLUMNS.match(text)
     assert before is not None  # it may be empty
-    above, text = len(_LINE_END.findall(before[0])), text[before.end() :]
-    separator = before[1] or max(",;\t", key=_LINE_END.split(text, maxsplit=1)[0].count)
+    above, text = len(LINE_END.findall(before[0])), text[before.end() :]
+    separator = before[1] or max(",;\t", key=LINE_END.split(text, maxsplit=1)[0].count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
     try:
         reader.fieldnames = _without_empty_end(reader.fieldnames or ())

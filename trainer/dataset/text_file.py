@@ -13,6 +13,8 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+LINE_END = re.compile(r"\r\n|\r|\n")
+"""Not what splitlines takes for one, too: U+2028 and others come with copied texts, and JSON may hold them as they are."""
 _FOREIGN_WORD = re.compile(r"[^\W\d_\x00-\x7f]{2,}")
 _WESTERN = re.compile("[\x00-\x7fÀ-ÖØ-öø-ÿŒœŠšŽžŸ‘’“”„‚…–—«»°€£§·¿¡\xa0]*")
 """What captions in Western languages are written with."""

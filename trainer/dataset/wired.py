@@ -1,6 +1,6 @@
 """Pictures and captions that come from the graph. Plain data, no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from ..run.messages import UserError
+from .caption_files import CaptionSet
 from .metadata_files import Caption
-from .text_file import clean
+from .text_file import LINE_END, clean
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,12 @@ class Wired:
     captions: Sequence[str] | None = None
     """In the order of the photos."""
     masks: Path | None = None
-    """Folder of the masks, <name of the photo>.png."""
+    """Folder of the masks, where `mask_path` finds them."""
 
 
 NOTHING_WIRED = Wired()
+MAX_PREVIEWS = 100
+"""So many prepared pictures are returned; those of a large folder would fill the memory."""
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -57,6 +60,15 @@ def as_image(pixels: np.ndarray) -> Image.Image:
 
 def check_one_for_each(name: str, count: int, photos: int) -> None:
     """Raise UserError unless as many captions or masks come through the socket `name`, called after them, as there are photos."""
+    if count == MAX_PREVIEWS < photos:
+        raise UserError(
+            "{count} {name} come through {name}, and there are {photos} photos: IMAGE of Load Photos of a Subject has the first "
+            "{count} alone. Make folders of at most {count} photos, or give the node that makes the {name} all photos from "
+            "another loader.",
+            count=count,
+            name=name,
+            photos=photos,
+        )
     if count != photos:
         raise UserError(
             "{count} {name} come through {name}, and there are {photos} photos. Wire one for each, in the order of the photos: "
@@ -67,15 +79,23 @@ def check_one_for_each(name: str, count: int, photos: int) -> None:
         )
 
 
-def with_wired_captions(captions: Mapping[str, Caption], texts: Sequence[str]) -> dict[str, Caption]:
-    """Return the captions by photo, with a wired text where a photo has none: a file beside it is what the user has settled on.
+def _lines(text: str, count: int) -> list[str]:
+    """Return the lines of a text: `count`, counting the blank ones, else those that are not blank."""
+    *lines, last = LINE_END.split(text)
+    lines += [last] if last else []
+    return lines if len(lines) == count else [line for line in lines if clean(line)]
+
+
+def with_wired_captions(found: CaptionSet, texts: Sequence[str]) -> dict[str, Caption]:
+    """Return the captions by photo, with a wired text where a photo has none, nor an empty file beside it.
 
     The texts are in the order of the photos, or one text with a line for each. Raises UserError when there are more or fewer.
     """
-    lines = texts[0].splitlines() if len(texts) == 1 and len(captions) > 1 else texts
+    captions = found.captions
+    lines = _lines(texts[0], len(captions)) if len(texts) == 1 and len(captions) > 1 else texts
     check_one_for_each("captions", len(lines), len(captions))
     wired = {name: clean(text) for name, text in zip(captions, lines, strict=True)}
     return {
-        name: caption if caption.texts or not wired[name] else replace(caption, texts=(wired[name],))
+        name: caption if caption.texts or name in found.settled or not wired[name] else replace(caption, texts=(wired[name],))
         for name, caption in captions.items()
     }

@@ -73,11 +73,12 @@ def good_values(schema, dataset) -> dict:
 
 
 async def call(function: str, node, values: dict, extra_pnginfo: object = None, as_lists: bool = False) -> object:
-    """Return "" or what went wrong, as ComfyUI calls the function of a node; `as_lists`: the values are the lists of it."""
+    """Return "" or what went wrong, as ComfyUI calls the function of a node; `as_lists`: they are what links bring."""
     import execution
     from comfy_api.latest import io
 
-    hidden = {io.Hidden.unique_id: "1", io.Hidden.extra_pnginfo: extra_pnginfo}
+    graph = {"1": {"inputs": {"path": ["2", 0]}}} if as_lists else {}
+    hidden = {io.Hidden.unique_id: "1", io.Hidden.prompt: graph, io.Hidden.extra_pnginfo: extra_pnginfo}
     lists = values if as_lists else {name: [value] for name, value in values.items()}
     try:
         made = await execution._async_map_node_over_list("p", "1", node, lists, function, v3_data={"hidden_inputs": hidden})
@@ -88,7 +89,7 @@ async def call(function: str, node, values: dict, extra_pnginfo: object = None, 
 
 
 async def ask_with_nothing(nodes: dict) -> dict:
-    """Return what is said where a link brings nothing, by the input and by what comes: an empty list, or None."""
+    """Return what is said where a link brings nothing, by the input and by what comes."""
     import folder_paths
 
     told = {}
@@ -101,6 +102,9 @@ async def ask_with_nothing(nodes: dict) -> dict:
         for name in ("images", "masks", "captions"):
             for nothing in ([], [None]):
                 told[f"{name} {nothing}"] = await call("execute", nodes["DatasetLoader"], given | {name: nothing}, as_lists=True)
+    for nothing in ([], [None], [""], [" ", ""]):
+        told[f"path {nothing}"] = await call("execute", nodes["LoadFinetuned"], {"run": ["gone"], "path": nothing}, as_lists=True)
+    told["unwired"] = await call("execute", nodes["LoadFinetuned"], {"run": "gone", "path": ""})
     return told
 
 

@@ -61,8 +61,10 @@ def test_what_comes_with_the_graph_changes_nothing(answers):
 
 def test_a_link_that_brings_nothing_is_not_as_if_it_were_not_there(asked):
     told = {said.partition(" ")[0]: answer[1] for said, answer in asked["nothing"].items()}
-    assert len(asked["nothing"]) == 6
+    assert len(asked["nothing"]) == 3 * 2 + 4 + 1
     assert all(told[said.partition(" ")[0]] == answer[1] for said, answer in asked["nothing"].items())
     assert told["images"].startswith("No picture comes through images. ")
     assert told["masks"].startswith("0 masks come through masks, and there are 2 photos. ")
     assert told["captions"].startswith("0 captions come through captions, and there are 2 photos. ")
+    assert told["path"].startswith("No file comes through path. ")
+    assert told["unwired"].startswith("There is no finished run 'gone'")

@@ -37,7 +37,10 @@ import { DATASET, LOADING } from "./node_types.js"
  * }} RunCard
  */
 /** @typedef {{ folder: string, resolution: number, crop: string }} PhotoSettings */
-/** @typedef {{ name: string, caption: string, notes: string[] }} Photo */
+/**
+ * A picture of a folder; without a caption, it can neither be shown nor get one, and its notes say why.
+ * @typedef {{ name: string, caption: string | null, notes: string[] }} Photo
+ */
 
 const ROOT = "/subject_trainer"
 const RETRY_MS = 5000

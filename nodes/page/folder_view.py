@@ -24,6 +24,7 @@ THUMBNAIL_SIDE = 224
 def photo_list(folder: Path, resolution: int, crop: str, catalog: Catalog) -> dict:
     """Return {"total", "notes", "photos": [{"name", "caption", "notes": [sentence]}]}: the first MAX_PHOTOS of the folder.
 
+    The caption is None where a picture cannot be shown nor captioned: it is no photo, and may have a photo's name as it is shown.
     The notes say what is suspicious about the folder and about each photo, in the catalog's language. Raises UserError for a
     folder without pictures.
     """
@@ -45,7 +46,8 @@ def photo_list(folder: Path, resolution: int, crop: str, catalog: Catalog) -> di
         notes = _notes(check, others, caption, is_small(check.width, check.height, resolution, crop))
         if name in found.shared:
             notes.append(message("shares {file} with another photo", file=found.shared[name]))
-        photos.append({"name": shown_name(name), "caption": caption.text, "notes": [note.text(catalog) for note in notes]})
+        text = None if name in problems else caption.text
+        photos.append({"name": shown_name(name), "caption": text, "notes": [note.text(catalog) for note in notes]})
     notes = [note.text(catalog) for note in (*file_notes(folder, files, found.captions), *found.notes)]
     return {"total": len(names), "notes": notes, "photos": photos}
 

@@ -80,7 +80,7 @@ class DatasetLoader(io.ComfyNode):
     ) -> io.NodeOutput:
         """Read and prepare the photos; each input comes as a list."""
         source = chosen_folder(folder[0]) if images is None else wired_pictures(images)
-        wired = Wired(captions, write_masks(flat_masks(masks), photo_names(source)) if masks else None)
+        wired = Wired(captions, write_masks(flat_masks(masks), photo_names(source)) if masks is not None else None)
         progress = NodeProgress(cls.hidden.unique_id)
         values = {name: value for name, (value, *_) in widgets.items()}
         dataset, previews = read_folder(source, on_photo=progress.bar, wired=wired, **values)

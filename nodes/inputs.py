@@ -16,7 +16,8 @@ from ..trainer.run.messages import Message, UserError, message
 def checked_inputs(execute: Callable) -> Callable:
     """Decorate a node's `execute` so that each input is of its socket's type. Raises UserError for what is not.
 
-    An optional input that is None, as nodes without a result return, is left out: it then has its default.
+    An optional input that is None, as nodes without a result return, is left out: it then has its default. Of a node that takes
+    lists, a socket without one gets an empty list: that nothing came is not that nothing is wired.
     """
 
     @functools.wraps(execute)
@@ -27,8 +28,9 @@ def checked_inputs(execute: Callable) -> Callable:
         for name, value in given.items():
             values = unnested(value) if schema.is_input_list and isinstance(value, list | tuple) else [value]
             kept = [item for item in values if not (item is None and inputs[name].optional)]
-            if kept or not inputs[name].optional:
-                kept = [coerce_input(name, inputs[name].io_type, item) for item in kept or [None]]
+            is_required, has_default = not inputs[name].optional, getattr(inputs[name], "default", None) is not None
+            if kept or is_required or (schema.is_input_list and not has_default):
+                kept = [coerce_input(name, inputs[name].io_type, item) for item in kept or [None] * is_required]
                 checked[name] = kept if schema.is_input_list else kept[0]
         return execute(cls, **checked)
 

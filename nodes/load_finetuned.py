@@ -5,6 +5,7 @@ from functools import partial
 
 from comfy_api.latest import io
 
+from ..trainer.run.messages import UserError
 from .comfy.exported_files import finished_run, loadable_runs, result_of_file
 from .comfy.loading import load_result
 from .comfy.result_changes import changed_files, remember_loaded, result_fingerprint
@@ -60,7 +61,7 @@ class LoadFinetuned(io.ComfyNode):
                 io.Vae.Output("vae", display_name="VAE", is_output_list=True, tooltip="The VAE that goes with the model."),
                 io.String.Output("trigger", is_output_list=True, tooltip="What to write for your subject in a prompt."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
@@ -84,7 +85,11 @@ class LoadFinetuned(io.ComfyNode):
     @checked_inputs
     def execute(cls, run: list, path: Sequence[str] = ()) -> io.NodeOutput:
         """Load the result, or the results of several files, and the base where they need one."""
-        results = [result_of_file(file) for file in path if file.strip()] or [finished_run(name) for name in run]
+        files_named = [file for file in path if file.strip()]
+        inputs = (cls.hidden.prompt or {}).get(cls.hidden.unique_id, {}).get("inputs", {})
+        if not files_named and isinstance(inputs.get("path"), list):  # what run says is of no meaning to who wires a file
+            raise UserError("No file comes through path. Look at the node that is wired to it, or unwire it to use run.")
+        results = [result_of_file(file) for file in files_named] or [finished_run(name) for name in run]
         loaded, bases = [], {}
         for trained, files in results:
             model, clip, vae = load_result(trained, files, bases)

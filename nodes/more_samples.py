@@ -3,7 +3,7 @@
 import logging
 from dataclasses import replace
 
-from ..trainer.run.drawing import Drawing, make_room, with_new_prompts
+from ..trainer.run.drawing import Drawing, room_made, with_new_prompts
 from ..trainer.run.files import write_json
 from ..trainer.run.locks import held
 from ..trainer.run.messages import Message, MessageError, UserError, message
@@ -57,9 +57,14 @@ def _draw(run_dir: RunDir, asked: tuple[str, ...], base: Base, files: ExportedFi
     """Let a worker draw, and note the prompts in run.json once all of their pictures are there."""
     run_dir.check_way()
     run = run_dir.load_run()
+    check_resources(run, base, needs_base=run.result_kind != "checkpoint")
+    with room_made(run_dir, run, asked) as run:  # after what may be refused: it sets pictures aside
+        _draw_in_room(run_dir, run, asked, base, files, progress)
+
+
+def _draw_in_room(run_dir: RunDir, run: Run, asked: tuple[str, ...], base: Base, files: ExportedFiles, progress: LiveRun) -> None:
+    """Draw what the run has no pictures of, for which it has room."""
     is_base = run.result_kind == "checkpoint"
-    check_resources(run, base, needs_base=not is_base)
-    run = make_room(run_dir, run, asked)  # after what may be refused: it sets pictures aside
     had = run.settings.samples.sample_prompts
     prompts = with_new_prompts(had, asked)
 

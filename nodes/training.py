@@ -24,7 +24,7 @@ from .comfy.folders import check_writable, free_disk, output_picture, runs_root
 from .comfy.lora_files import Lora
 from .comfy.new_run import make_run, with_its_places
 from .comfy.progress import check_interrupted
-from .comfy.result_changes import asked_to_go_on, remember_returned
+from .comfy.result_changes import asked_to_go_on, give_up_result, remember_returned
 from .more_samples import draw_new_prompts
 from .page.language import in_all_languages, joined
 from .page.live_runs import LiveRun, QueuedNode, live_run
@@ -204,8 +204,8 @@ def _train(request: TrainingRequest, run_dir: RunDir, goes_on: bool) -> Exported
             progress.show(message("Another ComfyUI trains this run: waiting"))
 
         with held(run_dir.graph_lock, on_wait, check_interrupted):
-            if goes_on and run_dir.can_go_on():
-                run_dir.result_json.unlink()  # the exported file stays until the next one takes its place
+            if goes_on:
+                give_up_result(run_dir)
             result = exported_files(run_dir)
             if result is None:
                 _prepare(request, run_dir, progress, resources)

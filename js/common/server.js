@@ -37,7 +37,11 @@ import { DATASET, LOADING } from "./node_types.js"
  * }} RunCard
  */
 /** @typedef {{ folder: string, resolution: number, crop: string }} PhotoSettings */
-/** `settled`: its caption is in a file beside it, be it empty. @typedef {{ name: string, caption: string, settled: boolean, notes: string[] }} Photo */
+/**
+ * A picture of a folder; without a caption, it can neither be shown nor get one, and its notes say why. `settled`: its caption is
+ * in a file beside it, be it empty.
+ * @typedef {{ name: string, caption: string | null, settled: boolean, notes: string[] }} Photo
+ */
 
 const ROOT = "/subject_trainer"
 const RETRY_MS = 5000

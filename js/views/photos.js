@@ -32,7 +32,7 @@ const isQueueing = (event) => event.key === "Enter" && (event.ctrlKey || event.m
 class CaptionEditor {
   /**
    * @param {string} folder
-   * @param {Photo} photo
+   * @param {{ name: string, caption: string, settled: boolean }} photo
    * @param {string} [wired] What the graph calls a photo that has no caption of its own.
    */
   constructor(folder, { name, caption, settled }, wired = "") {
@@ -182,12 +182,14 @@ class PhotoView {
     const more = found.total - found.photos.length
     const lines = [...found.notes, ...(more > 0 ? [t("more", { count: more })] : [])]
     this.status.replaceChildren(...lines.map((text) => element("div", { text })))
-    this.editors = found.photos.map((photo) => {
-      return kept.find(({ name }) => name === photo.name) ?? new CaptionEditor(settings.folder, photo, captions[photo.name])
+    this.editors = found.photos.flatMap(({ name, caption, settled }) => {
+      if (caption === null) return []
+      const known = kept.find((editor) => editor.name === name)
+      return known ?? new CaptionEditor(settings.folder, { name, caption, settled }, captions[name])
     })
     if (this.editors.some((editor) => editor.wired)) this.status.append(this.saveAllButton())
     const focused = kept.find(({ box }) => box === document.activeElement)
-    this.grid.replaceChildren(...found.photos.map((photo, index) => photoCard(photo, { ...settings, masks }, this.editors[index])))
+    this.grid.replaceChildren(...found.photos.map((photo) => photoCard(photo, { ...settings, masks }, this.editors)))
     focused?.box.focus()
   }
 
@@ -200,12 +202,14 @@ class PhotoView {
 /**
  * @param {Photo} photo
  * @param {PhotoSettings & { masks: string }} settings
- * @param {CaptionEditor} editor
+ * @param {CaptionEditor[]} editors
  */
-function photoCard({ name, notes }, settings, editor) {
-  const image = element("img", { src: photoUrl({ ...settings, name }), alt: name, loading: "lazy" })
+function photoCard({ name, caption, notes }, settings, editors) {
   const title = element("div", { className: "st-name", text: name })
   const marks = notes.map((note) => element("div", { className: "st-note", text: note }))
+  const editor = editors.find((one) => caption !== null && one.name === name)
+  if (!editor) return element("div", { className: "st-photo" }, title, ...marks)
+  const image = element("img", { src: photoUrl({ ...settings, name }), alt: name, loading: "lazy" })
   return element("div", { className: "st-photo" }, image, title, ...marks, editor.box, editor.status)
 }
 

@@ -31,10 +31,17 @@ def reopen(run_dir: RunDir) -> None:
 
 
 def asked_to_go_on(run_dir: RunDir) -> bool:
-    """Return, once, whether somebody has asked that a run which can be trained on gives up its result."""
-    asked = run_dir.path.name in _reopened
-    _reopened.discard(run_dir.path.name)
-    return asked and run_dir.can_go_on()
+    """Return whether somebody has asked that a run which can be trained on gives up its result, and it has not yet."""
+    if not run_dir.can_go_on():  # any more: what it may be later, nobody has asked
+        _reopened.discard(run_dir.path.name)
+    return run_dir.path.name in _reopened
+
+
+def give_up_result(run_dir: RunDir) -> None:
+    """Remove result.json of a run that was asked to go on, if it still can; its exported file stays until the next one."""
+    if asked_to_go_on(run_dir):
+        run_dir.result_json.unlink()
+        _reopened.discard(run_dir.path.name)
 
 
 def remember_returned(run: Run, files: ExportedFiles) -> None:

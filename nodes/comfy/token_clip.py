@@ -3,6 +3,11 @@
 import re
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
+
+from ...trainer.run.messages import UserError
+from ...trainer.run.run_dir import EMBEDDING_KEY
 from ...trainer.run.settings import Settings
 
 
@@ -27,10 +32,27 @@ class TokenTokenizer:
 
 
 def clip_with_token(clip, token: str, embedding_file: Path):
-    """Return a clone of a ComfyUI CLIP that understands the token; the original stays as it is."""
+    """Return a clone of a ComfyUI CLIP that understands the token; the original stays as it is.
+
+    Raises UserError where ComfyUI reads another embedding by the file's name, or none: the prompt would be of something else.
+    """
+    read = read_in_prompt(clip.tokenizer, embedding_file.stem)
+    vectors = load_file(embedding_file)[EMBEDDING_KEY]
+    if not (len(read) == len(vectors) and all(map(torch.equal, read, vectors))):
+        raise UserError(
+            "The embedding {file} cannot be written in a prompt: by this name, ComfyUI reads another one or none. Rename the "
+            "file: without blanks and parentheses, and as no other embedding is called.",
+            file=embedding_file.name,
+        )
     clip = clip.clone()
     clip.tokenizer = TokenTokenizer(clip.tokenizer, token, embedding_file.stem)
     return clip
+
+
+def read_in_prompt(tokenizer, stem: str) -> list[torch.Tensor]:
+    """Return the vectors, (768) each, that a prompt with the embedding of this name is read with."""
+    batches = tokenizer.tokenize_with_weights(f" embedding:{stem} ")  # of a CLIP with one text encoder, by its name
+    return [token for batch in next(iter(batches.values())) for token, *_ in batch if torch.is_tensor(token)]
 
 
 def embedding_of(clip, token: str) -> str:

@@ -24,9 +24,9 @@ THUMBNAIL_SIDE = 224
 def photo_list(folder: Path, resolution: int, crop: str, catalog: Catalog) -> dict:
     """Return {"total", "notes", "photos": [{"name", "caption", "settled", "notes": [sentence]}]}: the first MAX_PHOTOS.
 
-    The notes say what is suspicious about the folder and about each photo, in the catalog's language. settled: the caption is
-    in a file beside the photo, be it empty, and none from the graph takes its place. Raises UserError for a folder without
-    pictures.
+    The caption is None where a picture cannot be shown nor captioned: it is no photo, and may have a photo's name as it is shown.
+    settled: it is in a file beside the photo, be it empty, and none from the graph takes its place. The notes say what is
+    suspicious about the folder and about each photo, in the catalog's language. Raises UserError for a folder without pictures.
     """
     files = folder_files(folder)
     check_folder(folder, files)
@@ -49,7 +49,7 @@ def photo_list(folder: Path, resolution: int, crop: str, catalog: Catalog) -> di
         photos.append(
             {
                 "name": shown_name(name),
-                "caption": caption.text,
+                "caption": None if name in problems else caption.text,
                 "settled": name in found.settled,
                 "notes": [note.text(catalog) for note in notes],
             }

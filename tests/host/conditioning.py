@@ -2,12 +2,14 @@
 
     python tests/host/conditioning.py COMFYUI CHECKPOINT EMBEDDINGS_FOLDER EMBEDDING_FILE TOKEN OTHER_FILE OTHER_TOKEN
 
-Prints JSON: for each pair of prompts whether the conditioning is equal, bit for bit; and the vectors that ComfyUI reads.
+Prints JSON: for each pair of prompts whether the conditioning is equal, bit for bit; the vectors that ComfyUI reads; and what
+is said of files with names that no prompt can hold.
 """
 
 import importlib
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -56,8 +58,17 @@ def main(comfyui: str, checkpoint: str, folder: str, file: str, token: str, othe
         "differs: another weight": ((taught, f"a photo of ({token}:1.2)"), (taught, f"a photo of {token}")),
         "differs: another word": ((taught, f"a photo of {token}"), (taught, "a photo of toy")),
     }
+    refused = {}
+    shutil.copy(other_file, Path(folder) / "mysks.safetensors")  # what ComfyUI reads by the first and the last of these
+    for name in ("mysks (1)", "my toy", "mysks[1]"):
+        renamed = shutil.copy(file, Path(folder) / f"{name}.safetensors")
+        try:
+            token_clip.clip_with_token(plain, token, renamed)
+        except ValueError as error:
+            refused[name] = str(error)
     vectors = comfy.sd1_clip.load_embed(Path(file).stem, [folder], 768, "clip_l")
-    print(json.dumps({"same": {label: same(*pair) for label, pair in pairs.items()}, "vectors": vectors.tolist()}))
+    compared = {label: same(*pair) for label, pair in pairs.items()}
+    print(json.dumps({"same": compared, "vectors": vectors.tolist(), "refused": refused}))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Give each input of the six nodes each kind of value, by ComfyUI's own way of calling nodes: JSON [[call, answer]] on stdout.
+"""Give each input of the six nodes each kind of value, by ComfyUI's own way of calling nodes: JSON on stdout.
 
 python tests/host/input_checks.py COMFYUI
 
-A call is [function, node, input, value]. An answer is "" when the node has run to its end, else [type of the error, its text].
+It is {"answers": [[call, answer]], "nothing": {what comes: answer}}. A call is [function, node, input, value]. An answer is ""
+when the node has run to its end, else [type of the error, its text].
 Nothing is trained: the model is no SD v1.5.
 """
 
@@ -11,10 +12,12 @@ import inspect
 import json
 import logging
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 ANSWER = sys.stdout
@@ -69,19 +72,40 @@ def good_values(schema, dataset) -> dict:
     return values
 
 
-async def call(function: str, node, values: dict, extra_pnginfo: object = None) -> object:
-    """Return "" or what went wrong, as ComfyUI calls the function of a node."""
+async def call(function: str, node, values: dict, extra_pnginfo: object = None, as_lists: bool = False) -> object:
+    """Return "" or what went wrong, as ComfyUI calls the function of a node; `as_lists`: they are what links bring."""
     import execution
     from comfy_api.latest import io
 
-    hidden = {io.Hidden.unique_id: "1", io.Hidden.extra_pnginfo: extra_pnginfo}
-    lists = {name: [value] for name, value in values.items()}
+    graph = {"1": {"inputs": {"path": ["2", 0]}}} if as_lists else {}
+    hidden = {io.Hidden.unique_id: "1", io.Hidden.prompt: graph, io.Hidden.extra_pnginfo: extra_pnginfo}
+    lists = values if as_lists else {name: [value] for name, value in values.items()}
     try:
         made = await execution._async_map_node_over_list("p", "1", node, lists, function, v3_data={"hidden_inputs": hidden})
         await execution.resolve_map_node_over_list_results(made)
     except Exception as error:
         return [type(error).__name__, str(error)[:300]]
     return ""
+
+
+async def ask_with_nothing(nodes: dict) -> dict:
+    """Return what is said where a link brings nothing, by the input and by what comes."""
+    import folder_paths
+
+    told = {}
+    with tempfile.TemporaryDirectory() as folder:
+        folder_paths.set_input_directory(folder)
+        (Path(folder) / "pair").mkdir()
+        for name in "ab":
+            Image.new("RGB", (64, 64), "red").save(Path(folder) / "pair" / f"{name}.png")
+        given = {"folder": ["pair"], "resolution": [64], "crop": ["center"]}
+        for name in ("images", "masks", "captions"):
+            for nothing in ([], [None]):
+                told[f"{name} {nothing}"] = await call("execute", nodes["DatasetLoader"], given | {name: nothing}, as_lists=True)
+    for nothing in ([], [None], [""], [" ", ""]):
+        told[f"path {nothing}"] = await call("execute", nodes["LoadFinetuned"], {"run": ["gone"], "path": nothing}, as_lists=True)
+    told["unwired"] = await call("execute", nodes["LoadFinetuned"], {"run": "gone", "path": ""})
+    return told
 
 
 async def ask(nodes: list, dataset) -> list:
@@ -128,7 +152,9 @@ def main(comfyui: str) -> None:
     photos = load("trainer.dataset.photos")
     photo = photos.Photo(path="/a.png", sha256="ab", width=64, height=64, caption="a photo of mysks toy")
     dataset = photos.Dataset(photos=(photo,), resolution=64, token="mysks", class_word="toy", class_prompt="a photo of a toy")
-    print(json.dumps(loop.run_until_complete(ask(nodes, dataset))), file=ANSWER)
+    answers = loop.run_until_complete(ask(nodes, dataset))
+    nothing = loop.run_until_complete(ask_with_nothing(dict(zip(modules.values(), nodes, strict=True))))
+    print(json.dumps({"answers": answers, "nothing": nothing}), file=ANSWER)
 
 
 if __name__ == "__main__":

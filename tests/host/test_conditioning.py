@@ -25,3 +25,5 @@ def test_the_token_means_the_embedding_and_nothing_else_changes(standin_base, tm
         label for label in found["same"] if label.startswith("differs: ")
     }
     assert np.array_equal(np.array(found["vectors"], dtype=np.float32), load_file(file)["emb_params"])
+    assert set(found["refused"]) == {"mysks (1)", "my toy", "mysks[1]"}
+    assert found["refused"]["my toy"].startswith("The embedding my toy.safetensors cannot be written in a prompt: ")

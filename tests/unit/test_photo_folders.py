@@ -310,6 +310,13 @@ def test_a_name_that_is_not_utf_8_is_told_when_the_folder_is_read(tmp_path):
     ) as error:
         read_folder(tmp_path, 64)
     assert str(error.value).encode()
+    save(tmp_path / "caf?.jpg")  # what the other is shown as: its picture and caption are not the other's
+    (tmp_path / "caf?.txt").write_text("a toy")
+    listed = folder_view.photo_list(tmp_path, 64, "center", ENGLISH)["photos"]
+    captions = [(photo["name"], photo["caption"]) for photo in listed]
+    assert sorted(captions, key=str) == [("a.jpg", ""), ("caf?.jpg", "a toy"), ("caf?.jpg", None)]
+    (tmp_path / "caf?.jpg").unlink()
+    (tmp_path / "caf?.txt").unlink()
     assert notes(tmp_path)["caf?.jpg"] == ["cannot be read: its name is not UTF-8: rename it"]
     assert fingerprint(tmp_path)
     Path(os.fsdecode(odd + b".jpg")).unlink()

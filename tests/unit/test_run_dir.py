@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from trainer.dataset.photos import Dataset, Photo
 from trainer.run import run_dir as run_dir_module
-from trainer.run.drawing import make_room, with_new_prompts
+from trainer.run.drawing import room_made, with_new_prompts
 from trainer.run.files import partial_file, write_json
 from trainer.run.result_file import result_file
 from trainer.run.run_dir import Run, RunDir, finished_runs, is_same_run, runs_with_key, shorter_run
@@ -373,11 +373,37 @@ def test_a_run_has_no_more_prompts_than_it_can_have(run, tmp_path, more):
     write_json(run_dir.run_json, replace(run, settings=run.settings.replace(sample_prompts=had)).to_json())
     run_dir.samples.mkdir()
     run_dir.picture(4, 0).touch()
-    made = make_room(run_dir, run_dir.load_run(), ("a toy", "a cat")[: 1 + more])
-    assert made.settings.samples.sample_prompts == (() if more else had)
+    with room_made(run_dir, run_dir.load_run(), ("a toy", "a cat")[: 1 + more]) as made:
+        assert made.settings.samples.sample_prompts == (() if more else had)
+        assert made == run_dir.load_run()
     assert made == run_dir.load_run()
     assert run_dir.picture(4, 0).is_file() == (not more)
     assert (tmp_path / "samples-1" / run_dir.picture(4, 0).name).is_file() == bool(more)
+
+
+@pytest.mark.parametrize("has_pictures", [True, False])
+def test_a_run_has_its_prompts_and_pictures_again_where_no_others_could_be_drawn(run, tmp_path, has_pictures):
+    run_dir, had = RunDir(tmp_path), tuple(map(str, range(MAX_SAMPLE_PROMPTS)))
+    write_json(run_dir.run_json, replace(run, settings=run.settings.replace(sample_prompts=had)).to_json())
+    if has_pictures:
+        run_dir.samples.mkdir()
+        for number in range(MAX_SAMPLE_PROMPTS):
+            run_dir.picture(4, number).write_text(had[number])
+        run_dir.grid.write_text("grid")
+
+    def files() -> dict[str, bytes]:
+        return {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def draw() -> None:
+        with room_made(run_dir, run_dir.load_run(), ("a cat",)):
+            run_dir.samples.mkdir()
+            run_dir.picture(4, 0).write_text("a cat")
+            raise KeyboardInterrupt  # a cancel is no Exception, either
+
+    before = files()
+    with pytest.raises(KeyboardInterrupt):
+        draw()
+    assert files() == before
 
 
 def test_what_was_left_of_more_prompts_is_removed(tmp_path):

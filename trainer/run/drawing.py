@@ -1,6 +1,8 @@
 """What a finished run is asked to draw: sample pictures of prompts that it was not trained with. Plain data, no torch."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from .files import read_json, write_json
@@ -43,10 +45,23 @@ def with_new_prompts(had: Sequence[str], asked: Sequence[str]) -> tuple[str, ...
     return (*had, *new)
 
 
-def make_room(run_dir: RunDir, run: Run, asked: Sequence[str]) -> Run:
-    """Return the run; its pictures are set aside where with what is asked for it would have more prompts than a run can have."""
-    if len(with_new_prompts(run.settings.samples.sample_prompts, asked)) > MAX_SAMPLE_PROMPTS:
-        run_dir.set_samples_aside(asked)
-        run = replace(run, settings=run.settings.replace(sample_prompts=()))
-        write_json(run_dir.run_json, run.to_json())
-    return run
+@contextmanager
+def room_made(run_dir: RunDir, run: Run, asked: Sequence[str]) -> Iterator[Run]:
+    """Yield the run; its pictures are set aside where with what is asked for it would have more prompts than a run can have.
+
+    They are put back where the body fails.
+    """
+    if len(with_new_prompts(run.settings.samples.sample_prompts, asked)) <= MAX_SAMPLE_PROMPTS:
+        yield run
+        return
+    aside = run_dir.set_samples_aside(asked)
+    try:
+        made = replace(run, settings=run.settings.replace(sample_prompts=()))
+        write_json(run_dir.run_json, made.to_json())
+        yield made
+    except BaseException:
+        shutil.rmtree(run_dir.samples, ignore_errors=True)
+        write_json(run_dir.run_json, run.to_json())  # before its pictures: those of no known prompt are removed
+        if aside:
+            aside.rename(run_dir.samples)
+        raise

@@ -219,14 +219,18 @@ class RunDir:
         """Return where the picture of a prompt, by its number, after so many steps is."""
         return self.samples / f"step-{step:06}-{prompt}.png"
 
-    def set_samples_aside(self, prompts: Sequence[str]) -> None:
-        """Move the pictures away unless they are of these prompts, or of the first of them: a picture is known by its number."""
+    def set_samples_aside(self, prompts: Sequence[str]) -> Path | None:
+        """Move the pictures away unless they are of these prompts, or of the first of them: a picture is known by its number.
+
+        Returns where to; None where they stay or there are none.
+        """
         had: Sequence[str] | None = None
         with suppress(OSError, ValueError):
             had = self.load_run().settings.samples.sample_prompts
         if self.samples.is_dir() and (had is None or tuple(had) != tuple(prompts)[: len(had)]):
             number = next(n for n in itertools.count(1) if not self.samples.with_name(f"samples-{n}").exists())
-            self.samples.rename(self.samples.with_name(f"samples-{number}"))
+            return self.samples.rename(self.samples.with_name(f"samples-{number}"))
+        return None
 
     def remove_pictures_from(self, number: int) -> None:
         """Remove the pictures of the prompts from this number on: what was drawn of more prompts, before that was ended."""

@@ -128,9 +128,12 @@ class TestPage:
         assert each(either, view, "textarea", "value") == ["a red toy", "a green toy"]
         either.execute_async_script("const [done] = arguments; window.app.queuePrompt(0, 1).then(() => done())")
         assert not list(pair.glob("*.txt"))
-        edit = "arguments[0].value = 'a toy of mine'; arguments[0].dispatchEvent(new Event('change'))"
-        either.execute_script(edit, text_box(either, view))
-        wait(either, lambda: (pair / "0.txt").is_file(), 60)
+        edit = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('change'))"
+        either.execute_script(edit, text_box(either, view), "")
+        wait(either, lambda: (pair / "0.txt").is_file(), 60)  # to empty what the graph says is an edit, too
+        assert (pair / "0.txt").read_text().strip() == ""
+        either.execute_script(edit, text_box(either, view), "a toy of mine")
+        wait(either, lambda: (pair / "0.txt").read_text() == "a toy of mine\n", 60)
         press(either, view, "button", "Save all captions")
         wait(either, lambda: (pair / "1.txt").is_file(), 60)
         assert [(pair / f"{number}.txt").read_text() for number in (0, 1)] == ["a toy of mine\n", "a green toy\n"]

@@ -97,7 +97,7 @@ def quick_graph(graph) -> dict:
     return graph
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     driver = open_browser()
     yield driver

@@ -225,7 +225,7 @@ def batch_sizes(batches: Sequence) -> list[int]:
 
 def the_prompt(inputs: Mapping[str, list]) -> str:
     """Return the prompt that the pictures are compared with, "" for none. Raises UserError for several."""
-    prompts = {prompt.strip() for prompt in inputs.get("prompt", [])}
+    prompts = {prompt.strip() for prompt in inputs.get("prompt", [])} if inputs.get("clip") else set()
     if len(prompts) > 1:
         raise UserError(
             "{count} prompts come through prompt, and all pictures are compared with one. Measure the pictures of each prompt by "
@@ -241,7 +241,7 @@ def single_numbers(of_steps: Mapping[str, list[Tensor]], inputs: Mapping[str, li
     if CLASS_AFTER in of_steps:
         for numbers, before, after in zip(found, of_steps[CLASS_BEFORE], of_steps[CLASS_AFTER], strict=True):
             numbers["class_drift"] = drift(before, after)
-    if inputs.get("clip") and prompt:
+    if prompt:
         vector = prompt_vector(inputs["clip"][0], prompt, of_steps[PICTURES][0].shape[1])
         for numbers, pictures in zip(found, of_steps[PICTURES], strict=True):
             numbers["prompt_fidelity"] = fidelity(pictures, vector)

@@ -274,7 +274,10 @@ def test_class_drift_is_that_of_the_step_to_use_and_other_encoders_are_not_mixed
     ("inputs", "said"),
     [
         ({"class_before": ["photos", 1]}, "There are 2 class pictures before and 0 after"),
-        ({"prompt": ["prompts", 1]}, "2 prompts come through prompt, and all pictures are compared with one"),
+        (
+            {"clip": ["base", 1], "prompt": ["prompts", 1]},
+            "2 prompts come through prompt, and all pictures are compared with one",
+        ),
         ({"path": "../models/secret.safetensors"}, "No run has exported 'secret.safetensors'"),
     ],
     ids=["class", "prompts", "path"],
@@ -285,14 +288,14 @@ def test_what_cannot_be_measured_is_told_before_anything_is(server, models, pair
 
 
 def two_prompts(server) -> dict:
-    """A node "prompts" that gives a list of two texts: the captions of two photos."""
+    """A node "prompts" that gives a list of two texts, the captions of two photos, and a node "base" with a CLIP."""
     folder = server.base / "input" / "two-texts"
     folder.mkdir(exist_ok=True)
     for text in ("a dog", "a cat"):
         Image.new("RGB", (8, 8)).save(folder / f"{text}.png")
         (folder / f"{text}.txt").write_text(text)
-    inputs = {"folder": folder.name}
-    return {"prompts": {"class_type": "LoadImageTextDataSetFromFolder", "inputs": inputs}}
+    base = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "standin.safetensors"}}
+    return {"base": base, "prompts": {"class_type": "LoadImageTextDataSetFromFolder", "inputs": {"folder": folder.name}}}
 
 
 def test_a_clip_without_a_projection_is_refused(server, models, pair):

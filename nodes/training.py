@@ -138,7 +138,7 @@ def trained_or_loaded(request: TrainingRequest) -> Finished:
     # Always the same names: of a node that runs for each item of a list, ComfyUI joins what is shown by the names of the first.
     pictures = [output_picture(path) for path in (run_dir.grid, run_dir.loss_chart) if path.is_file()]
     ui = {"text": (joined(lines),), "told": (in_all_languages(lines),), "run": (request.run.id,), "images": pictures}
-    return Finished(request.run, result, {"loss": run_dir.instance_losses()}, ui)
+    return Finished(request.run, result, {"loss": run_dir.losses()}, ui)
 
 
 def rename_note(asked: str, run: Run) -> list[Message]:

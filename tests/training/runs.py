@@ -21,6 +21,7 @@ from trainer.run.events import BEGIN, Reporter
 from trainer.run.files import write_json
 from trainer.run.interpreter import worker_command
 from trainer.run.messages import Message
+from trainer.run.metrics_file import read_metrics
 from trainer.run.ranks import is_alive
 from trainer.run.run_dir import EMBEDDING_KEY, Run, RunDir
 from trainer.run.settings import Settings
@@ -139,6 +140,11 @@ def work_here(run_dir: RunDir, stop_after: int = 0, finish_after: int = 0, asked
     except StoppedError:
         assert stop_after
     return [json.loads(line) for line in events.getvalue().splitlines()]
+
+
+def losses_of(run_dir: RunDir) -> list[float]:
+    """Return what each step so far was trained on: the loss of the photos, and of the class where there is one."""
+    return [entry["loss"] for entry in read_metrics(run_dir.metrics) if "loss" in entry]
 
 
 def sentence(event: dict) -> str:

@@ -20,7 +20,7 @@ from trainer.training.loss import DiffusionLoss
 from trainer.training.state import kind_of
 from trainer.training.trainer import Trainer
 
-from .runs import DREAMBOOTH, INVERSION, work_here
+from .runs import DREAMBOOTH, INVERSION, losses_of, work_here
 
 QUICK = DREAMBOOTH.replace(
     train="lora", steps=4, batch_size=1, learning_rate=1e-3, lr_scheduler="constant", lr_warmup_steps=0, lora_rank=2
@@ -279,5 +279,5 @@ def test_the_result_of_the_steps_so_far_is_that_of_the_step_it_was_asked_at(make
     blocker.rmdir()
     early.state.unlink()
     assert work_here(early)[-1]["event"] == "done"
-    assert len(early.losses()) == 2
+    assert len(losses_of(early)) == 2
     assert same(short, early)

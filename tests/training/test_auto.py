@@ -10,7 +10,7 @@ from trainer.run.choice import Asked, choose
 from trainer.training.export import TOKEN_TABLE
 
 from ..simulated import AUTO, PHOTOS, card
-from .runs import work_here
+from .runs import losses_of, work_here
 
 PICKS = {picked: device for device, picked, _ in AUTO.values()}
 """A device for each different choice."""
@@ -28,7 +28,7 @@ def test_each_choice_trains(make_run, small_base, picked):
     run_dir = make_run(settings_for(PICKS[picked]))
     work_here(run_dir)
     assert run_dir.finished
-    assert [math.isfinite(loss) for loss in run_dir.losses()] == [True, True]
+    assert [math.isfinite(loss) for loss in losses_of(run_dir)] == [True, True]
     exported = load_file(run_dir.load_run().export_path)
     if picked[0] == "lora":
         assert all(tensor.any() for name, tensor in exported.items() if "lora_up" in name)
@@ -43,5 +43,5 @@ def test_each_choice_trains(make_run, small_base, picked):
 def test_each_choice_of_an_embedding_trains(make_run, gigabytes):
     run_dir = make_run(settings_for(card(gigabytes), "textual_inversion"))
     work_here(run_dir)
-    assert [math.isfinite(loss) for loss in run_dir.losses()] == [True, True]
+    assert [math.isfinite(loss) for loss in losses_of(run_dir)] == [True, True]
     assert load_file(run_dir.load_run().export_path)["emb_params"].isfinite().all()

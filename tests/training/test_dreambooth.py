@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from .runs import DREAMBOOTH, ROOT, sentence, start_worker, work, work_here
+from .runs import DREAMBOOTH, ROOT, losses_of, sentence, start_worker, work, work_here
 
 
 def exported(run_dir) -> dict[str, torch.Tensor]:
@@ -36,7 +36,7 @@ def test_training_changes_the_unet_alone_and_keeps_names_and_types(make_run, sma
         metadata = file.metadata()
     assert metadata["modelspec.trigger_phrase"] == "mysks plush toy"
     assert metadata["subject_trainer.base"] == "standin"
-    assert len(run_dir.losses()) == 4
+    assert len(losses_of(run_dir)) == 4
     assert sorted(p.name for p in run_dir.path.iterdir()) == ["lock", "metrics.jsonl", "result.json", "run.json"]
 
 
@@ -54,10 +54,10 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(make_run, capfd):
     work_here(broken, stop_after=3)
     assert broken.state.is_file()
     assert not broken.finished
-    assert len(broken.losses()) == 3
+    assert len(losses_of(broken)) == 3
     assert work_here(broken)[-1]["event"] == "done"
     assert "resuming after step 3" in capfd.readouterr().err
-    assert broken.losses() == whole.losses()
+    assert losses_of(broken) == losses_of(whole)
     assert same(exported(broken), exported(whole))
 
 
@@ -77,7 +77,7 @@ def test_gradient_checkpointing_gives_the_same_result(make_run):
     plain, thrifty = make_run(DREAMBOOTH, "plain"), make_run(DREAMBOOTH.replace(gradient_checkpointing=True), "thrifty")
     work_here(plain)
     work_here(thrifty)
-    assert thrifty.losses() == pytest.approx(plain.losses(), rel=1e-4)
+    assert losses_of(thrifty) == pytest.approx(losses_of(plain), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_low_memory_gives_the_same_result_but_for_rounding_and_resumes_exactly(m
     work_here(low)
     work_here(broken, stop_after=2)
     work_here(broken)
-    assert low.losses() == pytest.approx(plain.losses(), rel=0.02)
+    assert losses_of(low) == pytest.approx(losses_of(plain), rel=0.02)
     assert same(exported(broken), exported(low))
     base, one, two = (load_file(small_base), exported(plain), exported(low))
     trained = [name for name in base if not torch.equal(base[name], one[name])]
@@ -144,7 +144,7 @@ def test_a_second_process_waits_and_finds_the_run_finished(make_run):
         first.communicate()
     assert first.returncode == 0
     assert phases == ["starting", "waiting", "done"]
-    assert len(run_dir.losses()) == 4
+    assert len(losses_of(run_dir)) == 4
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals to send")
@@ -185,7 +185,7 @@ def test_a_failed_export_keeps_the_training(make_run, tmp_path):
     events = work_here(run_dir)
     assert events[-1]["event"] == "done"
     assert not any("loss" in event for event in events)  # nothing is trained again
-    assert len(run_dir.losses()) == 4
+    assert len(losses_of(run_dir)) == 4
 
 
 def test_warm_up_works_with_the_constant_schedule(make_run):

@@ -22,7 +22,7 @@ from trainer.run.run_dir import RunDir, at_step, shorter_run
 from trainer.training.loss import concepts_loss
 from trainer.training.state import save_state
 
-from .runs import DREAMBOOTH, ROOT, start_worker, work_here
+from .runs import DREAMBOOTH, ROOT, losses_of, start_worker, work_here
 
 PHOTOS = int(os.environ.get("FAULT_PHOTOS", "5000"))
 SETTINGS = DREAMBOOTH.replace(train="unet_and_token", steps=8, batch_size=1, checkpoint_every=2, ema_decay=0.9)
@@ -37,7 +37,7 @@ def start(run_dir: RunDir) -> subprocess.Popen:
 def same(one: RunDir, two: RunDir) -> bool:
     first, second = (load_file(run_dir.load_run().export_path) for run_dir in (one, two))
     return (
-        one.losses() == two.losses()
+        losses_of(one) == losses_of(two)
         and first.keys() == second.keys()
         and all(torch.equal(first[name], second[name]) for name in first)
     )
@@ -60,7 +60,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(make_run, wanted):
             worker.kill()  # SIGKILL
             worker.wait()
             kills += 1
-            at_step.append(len(runs[-1].losses()))
+            at_step.append(len(losses_of(runs[-1])))
         # Nothing half written lies where a whole file is looked for.
         exported = runs[-1].path.parent / f"{runs[-1].path.name}.safetensors"
         for file in (runs[-1].state, exported):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from trainer.data.latent_store import KEPT_DAYS, LatentStore
 from trainer.models.sd15 import BaseModel
 
-from .runs import DREAMBOOTH, work_here
+from .runs import DREAMBOOTH, losses_of, work_here
 
 DAY = 24 * 3600
 
@@ -41,7 +41,7 @@ def test_a_second_run_encodes_only_what_is_new_and_gives_the_same_bytes(make_run
     assert len(encoded) == photos
     one, two = (load_file(run_dir.load_run().export_path) for run_dir in (first, again))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert longer.losses()[:2] == first.losses() == again.losses()
+    assert losses_of(longer)[:2] == losses_of(first) == losses_of(again)
     flipped = make_run(settings, "flipped", dataset=replace(first.load_run().dataset, flip=True))
     work_here(flipped)
     assert len(encoded) == 2 * photos  # the mirrored ones alone

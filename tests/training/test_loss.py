@@ -16,7 +16,7 @@ from trainer.run.stop_request import StopRequest
 from trainer.training.loss import concepts_loss, timestep_weights
 
 from .published import published_loss
-from .runs import DREAMBOOTH, TOKENIZER, open_pipe, work_here
+from .runs import DREAMBOOTH, TOKENIZER, losses_of, open_pipe, work_here
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -45,7 +45,7 @@ def test_each_photo_meets_its_own_latents_and_caption(make_run, dataset, class_d
             + 0.7 * published_loss(base, unet, class_dataset, "class", batch_size, 0.5, batch)
             for batch in (0, 1)
         ]
-    assert run_dir.losses() == pytest.approx([float(sum(parts) / 2)], rel=1e-5)
+    assert losses_of(run_dir) == pytest.approx([float(sum(parts) / 2)], rel=1e-5)
 
 
 @pytest.fixture(scope="module")

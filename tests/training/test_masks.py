@@ -20,7 +20,7 @@ from trainer.run.events import Reporter
 from trainer.run.stop_request import StopRequest
 from trainer.training.loss import sample_losses, timestep_weights
 
-from .runs import DREAMBOOTH, open_pipe, work_here
+from .runs import DREAMBOOTH, losses_of, open_pipe, work_here
 
 
 @pytest.mark.parametrize("outside", [0.0, 0.25, 1.0])
@@ -119,6 +119,6 @@ def test_a_run_trains_on_masks_and_otherwise_as_before(make_run, dataset, tmp_pa
             dataset=replace(dataset, photos=tuple(photos), mask_weight=weight),
         )
         work_here(run_dir)
-        losses[name] = run_dir.losses()
+        losses[name] = losses_of(run_dir)
     assert losses["plain"] == losses["ignored"]
     assert all(0 < one < other for one, other in zip(losses["weighed"], losses["plain"], strict=True))

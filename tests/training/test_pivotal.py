@@ -9,7 +9,7 @@ from trainer.models.token_embedding import tokenize_with, train_rows
 from trainer.training.export import TOKEN_TABLE
 
 from .published import published_loss
-from .runs import DREAMBOOTH, TOKENIZER, work_here
+from .runs import DREAMBOOTH, TOKENIZER, losses_of, work_here
 
 GIVEN = torch.randn(2, 768, generator=torch.Generator().manual_seed(3)) * 0.5
 SHORT = DREAMBOOTH.replace(steps=2, batch_size=1, lr_scheduler="constant", lr_warmup_steps=0, learning_rate=1e-3)
@@ -45,7 +45,7 @@ def test_the_loss_is_the_published_one_under_the_given_token(make_run, dataset, 
     with torch.no_grad():
         loss = published_loss(base, base.unet(), dataset, "instance", 2, encode=encode)
         without = published_loss(base, base.unet(), dataset, "instance", 2)
-    assert run_dir.losses() == pytest.approx([float(loss)], rel=1e-5)
+    assert losses_of(run_dir) == pytest.approx([float(loss)], rel=1e-5)
     assert abs(float(without - loss)) > 1e-3 * float(loss)
 
 

@@ -23,7 +23,7 @@ from trainer.run.metrics_file import read_metrics
 from trainer.training.loss import DiffusionLoss
 
 from .published import published_loss
-from .runs import DREAMBOOTH, TOKENIZER, work_here
+from .runs import DREAMBOOTH, TOKENIZER, losses_of, work_here
 
 CLASS_PROMPT = "a photo of a plush toy"
 TAUGHT = DREAMBOOTH.replace(
@@ -42,10 +42,10 @@ def test_the_loss_is_that_of_the_photos_and_half_of_the_distance_to_the_base(mak
     alone = make_run(settings.replace(steps=1, prior="class_images", class_prompt=""), "alone")
     for run_dir in (one, two, alone):
         work_here(run_dir)
-    assert two.losses()[0] == one.losses()[0] == pytest.approx(alone.losses()[0], rel=1e-5)
+    assert losses_of(two)[0] == losses_of(one)[0] == pytest.approx(losses_of(alone)[0], rel=1e-5)
     state = {name.removeprefix("param/"): t for name, t in load_file(one.state).items() if name.startswith("param/")}
     if train == "lora_and_text_encoder":  # the text embeddings of the teacher are the base's, which is what is computed first
-        assert two.losses()[1] != alone.losses()[0]
+        assert losses_of(two)[1] != losses_of(alone)[0]
         return
     base = BaseModel(small_base)
     unet = base.unet()
@@ -59,7 +59,7 @@ def test_the_loss_is_that_of_the_photos_and_half_of_the_distance_to_the_base(mak
         instance = published_loss(base, unet, dataset, "instance", 2, batch=1)
         kept = published_loss(base, unet, dataset, "instance", 2, batch=1, encode=lambda _: states, teacher=teacher)
     assert float(kept) > 1e-3 * float(instance)
-    assert two.losses()[1] == pytest.approx(float(instance + 0.5 * kept), rel=1e-4)
+    assert losses_of(two)[1] == pytest.approx(float(instance + 0.5 * kept), rel=1e-4)
     assert read_metrics(two.metrics)[1]["instance_loss"] == pytest.approx(float(instance), rel=1e-4)
 
 
@@ -126,9 +126,9 @@ def test_outside_of_the_masks_the_loss_is_half_of_the_distance_to_the_base(make_
     alone = make_run(settings.replace(steps=1, prior="class_images"), "alone", dataset=masked)
     for run_dir in (one, two, alone):
         work_here(run_dir)
-    assert two.losses()[0] == one.losses()[0] == pytest.approx(alone.losses()[0], rel=1e-5)
+    assert losses_of(two)[0] == losses_of(one)[0] == pytest.approx(losses_of(alone)[0], rel=1e-5)
     if train == "unet_and_token":  # the base's prediction is that under its own text embeddings: see below
-        assert two.losses()[1] != alone.losses()[0]
+        assert losses_of(two)[1] != losses_of(alone)[0]
         return
     state = {name.removeprefix("param/"): t for name, t in load_file(one.state).items() if name.startswith("param/")}
     base = BaseModel(small_base)
@@ -146,7 +146,7 @@ def test_outside_of_the_masks_the_loss_is_half_of_the_distance_to_the_base(make_
         instance = published_loss(*photos, batch=1, counts=lambda photo: 0.25 + 0.75 * inside(photo))
         kept = published_loss(*photos, batch=1, counts=lambda photo: 1 - inside(photo), teacher=teacher)
     assert float(kept) > 1e-3 * float(instance)
-    assert two.losses()[1] == pytest.approx(float(instance + 0.5 * kept), rel=1e-4)
+    assert losses_of(two)[1] == pytest.approx(float(instance + 0.5 * kept), rel=1e-4)
     assert read_metrics(two.metrics)[1]["instance_loss"] == pytest.approx(float(instance), rel=1e-4)
 
 

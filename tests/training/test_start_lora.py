@@ -17,7 +17,7 @@ from trainer.parts.text_lora import TextLoRA
 from trainer.run.messages import UserError
 
 from .published import published_loss
-from .runs import DREAMBOOTH, TOKENIZER, sentence, work
+from .runs import DREAMBOOTH, TOKENIZER, losses_of, sentence, work
 
 SETTINGS = DREAMBOOTH.replace(train="lora", lora_rank=4, lora_alpha=2.0, lora_layers="all")
 ALONE, BOTH = SETTINGS, SETTINGS.replace(train="lora_and_text_encoder")
@@ -221,4 +221,4 @@ def test_a_teacher_is_the_base_without_the_lora_that_the_run_goes_on_from(make_r
             teacher=lambda noisy, timestep, _: unet(noisy, timestep, of_base),
         )
     assert 100 * float(kept) > 0.02 * float(instance)
-    assert run_dir.losses()[0] == pytest.approx(float(instance + 100 * kept), rel=2e-3)
+    assert losses_of(run_dir)[0] == pytest.approx(float(instance + 100 * kept), rel=2e-3)

@@ -19,7 +19,7 @@ from trainer.run.summary import stopped
 from trainer.training.loss import DiffusionLoss
 from trainer.training.validation import split_held_out
 
-from .runs import DREAMBOOTH, INVERSION, TOKENIZER, work_here
+from .runs import DREAMBOOTH, INVERSION, TOKENIZER, losses_of, work_here
 
 LEARNING = DREAMBOOTH.replace(batch_size=2, learning_rate=8e-4, lr_scheduler="constant", lr_warmup_steps=3)
 
@@ -65,7 +65,7 @@ def test_a_run_that_learns_by_heart_stops_by_itself_and_exports_its_best_step(ma
     measured = run_dir.measurements()
     held_out = {m["step"]: round(m["held_out"], 4) for m in measured}
     print(f"\nheld-out loss by step: {held_out}")
-    steps = len(run_dir.losses())
+    steps = len(losses_of(run_dir))
     best = min((s for s in held_out if s), key=held_out.get)
     assert steps < 120
     assert steps == best + 3 * 4
@@ -90,7 +90,7 @@ def test_measuring_and_drawing_change_nothing_and_a_stopped_run_repeats_neither(
     assert str(stopped(watched, 4)) == "Stopped: the state after step 2 of 4 is saved. Queue the graph again to go on."
     first = {p.name: p.stat().st_mtime_ns for p in watched.samples.iterdir()}
     events = work_here(watched)
-    assert watched.losses() == plain.losses()
+    assert losses_of(watched) == losses_of(plain)
     one, two = (load_file(r.load_run().export_path) for r in (plain, watched))
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert [m["step"] for m in watched.measurements()] == [0, 2, 4]
@@ -194,7 +194,7 @@ def test_pictures_are_drawn_when_the_user_wants_them_and_change_nothing(make_run
     assert drawn == [(0, 0), (0, 1), (1, 0), (1, 1), (4, 0), (4, 1)]
     with Image.open(watched.grid) as grid:
         assert grid.size == (3 * 256, 20 + 2 * (20 + 256))
-    assert watched.losses() == plain.losses()
+    assert losses_of(watched) == losses_of(plain)
     one, two = (load_file(run_dir.load_run().export_path) for run_dir in (plain, watched))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
@@ -214,7 +214,7 @@ def test_the_wish_for_the_result_is_taken_back_while_the_last_pictures_are_drawn
     work_here(plain)
     events = work_here(undone, asked={("sample", 0): FINISH, ("sample", 1): GO_ON})  # asked for at step 1, which is not due
     assert {e["step"] for e in events if e["event"] == "sample"} == {0, 1, 2, 4}
-    assert undone.losses() == plain.losses()
+    assert losses_of(undone) == losses_of(plain)
     assert read_json(undone.result_json)["exported"] == {"step": 4, "weights": "last"}
     assert not undone.finish.exists()
     one, two = (load_file(run_dir.load_run().export_path) for run_dir in (plain, undone))
@@ -233,7 +233,7 @@ def test_a_run_that_was_ended_early_is_taken_up_again(make_run):
     early.result_json.unlink()
     early.base.write_bytes(base)
     work_here(early)
-    assert early.losses() == plain.losses()
+    assert losses_of(early) == losses_of(plain)
     one, two = (load_file(run_dir.load_run().export_path) for run_dir in (plain, early))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not early.can_go_on()

@@ -12,7 +12,7 @@ from trainer.models import key_mapping as keys
 from trainer.models.sd15 import BaseModel, encode_prompts, load_tokenizer, tokenize
 from trainer.training.export import TOKEN_TABLE
 
-from .runs import DREAMBOOTH, INVERSION, TOKENIZER, work_here
+from .runs import DREAMBOOTH, INVERSION, TOKENIZER, losses_of, work_here
 
 QUICK = DREAMBOOTH.replace(steps=2, batch_size=1, lr_warmup_steps=0, learning_rate=1e-2, lr_scheduler="constant")
 PROMPTS = ["", "a photo of mysks plush toy", "word " * 200]
@@ -85,7 +85,7 @@ def test_every_kind_of_training_sees_the_prompts_through_that_layer(make_run, se
     for layer in (-1, -2):
         run_dir = make_run(settings.replace(steps=1, lr_warmup_steps=0, text_layer=layer), f"layer{layer}")
         work_here(run_dir)
-        first.append(run_dir.losses()[0])
+        first.append(losses_of(run_dir)[0])
     assert abs(first[0] - first[1]) > 1e-5
 
 

@@ -14,7 +14,7 @@ from trainer.recipes import textual_inversion
 from trainer.training.export import TOKEN_TABLE
 
 from .published import published_loss
-from .runs import INVERSION, TOKENIZER, work_here
+from .runs import INVERSION, TOKENIZER, losses_of, work_here
 
 SHORT = INVERSION.replace(steps=2, batch_size=1, lr_scheduler="constant", lr_warmup_steps=0)
 
@@ -125,7 +125,7 @@ def test_the_gradient_is_that_of_the_published_loss(make_run, dataset, small_bas
     wordings = [template.format("mysks") for template in SETS.get(template_set, ())]
     loss = published_loss(base, base.unet(), dataset, "instance", 2, encode=encode, wordings=wordings)
     (gradient,) = torch.autograd.grad(loss, weight)
-    assert run_dir.losses() == pytest.approx([loss.item()], rel=1e-5)
+    assert losses_of(run_dir) == pytest.approx([loss.item()], rel=1e-5)
     assert (ours - gradient[-vectors:]).norm() / gradient[-vectors:].norm() < 1e-5
     assert ours.norm(dim=1).min() > 0
 
@@ -207,9 +207,9 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(make_run):
     whole, broken = make_run(settings, "whole"), make_run(settings, "broken")
     work_here(whole)
     work_here(broken, stop_after=2)
-    assert len(broken.losses()) == 2
+    assert len(losses_of(broken)) == 2
     assert work_here(broken)[-1]["event"] == "done"
-    assert broken.losses() == whole.losses()
+    assert losses_of(broken) == losses_of(whole)
     assert torch.equal(learned(whole), learned(broken))
 
 

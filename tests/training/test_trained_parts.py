@@ -15,7 +15,7 @@ from trainer.models import key_mapping as keys
 from trainer.models.sd15 import BaseModel, load_tokenizer
 from trainer.training.export import TOKEN_TABLE, ResultFiles
 
-from .runs import DREAMBOOTH, ROOT, TOKENIZER, sentence, work, work_here
+from .runs import DREAMBOOTH, ROOT, TOKENIZER, losses_of, sentence, work, work_here
 
 QUICK = DREAMBOOTH.replace(steps=2, batch_size=1, lr_warmup_steps=0, learning_rate=1e-3)
 
@@ -133,7 +133,7 @@ def test_beside_a_lora_the_token_begins_as_clip_reads_it_and_is_exported_as_an_e
     alone, beside = (make_run(QUICK.replace(train=train), train) for train in ("lora", "lora_and_token"))
     work_here(alone)
     work_here(beside)
-    assert beside.losses()[0] == alone.losses()[0]
+    assert losses_of(beside)[0] == losses_of(alone)[0]
     vectors = load_file(beside.load_run().embedding_path)["emb_params"]
     rows = load_file(small_base)[TOKEN_TABLE][load_tokenizer(str(TOKENIZER))("mysks", add_special_tokens=False).input_ids]
     assert vectors.shape == rows.shape
@@ -158,7 +158,7 @@ def test_the_average_is_between_the_base_and_the_last_weights_and_says_so(make_r
     last, averaged = make_run(QUICK.replace(steps=6), "last"), make_run(QUICK.replace(steps=6, ema_decay=0.99), "averaged")
     work_here(last)
     work_here(averaged)
-    assert averaged.losses() == last.losses()
+    assert losses_of(averaged) == losses_of(last)
     key = "model.diffusion_model.input_blocks.1.0.in_layers.2.weight"
     base, end, mean = (tensors[key].double() for tensors in (load_file(small_base), exported(last), exported(averaged)))
     share = float(((mean - base) * (end - base)).sum() / (end - base).square().sum())
@@ -192,10 +192,10 @@ def test_every_optimizer_resumes_exactly_with_everything_on(make_run, optimizer,
     whole, broken = make_run(settings, f"whole-{optimizer}"), make_run(settings, f"broken-{optimizer}")
     work_here(whole)
     work_here(broken, stop_after=2)
-    assert len(broken.losses()) == 2
+    assert len(losses_of(broken)) == 2
     work_here(broken)
     one, two = exported(whole), exported(broken)
-    assert broken.losses() == whole.losses()
+    assert losses_of(broken) == losses_of(whole)
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
@@ -219,9 +219,9 @@ def test_two_processes_equal_one_with_twice_the_batch_and_resume_to_the_same_byt
     work_here(one)
     assert work(two, devices=2)[-1]["event"] == "done", two.log.read_text()
     assert work(stopped, stop_at=1, devices=2)[-1]["event"] == "stopped"
-    assert 0 < len(stopped.losses()) < 10
+    assert 0 < len(losses_of(stopped)) < 10
     assert work(stopped, devices=2)[-1]["event"] == "done"
-    assert stopped.losses() == two.losses() == pytest.approx(one.losses(), rel=1e-5)
+    assert losses_of(stopped) == losses_of(two) == pytest.approx(losses_of(one), rel=1e-5)
     first, second, third = exported(one), exported(two), exported(stopped)
     assert all(torch.equal(second[k], third[k]) for k in second)
     apart = torch.cat([((first[k].float() - second[k].float()).abs() / (1 + first[k].float().abs())).flatten() for k in first])

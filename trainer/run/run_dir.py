@@ -7,7 +7,7 @@
     lora.safetensors   the LoRA that the run goes on from, if one was given
     metrics.jsonl      the losses of the steps and of the measurements; see metrics_file.py
     evaluations.jsonl  what EvaluateSubject measured of its steps' pictures; by the host
-    state.safetensors   newest complete state; only while the run is unfinished or ended early, unless keep_state is set
+    state.safetensors  newest complete state; only while the run is unfinished or ended early, unless keep_state is set
     best.safetensors   the weights with the lowest held-out loss, if wanted; only while the run is unfinished or ended early
     finish             the step whose result the user asked for, once asked; only while the run is unfinished
     samples/           step-000500-0.png: picture of prompt 0 after 500 steps; grid.jpg: all of them
@@ -264,11 +264,7 @@ class RunDir:
                 path.unlink(missing_ok=True)
 
     def losses(self) -> list[float]:
-        """Return the loss of every step so far that had one: what is trained on, with that of the class."""
-        return [entry["loss"] for entry in read_metrics(self.metrics) if "loss" in entry]
-
-    def instance_losses(self) -> list[float]:
-        """Return the same of the photos alone, as the charts draw it."""
+        """Return the loss of every step so far that had one: of the photos alone, as the charts draw it."""
         return [photos_loss(entry) for entry in read_metrics(self.metrics) if "loss" in entry]
 
     def steps_done(self) -> int:

@@ -12,7 +12,7 @@ _MEASURED = {
 
 def summary(run_dir: RunDir) -> list[Message]:
     """Return what came of a finished run, a sentence a fact. Raises OSError or ValueError for a run that has no result."""
-    result, losses, steps = run_dir.result(), run_dir.instance_losses(), run_dir.steps_done()
+    result, losses, steps = run_dir.result(), run_dir.losses(), run_dir.steps_done()
     last = losses[-100:]
     lines = [
         message(
